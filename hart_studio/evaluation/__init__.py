@@ -1,1 +1,1 @@
-"""Measurement: how often boxes and answers are right, as the paper counts it."""
+"""Evaluation: accuracy of boxes and answers, with the paper's metrics."""

@@ -1,7 +1,7 @@
 """Evaluate a model on a benchmark: ``python -m hart_studio.evaluation --benchmark NAME --model ID --protocol NAME``.
 
-Every evaluation is a run that can be stopped and resumed. ``report RUN ...`` makes tables, figures and one page of any
-set of evaluations.
+Every evaluation is a run that can be stopped and resumed. ``report RUN ...`` writes tables, figures and one HTML page
+for any evaluations.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ FAILED: Final = 1
 BAD_INPUT: Final = 2
 ALL: Final = "all"
 SHOWN_METRICS: Final = (*(f"{protocol}/accuracy" for protocol in PROTOCOLS), "iog_above_0.3", "failed")
-"""Figures so far that the progress of the command shows."""
+"""Metrics shown in the progress output."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Returns:
-        0 = done, or stopped by its stop file; 1 = the model failed at some questions; 2 = unusable settings, questions
-        or model; 130 = interrupted.
+        0 = done, or stopped by its stop file; 1 = the model failed on some questions; 2 = invalid settings, questions
+            or model; 130 = interrupted.
     """
     replace_unencodable_output()
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -65,9 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {'.'.join(map(str, first['loc']))} is {first['input']!r}: {first['msg']}", file=sys.stderr)
     except OSError as error:
         place = f" {error.filename}" if error.filename else ""
-        print(f"error:{place} {error.strerror or error}; what was measured is kept", file=sys.stderr)
+        print(f"error:{place} {error.strerror or error}. Measured results are kept.", file=sys.stderr)
     except KeyboardInterrupt:
-        print("interrupted; what was measured is kept, continue with --resume", file=sys.stderr)
+        print("Interrupted. Measured results are kept. Continue with --resume RUN.", file=sys.stderr)
         return 130
     return BAD_INPUT
 
@@ -98,8 +98,8 @@ def _evaluate(arguments: Sequence[str]) -> int:
 
 
 def open_model(config: EvaluationConfig) -> ChatModel:
-    """Load the model of an evaluation, each process on a device of its own, or connect to its server."""
-    from hart_studio.models.model_loading import load_chat_model as open_it  # noqa: PLC0415 - seconds; bad input fails before
+    """Load the model of an evaluation, one device per process, or connect to its server."""
+    from hart_studio.models.model_loading import load_chat_model as open_it  # noqa: PLC0415 - takes seconds; invalid input fails first
 
     device = config.device
     if device in ("auto", "cuda") and config.served is None and "LOCAL_RANK" in os.environ:
@@ -115,7 +115,7 @@ def _report_removal(text: str) -> None:
 
 
 def _join(options: argparse.Namespace) -> tuple[Shard, Path, bool]:
-    """Which process this is, the folder of the run, and whether it is new: the first process makes it."""
+    """This process's shard, the run folder, and whether the run is new. The first process creates it."""
     rank, count = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     given = options.resume or os.environ.get(RUN_VARIABLE)
     config = read_config(find_run(options.runs_root, given)) if given else _read_settings(options)
@@ -128,7 +128,7 @@ def _join(options: argparse.Namespace) -> tuple[Shard, Path, bool]:
         if config.served is not None:
             _note(options, describe_endpoint(config.served))
     if count > 1:
-        from accelerate import PartialState  # noqa: PLC0415 - imports torch, which one process alone may not need yet
+        from accelerate import PartialState  # noqa: PLC0415 - imports torch, which a single process may not need yet
         from accelerate.utils import broadcast_object_list  # noqa: PLC0415
 
         PartialState(cpu=config.device == "cpu" or config.served is not None)
@@ -171,17 +171,17 @@ def _read_settings(options: argparse.Namespace) -> EvaluationConfig:
 
 
 def _launch(options: argparse.Namespace, rest: Sequence[str]) -> int:
-    """Start the same command in several processes on this machine, and wait for them."""
+    """Start the same command in several processes on this machine and wait for them."""
     if "RANK" in os.environ:
-        raise InputError("expected --shards in a command of its own, got it inside of accelerate launch; leave it out")
+        raise InputError("--shards does not work inside of accelerate launch. Remove it.")
     argv = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(options.shards)]
     argv += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    argv.append("--multi_gpu")  # what starts several processes at all, on processors of whatever kind
+    argv.append("--multi_gpu")  # starts several processes, also on CPUs
     return subprocess.call([*argv, "-m", "hart_studio.evaluation", *rest])
 
 
 def _without_shards(arguments: Sequence[str]) -> list[str]:
-    """The arguments for each process: the same, but for the number of processes."""
+    """Arguments of each process: the same, without --shards."""
     kept, skips = [], False
     for argument in arguments:
         if not skips and argument != "--shards" and not argument.startswith("--shards="):
@@ -226,7 +226,7 @@ def _list(arguments: Sequence[str]) -> int:
 
 
 COMMANDS: Final[dict[str, Subcommand]] = {
-    "list": Subcommand(_list, "list the evaluations of a folder of runs"),
+    "list": Subcommand(_list, "list the evaluations of a runs folder"),
     "report": Subcommand(_report, "write tables and figures of evaluations"),
 }
 
@@ -238,38 +238,51 @@ def _build_parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=SubcommandHelpFormatter,
         epilog=f"{format_subcommands(COMMANDS)}\n\nSeveral processes or nodes: accelerate launch ... -m "
-        "hart_studio.evaluation, with the\nfolder of runs on a disk that all of them see.",
+        "hart_studio.evaluation, with the\nruns folder on a shared disk.",
     )
     add = parser.add_argument
-    add("--benchmark", choices=sorted(BENCHMARKS), default="needle", help="(%(default)s)")
+    add("--benchmark", choices=sorted(BENCHMARKS), default="needle", help="benchmark (%(default)s)")
     add("--path", default="", help="file, folder or hub id (default: the published hub id; needle: drawn questions)")
-    add("--image-root", default="", metavar="DIR", help="folder that images' paths start from")
-    add("--subset", action="append", default=[], metavar="NAME", help="of Visual-CoT; repeat (default: the paper's)")
-    add("--without", default="", metavar="PATH", help="Lite part to leave out of mme_realworld_train")
-    add("--model", default=BUILT_IN_HART, metavar="ID", help="a folder or a hub id (%(default)s)")
-    add("--title", default="", help="what tables call it (default: the model's name)")
-    add("--protocol", action="append", choices=[*PROTOCOLS, ALL], help="repeat for several (crops_only)")
-    add("--limit", type=int, metavar="N", help="first N questions only")
+    add("--image-root", default="", metavar="DIR", help="base folder of relative image paths")
+    add(
+        "--subset",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="subset of Visual-CoT; repeatable (default: the paper's)",
+    )
+    add("--without", default="", metavar="PATH", help="Lite part to exclude from mme_realworld_train")
+    add("--model", default=BUILT_IN_HART, metavar="ID", help="model folder or hub id (%(default)s)")
+    add("--title", default="", help="name in tables (default: the model's name)")
+    add("--protocol", action="append", choices=[*PROTOCOLS, ALL], help="evaluation protocol; repeatable (crops_only)")
+    add("--limit", type=int, metavar="N", help="evaluate only the first N questions")
     add("--shards", type=int, default=1, metavar="N", help="processes on this machine (%(default)s)")
     add("--resume", metavar="RUN", help="id of an evaluation to continue with, with the settings that it has")
     add("--runs-root", type=Path, default=Path("runs"), help="folder of all runs (%(default)s)")
     add("--batch", type=int, default=16, help="questions in memory together (%(default)s)")
     add("--json", action="store_true", help="print the summary as one JSON object")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
-    add("--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"], help="(%(default)s)")
-    loop = parser.add_argument_group("the loop")
+    add("--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"], help="precision (%(default)s)")
+    loop = parser.add_argument_group("inference")
     fields = LoopSettings.model_fields
     loop.add_argument(
-        "--overview-max-pixels", type=int, metavar="N", help="area of the overview (default: the model's own)"
+        "--overview-max-pixels", type=int, metavar="N", help="max pixels of the overview (default: the model's own)"
     )
-    loop.add_argument("--crop-max-pixels", type=int, metavar="N", help="area of a crop (default: the model's own)")
-    loop.add_argument("--padding", type=float, default=fields["padding"].default, help="(%(default)s)")
-    loop.add_argument("--max-boxes", type=int, default=fields["max_boxes"].default, help="(%(default)s)")
-    loop.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (%(default)s)")
-    loop.add_argument("--max-new-tokens", type=int, default=fields["max_new_tokens"].default, help="(%(default)s)")
-    loop.add_argument("--seed", type=int, default=0, help="of sampled turns (%(default)s)")
     loop.add_argument(
-        "--fallback", choices=["none", "direct"], default="none", help="without a usable box (%(default)s)"
+        "--crop-max-pixels", type=int, metavar="N", help="max pixels of a crop (default: the model's own)"
+    )
+    loop.add_argument("--padding", type=float, default=fields["padding"].default, help="crop padding (%(default)s)")
+    loop.add_argument("--max-boxes", type=int, default=fields["max_boxes"].default, help="max regions (%(default)s)")
+    loop.add_argument("--temperature", type=float, default=0.0, help="sampling temperature, 0 = greedy (%(default)s)")
+    loop.add_argument(
+        "--max-new-tokens",
+        type=int,
+        default=fields["max_new_tokens"].default,
+        help="max new tokens per turn (%(default)s)",
+    )
+    loop.add_argument("--seed", type=int, default=0, help="sampling seed (%(default)s)")
+    loop.add_argument(
+        "--fallback", choices=["none", "direct"], default="none", help="answer without a usable box (%(default)s)"
     )
     add_served_options(parser)
     return parser

@@ -1,4 +1,4 @@
-"""Accuracies over scored questions only, with their standard errors and what was left out."""
+"""Accuracy over scored questions, with standard errors and counts of unscored ones."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from hart_studio.evaluation.records import AnswerResult, SampleResult
 from hart_studio.records import Protocol, Score
 
 Extractor = Literal["strict", "official"]
-"""Who read the answer: the project's strict extractor, or the benchmark's own."""
+"""Extractor of the answer: the project's strict one, or the benchmark's own."""
 
 NO_ANSWER_TURN: Final = "no_answer_turn"
-"""Rule of a rollout without a usable box: ``pipeline.answering.score_without_answer``."""
+"""Rule of a rollout without a usable box; see ``pipeline.answering.score_without_answer``."""
 
 
 class Accuracy(NamedTuple):
-    """How many answers are right, and how many could not be told."""
+    """Counts of right answers, and of those that could not be scored."""
 
     right: float
     """Sum of the scores."""
     scored: int
-    """Questions with a score: what the share is over."""
+    """Scored questions: denominator of the share."""
     unscored: int
-    """Questions without one: never counted as wrong."""
+    """Unscored questions; never counted as wrong."""
     fallbacks: int
     """Scored answers that came from the full image because no box was usable."""
 
     @property
     def share(self) -> float | None:
-        """Right answers among the scored ones; None without any."""
+        """Share of right answers among the scored ones; None if there are none."""
         return self.right / self.scored if self.scored else None
 
     @property
@@ -44,7 +44,7 @@ class Accuracy(NamedTuple):
 
 
 def find_score(record: SampleResult, protocol: Protocol, extractor: Extractor = "strict") -> Score | None:
-    """The judged answer of a question; None when it was not asked, could not be run, or has no such extractor."""
+    """Score of a question; None if it was not asked, could not be run, or has no such extractor."""
     answer_result = record.answers.get(protocol)
     if answer_result is None:
         return None
@@ -52,7 +52,7 @@ def find_score(record: SampleResult, protocol: Protocol, extractor: Extractor = 
 
 
 def is_scored(record: SampleResult, protocol: Protocol) -> bool:
-    """Whether the strict extractor could tell right from wrong."""
+    """Whether the strict extractor could score the answer."""
     score = find_score(record, protocol)
     return score is not None and score.value is not None
 
@@ -61,9 +61,9 @@ def count_accuracy(records: Iterable[SampleResult], protocol: Protocol, extracto
     """Count right answers.
 
     Args:
-        records: Questions.
+        records: Records of questions.
         protocol: Protocol of the answers.
-        extractor: Who read them.
+        extractor: Extractor of the answers.
     """
     right, scored, unscored, fallbacks = 0.0, 0, 0, 0
     for record in records:
@@ -78,9 +78,9 @@ def count_accuracy(records: Iterable[SampleResult], protocol: Protocol, extracto
 
 
 def count_rules(records: Iterable[SampleResult], protocol: Protocol, extractor: Extractor = "strict") -> Counter[str]:
-    """How often each rule of an extractor fired, over answers that every asked extractor could score.
+    """Count how often each rule of an extractor fired, over answers that all extractors could score.
 
-    A rollout without an answer turn left nothing to read: it counts as ``NO_ANSWER_TURN`` for every extractor.
+    A rollout without an answer turn counts as ``NO_ANSWER_TURN`` for every extractor.
     """
     rules: Counter[str] = Counter()
     for record in records:
@@ -94,17 +94,17 @@ def count_rules(records: Iterable[SampleResult], protocol: Protocol, extractor: 
 
 
 def has_official(records: Iterable[SampleResult], protocol: Protocol) -> bool:
-    """Whether the benchmark's own extractor was asked."""
+    """Whether the benchmark's own extractor was used."""
     return any(find_score(record, protocol, "official") is not None for record in records)
 
 
 def group_of(record: SampleResult) -> str:
-    """What repeated askings of one question share: its image and its text."""
+    """Key of repeated askings of one question: its image and text."""
     return f"{record.image}\n{record.question}"
 
 
 def split_records(records: Iterable[SampleResult], key: Callable[[SampleResult], str]) -> dict[str, list[SampleResult]]:
-    """Records by a key, keys in the order of first appearance."""
+    """Group records by a key, in order of first appearance."""
     parts: dict[str, list[SampleResult]] = defaultdict(list)
     for record in records:
         parts[key(record)].append(record)
@@ -112,43 +112,43 @@ def split_records(records: Iterable[SampleResult], key: Callable[[SampleResult],
 
 
 def category_at(record: SampleResult, depth: int) -> str:
-    """The first ``depth`` levels of the category, joined by ``/``."""
+    """First ``depth`` levels of the category, joined by ``/``."""
     return "/".join(record.category.split("/")[:depth])
 
 
 def weighted_mean(parts: Sequence[tuple[float, int]]) -> float | None:
-    """The overall figure of the paper's Tables 2 and 3: the mean over sub-tasks, weighted by their questions.
+    """Overall metric of the paper's Tables 2 and 3: the mean over sub-tasks, weighted by questions.
 
     Args:
-        parts: Figure and number of questions of each sub-task.
+        parts: Metric and number of questions per sub-task.
 
     Returns:
-        The mean; None without a question.
+        The mean; None without questions.
     """
     questions = sum(count for _, count in parts)
     return math.fsum(value * count for value, count in parts) / questions if questions else None
 
 
 def overall(parts: Iterable[Accuracy]) -> float | None:
-    """The weighted mean of sub-tasks: for measured ones this is the share of right answers among all scored ones."""
+    """Weighted mean of sub-tasks; for measured ones the share of right answers among all scored ones."""
     return weighted_mean([(part.share, part.scored) for part in parts if part.share is not None])
 
 
 def macro_mean(parts: Iterable[Accuracy]) -> float | None:
-    """The plain mean over parts, each of the same weight; parts without a scored answer are left out."""
+    """Unweighted mean over parts; parts without a scored answer are excluded."""
     shares = [part.share for part in parts if part.share is not None]
     return fmean(shares) if shares else None
 
 
 def cycle_mean(records: Sequence[SampleResult], protocol: Protocol) -> float | None:
-    """HR-Bench's figure: the mean over the cycles of the options, each cycle of the same weight.
+    """HR-Bench metric: unweighted mean over the cycles of the options.
 
     Args:
         records: Questions of the category ``<kind>/cycle <number>``.
         protocol: Protocol of the answers.
 
     Raises:
-        DataError: If all cycles have the same number of scored answers, and the mean is not that of all answers.
+        DataError: If all cycles have the same number of scored answers, and the mean differs from that of all answers.
     """
     cycles = [
         count_accuracy(part, protocol)
@@ -157,15 +157,15 @@ def cycle_mean(records: Sequence[SampleResult], protocol: Protocol) -> float | N
     mean, micro = macro_mean(cycles), overall(cycles)
     is_even = len({cycle.scored for cycle in cycles}) == 1
     if is_even and mean is not None and micro is not None and not math.isclose(mean, micro, abs_tol=1e-9):
-        raise DataError(f"expected the mean over even cycles to be that of all answers, {micro}, got {mean}; report it")
+        raise DataError(f"The mean over even cycles is {mean} instead of {micro}. Please report this bug.")
     return mean
 
 
 def cluster_error(records: Iterable[SampleResult], protocol: Protocol, extractor: Extractor = "strict") -> float | None:
-    """Standard error of a mean over questions that are asked several times with other orders of their options.
+    """Standard error of a mean over questions that are asked several times with different option orders.
 
-    Answers to one question depend on each other, so questions are counted, not answers: the deviation of the means of
-    the questions over the root of their number. Wordings on the same image are one question. None for fewer than
+    Answers to one question depend on each other, so the error is computed over questions: standard deviation of the
+    question means over the root of their number. Wordings on the same image count as one question. None for fewer than
     two questions.
     """
     questions: dict[str, list[float]] = defaultdict(list)

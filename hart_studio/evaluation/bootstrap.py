@@ -1,4 +1,4 @@
-"""Bootstrap figures of evaluations: answer and box together, gold boxes found, and differences of two evaluations."""
+"""Bootstrap estimates of evaluations: joint answer and box counts, gold boxes found, and paired differences."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from hart_studio.evaluation.statistics import (
 from hart_studio.records import Protocol
 
 _MAX_COUNTS: Final = 4_000_000
-"""Room for the counts of all draws, 32 MB: large benchmarks get fewer draws, whose ends are then a little rougher."""
+"""Memory for the counts of all draws, 32 MB: large benchmarks get fewer draws, so their bounds are less precise."""
 _MIN_RESAMPLES: Final = 500
-"""Draws that any benchmark gets."""
+"""Minimum number of draws."""
 
 
 class Joint(NamedTuple):
-    """Answers and boxes of one evaluation under one protocol."""
+    """Joint answer and box counts of one evaluation under one protocol."""
 
     counts: tuple[int, int, int, int]
-    """Questions in the order of ``joint.CONTINGENCY_CELLS``."""
+    """Counts of questions in the order of ``joint.CONTINGENCY_CELLS``."""
     wrong_box: Estimate | None
     """P(wrong box | right answer); None without a right answer."""
     information: Estimate
@@ -43,31 +43,31 @@ class Joint(NamedTuple):
 
     @property
     def questions(self) -> int:
-        """Questions with gold boxes, a grounding turn and a scored answer."""
+        """Number of questions with gold boxes, a grounding turn and a scored answer."""
         return sum(self.counts)
 
 
 class Difference(NamedTuple):
-    """How much greater a figure of one evaluation is than that of another, on their common questions."""
+    """Difference of a metric between two evaluations on their common questions."""
 
     gain: Estimate
     """First minus second, paired by question."""
     questions: int
-    """Questions that both have, each time that they are asked."""
+    """Number of common questions, counting repetitions."""
     others: int = 0
-    """Left out: questions that share no more than their id, for the text, the choices or the gold boxes differ."""
+    """Excluded questions with equal ids but different text, choices or gold boxes."""
 
 
 @lru_cache(maxsize=4)
 def resamples_of(questions: int) -> FloatArray:
-    """Draws for so many questions, ``[R, n]``: fewer draws for more questions, always the same ones."""
+    """Bootstrap draws ``[R, n]``: fewer draws for more questions, deterministic."""
     return draw_resamples(questions, max(_MIN_RESAMPLES, min(RESAMPLES, _MAX_COUNTS // questions)))
 
 
 def measure_joint(records: Sequence[SampleResult], protocol: Protocol) -> Joint | None:
-    """Answers and boxes together, over questions with gold boxes, a grounding turn and a scored answer.
+    """Measure answers and boxes jointly, over questions with gold boxes, a grounding turn and a scored answer.
 
-    None when there is no such question.
+    None if there is no such question.
     """
     found = [record for record in records if record.golds and is_scored(record, protocol)]
     if not found:
@@ -85,7 +85,7 @@ def measure_joint(records: Sequence[SampleResult], protocol: Protocol) -> Joint 
 def measure_information_gain(records: Sequence[SampleResult]) -> Difference | None:
     """I(L; R) of crops-only answers minus that of direct ones (Proposition 1), over questions scored under both.
 
-    None when there is no such question.
+    None if there is no such question.
     """
     found = [
         record for record in records if record.golds and is_scored(record, "crops_only") and is_scored(record, "direct")
@@ -100,7 +100,7 @@ def measure_information_gain(records: Sequence[SampleResult]) -> Difference | No
 def estimate_found(records: Sequence[SampleResult]) -> Estimate | None:
     """Share of all gold boxes that are found, with its interval over questions; None without gold boxes.
 
-    Boxes of one question depend on each other, so questions are drawn with all their boxes.
+    Boxes of one question depend on each other, so whole questions are resampled.
     """
     found = [record for record in records if record.golds]
     if not found:
@@ -114,18 +114,18 @@ def estimate_found(records: Sequence[SampleResult]) -> Estimate | None:
 def compare_answers(
     first: Sequence[SampleResult], second: Sequence[SampleResult], protocol: Protocol
 ) -> Difference | None:
-    """How much more accurate the first evaluation is, over questions that both have scored; None without any.
+    """Difference in accuracy over questions that both evaluations have scored; None without any.
 
-    Questions are the same when id, text, choices and gold boxes are. One that is asked several times on the same
-    image, as by HR-Bench, is drawn with all its answers.
+    Questions are the same if id, text, choices and gold boxes are equal. A question that is asked several times on the
+    same image, as in HR-Bench, is resampled with all its answers.
     """
     return _compare(first, second, lambda record: record.value(protocol), lambda record: is_scored(record, protocol))
 
 
 def compare_grounding(first: Sequence[SampleResult], second: Sequence[SampleResult]) -> Difference | None:
-    """How many more of a question's gold boxes the first evaluation finds, mean over common questions with boxes.
+    """Difference in the share of found gold boxes per question, mean over common questions with gold boxes.
 
-    Paired and drawn as by ``compare_answers``.
+    Paired and resampled like ``compare_answers``.
     """
     return _compare(first, second, lambda record: record.found_share, lambda record: bool(record.golds))
 
@@ -150,7 +150,7 @@ def _compare(
 
 
 def _is_same(first: SampleResult, second: SampleResult) -> bool:
-    # An id may be a row number, which another version of the benchmark gives to another question.
+    # An id may be a row number, which differs between versions of a benchmark.
     return (first.question, first.choices, first.gold_boxes) == (second.question, second.choices, second.gold_boxes)
 
 

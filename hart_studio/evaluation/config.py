@@ -1,4 +1,4 @@
-"""The settings of an evaluation, and the only place where their defaults are written: ``config.json`` of its run."""
+"""Settings of an evaluation and their defaults: ``config.json`` of its run."""
 
 from __future__ import annotations
 
@@ -18,47 +18,47 @@ from hart_studio.runs.config_file import read_config_file
 from hart_studio.runs.layout import RunLayout
 
 DRAWN_QUESTIONS: Final = 200
-"""Needle questions that are drawn when neither a folder nor a number is given. Project default."""
+"""Number of drawn needle questions without a folder or limit. Project default."""
 
 MAX_QUESTIONS: Final = 10_000_000
-"""Greatest number of first questions that can be asked for, far above the largest benchmark (project default)."""
+"""Maximum limit of questions, far above the largest benchmark. Project default."""
 
 CACHE_VARIABLE: Final = "HART_STUDIO_CACHE"
-"""Environment variable with the folder for images that a benchmark holds inside its tables."""
+"""Environment variable with the folder for images embedded in benchmark tables."""
 
 
 class EvaluationConfig(Record):
-    """One model on one benchmark, under one or several protocols."""
+    """One model on one benchmark, under one or more protocols."""
 
     benchmark: str = Field(default="needle", min_length=1)
     """Name in ``data.benchmarks.catalog``."""
     path: str = ""
     """Local file or folder in the published form, or a hub id. Empty = the published hub id; for needle, questions
-    that are drawn for the evaluation."""
+    drawn for the evaluation."""
     image_root: str = ""
-    """Folder below which image paths are looked up. Empty = beside the file."""
+    """Base folder of relative image paths. Empty = beside the file."""
     subsets: tuple[str, ...] = ()
-    """Subsets of a benchmark that has some, such as Visual-CoT; empty = the benchmark's own choice."""
+    """Subsets of a benchmark, such as those of Visual-CoT; empty = the benchmark's default."""
     without: str = ""
-    """For ``mme_realworld_train``: file or folder of the Lite part, whose questions are left out of the full set."""
+    """For ``mme_realworld_train``: file or folder of the Lite part, whose questions are excluded from the full set."""
     model: str = Field(default=BUILT_IN_HART, min_length=1)
-    """A folder, a hub id, or a name of the catalogue."""
+    """Model folder, hub id, or built-in name."""
     served: ServedSettings | None = None
-    """The endpoint that answers instead of a model in this process."""
+    """Endpoint of a served model instead of a local one."""
     title: str = Field(default="", max_length=200)
-    """What tables call it; empty = the model's name."""
+    """Name in tables; empty = the model's name."""
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
     dtype: str = "auto"
     """``auto``, ``float32``, ``bfloat16`` or ``float16``."""
     protocols: tuple[Protocol, ...] = Field(default=("crops_only",), min_length=1)
-    """How the answer turn sees the image; those with crops share one grounding turn."""
+    """Inputs of the answer turn; protocols with crops share one grounding turn."""
     limit: int | None = Field(default=None, ge=1, le=MAX_QUESTIONS)
-    """Max questions, in the order of the file; None = all."""
+    """Maximum number of questions, in file order; None = all."""
     loop: LoopSettings = LoopSettings()
-    """Budgets, cropping, decoding and fallback; greedy by default."""
+    """Image budgets, cropping, decoding and fallback; greedy by default."""
     batch: int = Field(default=16, ge=1, le=1024)
-    """Questions whose images are in memory together, and what is dealt out to processes (project default)."""
+    """Questions per batch, whose images are in memory together; the unit of work of a process. Project default."""
 
     @field_validator("protocols")
     @classmethod
@@ -69,7 +69,7 @@ class EvaluationConfig(Record):
 
     @property
     def known_count(self) -> int | None:
-        """Questions that are asked, where that is known before they are read: drawn ones, and the published set."""
+        """Number of questions if known before reading them: for drawn questions and the published set."""
         if self.benchmark == "needle":
             return None if self.path else self.limit or DRAWN_QUESTIONS
         benchmark = BENCHMARKS.get(self.benchmark)
@@ -80,30 +80,30 @@ class EvaluationConfig(Record):
 
     @property
     def model_name(self) -> str:
-        """What is loaded."""
+        """Model to load."""
         return resolve_model_name(self.model)
 
     @property
     def shown_title(self) -> str:
-        """What tables call it."""
+        """Name in tables."""
         return self.title or (self.served.model if self.served else "") or self.model.rstrip("/").rpartition("/")[2]
 
 
 def read_config(layout: RunLayout) -> EvaluationConfig:
-    """The settings of an evaluation.
+    """Read the settings of an evaluation.
 
     Raises:
-        InputError: If they cannot be read, or are those of another job.
+        InputError: If they are unreadable or of another kind of job.
     """
     try:
         return EvaluationConfig.model_validate_json(read_config_file(layout))
     except (OSError, ValidationError) as error:
         raise InputError(
-            f"expected the settings of an evaluation at {layout.config}, got something else; start a new evaluation"
+            f"Cannot read the settings of the evaluation at {layout.config}. Start a new evaluation."
         ) from error
 
 
 def image_cache_folder(benchmark: str) -> Path:
-    """Folder for the images of a benchmark's tables, shared by all evaluations: files are named by content."""
+    """Folder for the images of a benchmark's tables, shared by all evaluations; files are named by content."""
     root = os.environ.get(CACHE_VARIABLE) or str(Path("~/.cache/hart-studio").expanduser())
     return Path(root) / "images" / benchmark

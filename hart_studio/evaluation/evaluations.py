@@ -1,4 +1,4 @@
-"""What tables, figures and reports are made from: the records of one model on one benchmark."""
+"""Input of tables, figures and reports: the records of one model on one benchmark."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from hart_studio.records import Protocol
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One model on one benchmark, as far as it has been measured."""
+    """Records of one model on one benchmark, complete or partial."""
 
     run_id: str
-    """The run that measured it."""
+    """Id of the run."""
     title: str
-    """Short name for tables, for instance the model's."""
+    """Short name for tables, such as the model's name."""
     model: str
-    """What was loaded: a folder, a hub id, or a name of the catalogue."""
+    """Loaded model: a folder, hub id, or built-in name."""
     benchmark: str
-    """Name of the benchmark, as ``treebench``."""
+    """Name of the benchmark, such as ``treebench``."""
     protocols: tuple[Protocol, ...]
-    """Protocols that every question was asked under."""
+    """Protocols of all questions."""
     date: str
-    """Day of the measurement, ``YYYY-MM-DD``."""
+    """Date of the measurement, ``YYYY-MM-DD``."""
     records: tuple[SampleResult, ...]
-    """One per question that has been measured."""
+    """One record per measured question."""
     total: int
-    """Questions of the benchmark that were asked for."""
+    """Number of questions of the evaluation."""
     is_complete: bool
-    """Whether all of them have been measured."""
+    """Whether all questions are measured."""
     left_out: int = 0
-    """Rows of the benchmark that are no valid question: not asked, and in no figure."""
+    """Number of invalid rows of the benchmark; not asked, and in no metric."""

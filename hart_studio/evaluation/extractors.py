@@ -1,8 +1,8 @@
-"""The benchmarks' own extractors, by name: for comparison with published figures, and never for a reward.
+"""Answer extractors of the benchmarks, for comparison with published results; never used for rewards.
 
-Most of them guess: the first capital from A to E in "Based on the sign" is B. Such an answer counts for them and not
-for ``scoring``, which judges everything else in the project. Where a published one leaves a text to a judge model, the
-answer is not read here and counts as wrong.
+Most of them guess: the first capital from A to E in "Based on the sign" is B. Such an answer counts for them, but not
+for ``scoring``, which the project uses everywhere else. Where the published extractor asks a judge model, the answer
+counts as wrong here.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from hart_studio.records import Sample, Score
 from hart_studio.scoring import MAX_TEXT_CHARS, NOT_FOUND, Extraction, normalize_text
 
 Extractor = Callable[[str, Sample], Score]
-"""Judges a model's text; never raises on any text."""
+"""Scores the text of a model; never raises."""
 
 _MME_PREFIXES: Final = (
     "The best answer is",
@@ -35,9 +35,9 @@ _MMSTAR_POSITIONS: Final = {"": "first_letter", "(": "bracket", "option ": "opti
 
 
 def score_mme_realworld(text: str, sample: Sample) -> Score:
-    """MME-RealWorld: without the usual openings, the first capital of an option anywhere, else a part of an option.
+    """MME-RealWorld: strip common openings, then the first option capital anywhere, else part of an option.
 
-    A text of more than ten words without such a capital is not read, and neither is an empty one.
+    A text of more than ten words without such a capital, and an empty text, are not read.
     """
     said = text.strip()
     for prefix in _MME_PREFIXES:
@@ -54,7 +54,7 @@ def score_mme_realworld(text: str, sample: Sample) -> Score:
 
 
 def score_treebench(text: str, sample: Sample) -> Score:
-    """TreeBench: the first ``<answer>`` tag, or the whole text, must be the letter and nothing else."""
+    """TreeBench: the first ``<answer>`` tag, or the whole text, must be exactly the letter."""
     _, tag, rest = text.partition("<answer>")
     inside, end, _ = rest.partition("</answer>")
     has_tag = bool(tag and end)
@@ -65,7 +65,7 @@ def score_treebench(text: str, sample: Sample) -> Score:
 
 
 def score_vstar(text: str, sample: Sample) -> Score:
-    """V* Bench: in capitals, a letter that begins the text, is stated, stands in brackets, before a mark or alone."""
+    """V* Bench: a capital letter at the start, stated, in brackets, before punctuation, or alone."""
     if not sample.letters:
         return _score(sample, NOT_FOUND, "vstar")
     said = _without_thinking(text.strip().upper()).strip()
@@ -86,9 +86,9 @@ def score_vstar(text: str, sample: Sample) -> Score:
 
 
 def score_hr_bench(text: str, sample: Sample) -> Score:
-    """HR-Bench: the only option letter among the words, near the end; a stated one; else the only option in the text.
+    """HR-Bench: the only option letter near the end, else a stated letter, else the only option in the text.
 
-    The published one asks a judge model for the rest.
+    The published extractor asks a judge model for the rest.
     """
     tokens = text.translate(_HR_BENCH_BLANKS).split()
     named = [letter for letter in sample.letters if letter in tokens]
@@ -105,7 +105,7 @@ def score_hr_bench(text: str, sample: Sample) -> Score:
 
 
 def score_mmstar(text: str, sample: Sample) -> Score:
-    """MMStar: the letter that begins the text, in any case, or that stands behind a bracket or a fixed opening."""
+    """MMStar: the first letter of the text, in any case, or the letter after a bracket or a fixed opening."""
     said = text.lower().replace("\n", " ").strip()
     for opening, detail in _MMSTAR_POSITIONS.items():
         letter = said[len(opening) : len(opening) + 1].upper() if said.startswith(opening) else ""
@@ -115,9 +115,9 @@ def score_mmstar(text: str, sample: Sample) -> Score:
 
 
 def score_visual_cot(text: str, sample: Sample) -> Score:
-    """Visual-CoT: the normalised text is the expected one, or holds its words in a row.
+    """Visual-CoT: the normalized text equals the expected one, or contains its words in sequence.
 
-    Ours: the published figures come from a GPT judge that gives marks from 0 to 1, which this replaces.
+    Project default: the published results use a GPT judge with scores from 0 to 1; this extractor replaces it.
     """
     said = normalize_text(text[-MAX_TEXT_CHARS:].encode(errors="ignore").decode())
     expected = normalize_text(sample.answer or "")
@@ -140,35 +140,35 @@ EXTRACTORS: Final[dict[str, Extractor]] = {
     "mmstar": score_mmstar,
     "visual_cot": score_visual_cot,
 }
-"""Name, which is what stands before the colon in ``Score.rule``, -> extractor."""
+"""Name, the prefix of ``Score.rule`` -> extractor."""
 
 
 def score_with_official_extractor(name: str, text: str, sample: Sample) -> Score | None:
-    """Judge an answer by a benchmark's own extractor.
+    """Score an answer with a benchmark's own extractor.
 
     Args:
-        name: Key of ``EXTRACTORS``; empty for a benchmark that has none.
+        name: Key of ``EXTRACTORS``; empty for a benchmark without one.
         text: Raw output; anything.
         sample: The question.
 
     Returns:
-        The score, its value None when the answer is unknown; None for a benchmark without an extractor.
+        The score, with value None if the answer is unknown; None for a benchmark without an extractor.
 
     Raises:
-        InputError: If there is no extractor of that name.
+        InputError: If the extractor does not exist.
     """
     if not name:
         return None
     if name not in EXTRACTORS:
-        raise InputError(f"expected one of the extractors {', '.join(EXTRACTORS)}, got {name!r}; choose one")
+        raise InputError(f"Unknown extractor {name!r}. Choose one of: {', '.join(EXTRACTORS)}.")
     return EXTRACTORS[name](text, sample)
 
 
 def _without_thinking(text: str) -> str:
-    """The text without what stands between ``<THINK>`` and ``</THINK>``; an open one stays."""
+    """Remove text between ``<THINK>`` and ``</THINK>``; an unclosed tag stays."""
     kept: list[str] = []
     start = 0
-    while True:  # by places, not by parts: copying the rest for each tag takes time that grows with the square
+    while True:  # by index: copying the rest for each tag would take quadratic time
         opening = text.find("<THINK>", start)
         closing = text.find("</THINK>", opening) if opening >= 0 else -1
         if closing < 0:
@@ -179,7 +179,7 @@ def _without_thinking(text: str) -> str:
 
 
 def _score(sample: Sample, read: Extraction, name: str = "") -> Score:
-    """The score of a letter; ``name`` is the extractor's, for a text that could not be read."""
+    """Score of a letter; ``name`` is the extractor, for a text without a letter."""
     rule = read.rule if read.value is not None else f"{name}:none"
     value = None if sample.answer is None else float(read.value == sample.answer)
     return Score(value=value, extracted=read.value, expected=sample.answer, rule=rule)

@@ -1,4 +1,4 @@
-"""Which questions a report draws, and how each model answered them."""
+"""Select the questions drawn in a report, with the answer of each model."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from hart_studio.records import PROTOCOLS, Protocol
 _FINE: Final = ("right answer", "right answer, right box")
 """Verdicts that are no failures."""
 
-_NO_IMAGE: Final = "The image cannot be read any more."
+_NO_IMAGE: Final = "The image can no longer be read."
 
 
 def default_protocol(evaluation: Evaluation) -> Protocol:
-    """The protocol under which failures are included: the loop's own when it was asked for."""
+    """Protocol of the failures: crops_only if it was asked."""
     return next(protocol for protocol in PROTOCOLS if protocol in evaluation.protocols)
 
 
 def select_failures(evaluations: Sequence[Evaluation], most: int) -> list[list[ModelAnswer]]:
-    """The worst failures of evaluations of one benchmark, each as every one of them answered it.
+    """Select the worst failures of evaluations of one benchmark, with the answers of all of them.
 
     Args:
-        evaluations: Of one benchmark; at most six, which is as many as colors can tell apart, are shown.
-        most: How many questions.
+        evaluations: Evaluations of one benchmark. At most six are shown, because more colors are hard to distinguish.
+        most: Number of questions.
 
     Returns:
-        Questions, the worst first. The models take turns, so that one with many failures does not fill the list.
+        Questions, worst first. The models alternate, so that one with many failures does not fill the list.
     """
     included = [evaluation for evaluation in evaluations if evaluation.protocols][: len(SERIES_STYLES)]
     by_id = [{record.sample_id: record for record in evaluation.records} for evaluation in included]
@@ -59,16 +59,16 @@ def select_failures(evaluations: Sequence[Evaluation], most: int) -> list[list[M
 
 
 def select_contrast(failures: Sequence[list[ModelAnswer]]) -> list[ModelAnswer] | None:
-    """The question for Fig. 4: the one on which the models differ most; None without any."""
+    """Question for Fig. 4: the one with the greatest difference between models; None without failures."""
     return max(failures, key=lambda shown: len({each.verdict for each in shown}), default=None)
 
 
 def open_report_image(path: str, max_side: int, opener: ImageOpener) -> tuple[Image.Image | None, str]:
-    """The upright image made small, and why there is none otherwise.
+    """Open the upright image, downscaled, or return why that fails.
 
     Args:
-        path: Of the image; never told to the reader of a report.
-        max_side: Greatest width and height, pixels.
+        path: Path of the image; not part of the report.
+        max_side: Maximum width and height, pixels.
         opener: Opens it.
     """
     if not path:

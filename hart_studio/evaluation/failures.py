@@ -1,4 +1,4 @@
-"""What became of a question, and which questions are worth looking at first."""
+"""Outcome of each question, and the order in which to review failures."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ Verdict = Literal[
     "right answer",
     "right answer, right box",
 ]
-"""How a question ended under a protocol. A bare answer: the question has no gold box, or no one pointed.
-``no usable box``: the answer is wrong and there is no box that could be right."""
+"""Verdict of a question under a protocol. Without a box part: the question has no gold box or no grounding turn.
+``no usable box``: the answer is wrong and there is no usable box."""
 
 VERDICTS: Final[tuple[Verdict, ...]] = (
     "right answer, wrong box",
@@ -32,13 +32,13 @@ VERDICTS: Final[tuple[Verdict, ...]] = (
     "right answer",
     "right answer, right box",
 )
-"""What to look at first: a lucky answer, then what the box did not help with, then plain failures."""
+"""Review order: lucky answers first, then questions where the box did not help, then other failures."""
 
 
 def get_verdict(record: SampleResult, protocol: Protocol) -> Verdict:
-    """How a question ended.
+    """Return the verdict of a question.
 
-    The verdicts with a box count as Table 1 does: a right answer without any usable box is one on a wrong box.
+    As in Table 1, a right answer without a usable box counts as a right answer with a wrong box.
     """
     answer_result = record.answers.get(protocol)
     if record.error or answer_result is None or answer_result.score.value is None:
@@ -67,14 +67,14 @@ def filter_records(
     category: str = "",
     text: str = "",
 ) -> list[SampleResult]:
-    """The questions that meet every condition, in order.
+    """Filter questions by all given conditions, in order.
 
     Args:
-        records: Questions.
+        records: Records of questions.
         protocol: Protocol of the answers.
-        verdicts: How they ended; empty = anyhow.
+        verdicts: Allowed verdicts; empty = all.
         category: Category, or the first levels of one; empty = any.
-        text: Part of the question, of its id, or of the model's answer, whatever the case; empty = any.
+        text: Part of the question, its id, or the model's answer, ignoring case; empty = any.
     """
     wanted = text.casefold()
     return [
@@ -87,7 +87,7 @@ def filter_records(
 
 
 def sort_records(records: Iterable[SampleResult], protocol: Protocol) -> list[SampleResult]:
-    """The worst first: by verdict, and within one the box that is furthest off; equal ones keep their order."""
+    """Sort worst first: by verdict, then by IoU; stable."""
     return sorted(records, key=lambda record: (VERDICTS.index(get_verdict(record, protocol)), _overlap(record)))
 
 

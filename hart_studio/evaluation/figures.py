@@ -1,4 +1,4 @@
-"""Figures of evaluations as SVG: boxes by IoU (Fig. 3), lucky answers, and how much of an image the boxes cover."""
+"""Figures of evaluations as SVG: boxes by IoU (Fig. 3), lucky answers, and area shares of boxes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from hart_studio.evaluation.tables.rows import each_protocol, file_stem, label_o
 from hart_studio.formatting import shorten
 
 AREA_EDGES: Final = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
-"""Bins of the histogram of area shares; boxes are small, so the bins are too."""
+"""Bins of the histogram of area shares; most boxes are small, so the bins are narrow."""
 
 _MAX_SERIES: Final = len(SERIES_STYLES)
 
@@ -35,7 +35,7 @@ class ReportFigure(NamedTuple):
     """A figure of a report."""
 
     name: str
-    """Stem of its files."""
+    """File name without suffix."""
     caption: str
     """What is drawn, in sentences; says n."""
     chart: Figure
@@ -46,7 +46,7 @@ def make_figures(evaluations: Sequence[Evaluation]) -> list[ReportFigure]:
     """The figures that some evaluations can fill; none without gold boxes and grounding turns.
 
     Args:
-        evaluations: Any, of any benchmarks.
+        evaluations: Evaluations of any benchmarks.
     """
     found = []
     for benchmark in unique([evaluation.benchmark for evaluation in evaluations]):
@@ -60,8 +60,8 @@ def draw_iou_curves(evaluations: Sequence[Evaluation], benchmark: str) -> Report
     """Fig. 3: share of the gold boxes by IoU threshold, a line for each model; None without gold boxes.
 
     Args:
-        evaluations: Those of one benchmark; the first six with gold boxes are drawn.
-        benchmark: Its name.
+        evaluations: Evaluations of one benchmark; the first six with gold boxes are drawn.
+        benchmark: Name of the benchmark.
     """
     lines = []
     for evaluation in evaluations:
@@ -85,8 +85,8 @@ def draw_wrong_boxes(evaluations: Sequence[Evaluation], benchmark: str) -> Repor
     """P(wrong box | right answer) by model and protocol; None without right answers and gold boxes.
 
     Args:
-        evaluations: Those of one benchmark.
-        benchmark: Its name.
+        evaluations: Evaluations of one benchmark.
+        benchmark: Name of the benchmark.
     """
     names = [label_of(evaluation, evaluations) for evaluation in evaluations]
     bars = []

@@ -1,4 +1,4 @@
-"""The frame of every report: one HTML file that needs nothing else, for light and dark, small and wide screens."""
+"""Template of the reports: one self-contained HTML file, for light and dark themes and all screen widths."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ STYLE: Final = (
     ".scroll tr.published>*{color:var(--quiet);font-style:italic}"
     ".caption{max-width:72rem;margin:.25rem 0}"
 )
-"""Style of the parts of a page. Wide tables stand in a box of class ``scroll`` and scroll there."""
+"""Style sheet. Wide tables scroll in a container of class ``scroll``."""
 
 
 GENERATOR: Final = '<meta name="generator" content="HART Studio">'
-"""Element of every page, by which an earlier report is recognized."""
+"""Element of every page; identifies an earlier report."""
 
 
 def write_page(title: str, body: Iterable[str], width_px: int = 1000, style: str = "") -> str:
-    """A page as a document.
+    """Write a page as an HTML document.
 
     Args:
-        title: Of the window; any text.
-        body: HTML, its texts escaped.
-        width_px: Greatest width of the page.
-        style: Further rules.
+        title: Window title; any text.
+        body: HTML with escaped texts.
+        width_px: Maximum width of the page.
+        style: Additional style rules.
     """
     inside = "\n".join(body)
     return (
@@ -56,14 +56,14 @@ def write_table(
     kinds: Sequence[str] = (),
     has_row_heads: bool = False,
 ) -> str:
-    """A table of texts.
+    """Write a table of texts as HTML.
 
     Args:
-        heads: Of the columns.
-        rows: Cells; all texts are escaped here.
-        caption: Above the table; empty = none.
-        kinds: Class of each row; a row of class ``published`` looks different and says so.
-        has_row_heads: Whether the first cell names its row. Such tables may be wide and scroll in a box of their own.
+        heads: Column heads.
+        rows: Cells; texts are escaped here.
+        caption: Caption above the table; empty = none.
+        kinds: Class of each row; rows of class ``published`` are marked.
+        has_row_heads: Whether the first cell is a row head. Such tables scroll in a container.
     """
     head = "".join(f'<th scope="col">{html.escape(text)}</th>' for text in heads)
     lines = []

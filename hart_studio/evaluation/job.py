@@ -1,7 +1,7 @@
-"""An evaluation: a job in a run directory, batch by batch; every process that takes part runs the same function.
+"""Evaluation job in a run directory, in batches; all participating processes run the same function.
 
-What is done is in the parts of the run, question by question, so one that was killed continues where it ended, with as
-many processes as there are then.
+Finished questions are in the record files of the run, so a killed evaluation resumes where it ended, with any number of
+processes.
 """
 
 from __future__ import annotations
@@ -43,22 +43,22 @@ from hart_studio.runs.provenance import collect_provenance
 from hart_studio.runs.writer import RunWriter, create_run
 
 MAX_CONSECUTIVE_FAILURES: Final = 16
-"""Questions in a row at which the model fails, from which on an evaluation gives up (project default): it is not their
-fault."""
+"""Consecutive failing questions after which an evaluation ends: then the questions are not the cause. Project
+default."""
 
 MAX_FAILING_SECONDS: Final = 900.0
-"""Time without one answer after the first failure, from which on it gives up, too (project default): a dead server
-takes minutes for every question."""
+"""Time without an answer since the first failure after which an evaluation ends too: a dead server takes minutes per
+question. Project default."""
 
 DATASET_INFO_FILE: Final = "dataset_info.json"
-"""File of the run that says what was asked and what was left out."""
+"""File of the run with the data set information: number of questions and invalid rows."""
 
 MAX_INVALID_ROWS: Final = 1000
-"""Rows that are named in that file; all are counted."""
+"""Number of invalid rows listed in that file; all are counted."""
 
 REPORT_SECONDS: Final = 1.0
-"""Least time between two reports while a process works: figures are made of all records so far, and a quick model must
-not ask for them after every batch."""
+"""Minimum time between progress reports: metrics are computed from all records so far, which would slow down a fast
+model after every batch."""
 
 _POLL_SECONDS: Final = 0.2
 _MAX_REASON_CHARS: Final = 500
@@ -68,44 +68,44 @@ OpenModel = Callable[[EvaluationConfig], ChatModel]
 
 
 class DatasetInfo(Record):
-    """What an evaluation asks; ``dataset_info.json`` of its run."""
+    """Questions of an evaluation; ``dataset_info.json`` of its run."""
 
     benchmark: str
     """Name of the benchmark."""
     samples: int
-    """Questions that are asked."""
+    """Number of questions."""
     fingerprint: str
-    """SHA-256 of them, hexadecimal: two evaluations with the same one asked the same."""
+    """SHA-256 of the questions, hexadecimal: equal for evaluations of the same questions."""
     invalid_count: int = 0
-    """Rows that are no question."""
+    """Number of invalid rows."""
     invalid_rows: tuple[tuple[str, str], ...] = ()
-    """(place, reason) of the first of them."""
+    """(location, reason) of the first invalid rows."""
 
 
 def prepare_run(
     runs_root: Path, config: EvaluationConfig, prepare: Callable[[RunLayout], object] | None = None
 ) -> RunLayout:
-    """Make a run, ready to be started.
+    """Create a run, ready to start.
 
     Args:
-        runs_root: Folder of all runs.
-        config: What to evaluate.
-        prepare: As for ``create_run``.
+        runs_root: Runs folder.
+        config: Settings of the evaluation.
+        prepare: See ``create_run``.
 
     Raises:
-        InputError: If there is no such benchmark.
-        OSError: If the folder cannot be made.
+        InputError: If the benchmark does not exist.
+        OSError: If the folder cannot be created.
     """
     get_benchmark(config.benchmark)
     return create_run(runs_root, "evaluation", config, "evaluation", config.known_count or config.limit or 0, prepare)
 
 
 def load_questions(config: EvaluationConfig, folder: Path) -> SampleSource:
-    """The questions of an evaluation.
+    """Load the questions of an evaluation.
 
     Args:
-        config: Benchmark, place and limit.
-        folder: For images that are drawn for this evaluation.
+        config: Settings with benchmark, path and limit.
+        folder: Folder for images that are drawn for this evaluation.
 
     Raises:
         HartError: If they cannot be read.
@@ -128,19 +128,19 @@ def load_questions(config: EvaluationConfig, folder: Path) -> SampleSource:
 def run_evaluation(
     layout: RunLayout, open_model: OpenModel, shard: Shard | None = None, progress: ProgressReporter | None = None
 ) -> bool:
-    """Do this process's part of what is left; the first process waits for the others and speaks for all.
+    """Process the remaining questions of this process. The first process waits for the others and reports for all.
 
     Args:
-        layout: From ``prepare_run``.
-        open_model: Opens the model.
-        shard: Which process this is; alone by default.
-        progress: Shows how far all processes are, from the first one; None = nothing is shown.
+        layout: Run from ``prepare_run``.
+        open_model: Loads the model.
+        shard: Shard of this process; all questions by default.
+        progress: Shows the progress of all processes in the first one; None = no output.
 
     Returns:
-        Whether every question is done.
+        Whether all questions are done.
 
     Raises:
-        HartError: If the questions or the model cannot be used. A question that fails is recorded and continues.
+        HartError: If the questions or the model are unusable. A failing question is recorded, and the run continues.
     """
     config, shard = read_config(layout), shard or Shard()
     writer = RunWriter(layout, 0, progress=progress) if shard.is_first else None
@@ -166,14 +166,14 @@ def run_evaluation(
             _watch(writer, shards, shard, samples, work)
             if shards.model_errors:
                 writer.leave_incomplete(
-                    f"the model failed at {shards.model_errors} questions; resume it to ask them again"
+                    f"the model failed on {shards.model_errors} questions; resume the evaluation to retry them"
                 )
         return shards.has_all(samples) and not shards.model_errors
 
 
 @contextmanager
 def _report_worker_error(layout: RunLayout, shard: Shard) -> Iterator[None]:
-    """Tells the first process when this one cannot continue."""
+    """Report to the first process that this one cannot continue."""
     try:
         yield
     except BaseException as error:
@@ -186,10 +186,10 @@ def _report_worker_error(layout: RunLayout, shard: Shard) -> Iterator[None]:
 def _watch(
     writer: RunWriter, shards: ShardReader, shard: Shard, samples: Sequence[GoldSample], work: Iterable[None]
 ) -> None:
-    """Do the first process's work, wait for the others, and tell how far all of them are.
+    """Process the questions of the first process, wait for the others, and report the progress of all.
 
     Raises:
-        ModelError: If another process has ended before its work was done.
+        ModelError: If another process has ended early.
     """
     reported_at = -REPORT_SECONDS
     for _ in work:
@@ -201,13 +201,13 @@ def _watch(
     _report_progress(writer, shards)
     while not shards.has_all(samples) and not writer.is_stop_requested:
         if reason := read_worker_error(writer.layout, shard):
-            raise ModelError(f"expected every process to do its part, one has ended: {reason}; resume it")
+            raise ModelError(f"A process of the evaluation has ended: {reason}. Resume the evaluation.")
         time.sleep(_POLL_SECONDS)
         _report_progress(writer, shards)
 
 
 class _Worker:
-    """The work of one process."""
+    """Work of one process."""
 
     def __init__(
         self,
@@ -229,7 +229,7 @@ class _Worker:
         self._failing_since: float | None = None
 
     def work(self, samples: Sequence[GoldSample], open_model: OpenModel) -> Iterable[None]:
-        """Measure batch after batch, and yield after each; the model is opened for the first that is to be done."""
+        """Measure in batches and yield after each; the model is loaded for the first batch with open questions."""
         model: ChatModel | None = None
         numbers = {sample.id: number for number, sample in enumerate(samples)}
         for batch in iterate_batches(samples, self._config.batch, self._shard):
@@ -239,7 +239,7 @@ class _Worker:
                 self._set_phase("loading the model")
                 model = open_model(self._config)
                 self._set_phase("asking the first questions")
-            # The whole batch is asked, as it was at first, and what it already had stays as it is.
+            # The whole batch is asked as in the first attempt; existing records are kept.
             records = self._measure(model, batch, numbers[batch[0].id])
             left = [record for record in records if not self._shards.is_done(record.sample_id)]
             attempt = {"attempt": self._shard.attempt}
@@ -248,15 +248,15 @@ class _Worker:
 
     def _measure(self, model: ChatModel, batch: Sequence[GoldSample], number: int) -> list[SampleResult]:
         config = self._config
-        # Sampled answers must not depend on which process asks, nor be the same for every batch.
+        # Sampled answers must not depend on the process, and must differ between batches.
         seed = None if config.loop.seed is None else config.loop.seed + number
         loop = config.loop.model_copy(update={"seed": seed})
 
         def ask(samples: Sequence[GoldSample]) -> list[SampleResult]:
-            """A batch; when it fails as a whole, its halves, so that one question cannot take others along."""
+            """Measure a batch; if it fails as a whole, its halves, so that one question cannot fail others."""
             try:
                 records = measure_batch(model, samples, config.protocols, loop, self._official, self._open_image)
-            except Exception as error:  # whatever a library raises about one question, the others continue
+            except Exception as error:  # a library may raise anything for one question; the others continue
                 text = str(error) if isinstance(error, HartError) else f"{type(error).__name__}: {error}"
                 self._check_failure_limit(text, is_single=len(samples) == 1)
                 if len(samples) > 1:
@@ -269,19 +269,19 @@ class _Worker:
         return ask(batch)
 
     def _check_failure_limit(self, reason: str, *, is_single: bool) -> None:
-        """Give up when the model has failed for too long: too many questions, or too much time with a dead server."""
+        """Stop after too many consecutive failures, or after too much time with a dead server."""
         now = time.monotonic()
         self._failing_since = self._failing_since or now
         self._failures += is_single
         if self._failures >= MAX_CONSECUTIVE_FAILURES or now - self._failing_since > MAX_FAILING_SECONDS:
             raise ModelError(
-                f"expected a model that answers, the last {self._failures or 'batches of'} questions all failed: "
-                f"{reason[:_MAX_REASON_CHARS]}; put it right, and resume the evaluation"
+                f"The model failed on the last {self._failures or 'batches of'} questions: "
+                f"{reason[:_MAX_REASON_CHARS]}. Fix the cause and resume the evaluation."
             )
 
 
 def compute_metrics(records: Iterable[SampleResult]) -> dict[str, float]:
-    """Figures so far, for whoever watches: accuracies over what was scored, and the count of what was not."""
+    """Metrics so far: accuracies over scored questions, and the count of unscored ones."""
     found = list(records)
     metrics = {"questions": float(len(found)), "failed": float(sum(bool(record.error) for record in found))}
     for protocol in {protocol for record in found for protocol in record.answers}:
@@ -306,10 +306,10 @@ def compute_metrics(records: Iterable[SampleResult]) -> dict[str, float]:
 
 
 def _announce(writer: RunWriter, source: SampleSource, config: EvaluationConfig, done: int) -> None:
-    """Write down what will be asked.
+    """Record the data set information.
 
     Raises:
-        DataError: If it is not what the evaluation began with.
+        DataError: If it differs from that of an earlier attempt.
     """
     loaded = source.loaded
     path = writer.layout.folder / DATASET_INFO_FILE
@@ -318,12 +318,12 @@ def _announce(writer: RunWriter, source: SampleSource, config: EvaluationConfig,
         samples=len(loaded.samples),
         fingerprint=fingerprint(loaded.samples),
         invalid_count=len(loaded.invalid_rows),
-        invalid_rows=tuple(_show(bad) for bad in loaded.invalid_rows[:MAX_INVALID_ROWS]),
+        invalid_rows=tuple(_to_invalid_row(bad) for bad in loaded.invalid_rows[:MAX_INVALID_ROWS]),
     )
     if path.exists() and DatasetInfo.model_validate_json(read_regular_file(path)).fingerprint != asked.fingerprint:
         raise DataError(
-            f"expected the questions that {writer.layout.run_id} began with, got others at {config.path or 'the hub'}; "
-            "bring them back, or start a new evaluation"
+            f"The questions at {config.path or 'the hub'} differ from those that {writer.layout.run_id} started with. "
+            "Restore them, or start a new evaluation."
         )
     write_json(path, asked.model_dump(mode="json"))
     writer.set_total(len(loaded.samples))
@@ -336,7 +336,7 @@ def _announce(writer: RunWriter, source: SampleSource, config: EvaluationConfig,
 
 
 def _find_warnings(source: SampleSource, config: EvaluationConfig) -> tuple[str, ...]:
-    """The warning of a model that was not made for images of the benchmark."""
+    """Warning if the model was not made for the images of the benchmark."""
     if config.served or not read_intended_domain(config.model_name):
         return ()
     is_drawn = isinstance(source.open_image, LazySceneRenderer)  # they have no files yet
@@ -348,15 +348,15 @@ def _find_warnings(source: SampleSource, config: EvaluationConfig) -> tuple[str,
 
 
 def _ignore_phase(phase: str) -> None:
-    """Of what the other processes do, the first one's phase speaks."""
+    """The phase of the first process stands for all processes."""
 
 
-def _show(bad: InvalidRow) -> tuple[str, str]:
+def _to_invalid_row(bad: InvalidRow) -> tuple[str, str]:
     return bad.row, bad.reason[:_MAX_REASON_CHARS]
 
 
 def _report_progress(writer: RunWriter, shards: ShardReader) -> None:
-    """Tell how far all processes are."""
+    """Report the progress of all processes."""
     new = shards.poll()
     if not new:
         writer.heartbeat()

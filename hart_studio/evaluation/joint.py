@@ -1,4 +1,4 @@
-"""Answer right or wrong x box right or wrong (paper, Table 1), and what the one says about the other (Proposition 1).
+"""Joint counts of answer and box (paper, Table 1), and their mutual information (Proposition 1).
 
 Joint counts are arrays whose last axis has the four cells of ``CONTINGENCY_CELLS``.
 """
@@ -27,7 +27,7 @@ def count_joint(is_right: NDArray[Any], is_grounded: NDArray[Any], weights: Floa
     Args:
         is_right: Whether each answer is right, ``[S, n]`` for S seeds and n questions.
         is_grounded: Whether each box is right, ``[S, n]``.
-        weights: How often each draw takes each question, ``[R, n]``; None = each question once.
+        weights: Count of each question per draw, ``[R, n]``; None = once each.
 
     Returns:
         Counts ``[S, 4]``, or ``[S, R, 4]`` with weights.
@@ -54,9 +54,9 @@ def wrong_box_share(joint: FloatArray) -> FloatArray:
 
 
 def mutual_information(joint: FloatArray) -> FloatArray:
-    """I(L; R) in bits between box and answer (paper, Proposition 1), the plain plug-in estimate.
+    """I(L; R) in bits between box and answer (paper, Proposition 1), plug-in estimate.
 
-    It is too high by about 1 / (2 n ln 2) bits for n questions (0.0014 bits for 500), alike for all that is compared.
+    It is biased upward by about 1 / (2 n ln 2) bits for n questions (0.0014 bits for 500), equally for all compared.
 
     Args:
         joint: Counts ``[..., 4]``, with at least one question.
@@ -69,7 +69,7 @@ def mutual_information(joint: FloatArray) -> FloatArray:
 
 
 def estimate_wrong_box(is_right: NDArray[Any], is_grounded: NDArray[Any], resamples: FloatArray) -> Estimate | None:
-    """P(wrong box | right answer), its mean over seeds; None when a seed has no right answer.
+    """P(wrong box | right answer), mean over seeds; None if a seed has no right answer.
 
     Args:
         is_right: ``[S, n]``.
@@ -84,13 +84,13 @@ def estimate_wrong_box(is_right: NDArray[Any], is_grounded: NDArray[Any], resamp
 
 
 def draw_information(is_right: NDArray[Any], is_grounded: NDArray[Any], resamples: FloatArray) -> FloatArray:
-    """I(L; R) of every draw, its mean over seeds: ``[R]``; arguments as for ``estimate_wrong_box``."""
+    """I(L; R) of every draw, mean over seeds: ``[R]``; arguments as for ``estimate_wrong_box``."""
     mean: FloatArray = mutual_information(count_joint(is_right, is_grounded, resamples)).mean(axis=0)
     return mean
 
 
 def estimate_information(is_right: NDArray[Any], is_grounded: NDArray[Any], resamples: FloatArray) -> Estimate:
-    """I(L; R) in bits, its mean over seeds; arguments as for ``estimate_wrong_box``."""
+    """I(L; R) in bits, mean over seeds; arguments as for ``estimate_wrong_box``."""
     value = mutual_information(count_joint(is_right, is_grounded)).mean()
     return estimate(float(value), draw_information(is_right, is_grounded, resamples))
 
@@ -98,7 +98,7 @@ def estimate_information(is_right: NDArray[Any], is_grounded: NDArray[Any], resa
 def estimate_information_gain(
     first: NDArray[Any], second: NDArray[Any], is_grounded: NDArray[Any], resamples: FloatArray
 ) -> Estimate:
-    """How much more the box says about the first answers than about the second ones, paired by question.
+    """Difference in I(L; R) between the first and the second answers, paired by question.
 
     Args:
         first: Whether the answers under one protocol are right, ``[S, n]``.

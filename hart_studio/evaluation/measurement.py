@@ -1,6 +1,6 @@
 """Measure a model: ``python -m hart_studio.evaluation.measurement --model DIR --data DIR --out FILE``.
 
-One record per question. Tables, intervals and comparisons are all computed from these records, without the model.
+One record per question. Tables, intervals and comparisons are computed from the records, without the model.
 """
 
 from __future__ import annotations
@@ -34,26 +34,26 @@ from hart_studio.records import PROTOCOLS, GoldSample, Protocol, Rollout, Rollou
 from hart_studio.subcommands import CommandParser
 
 MEASURED_SETTINGS: Final = LoopSettings(max_new_tokens=96)
-"""Greedy decoding; the token limit is ours."""
+"""Greedy decoding. The token limit is a project default."""
 
 BATCH_SIZE: Final = 16
-"""Questions whose images are in memory together. Project default."""
+"""Questions per batch, whose images are in memory together. Project default."""
 
 
 def measure(model: ChatModel, samples: Sequence[GoldSample], batch: int = BATCH_SIZE) -> list[SampleResult]:
-    """Point once and answer under every protocol, greedily; every question must come through.
+    """Measure questions greedily under every protocol; all must succeed.
 
     Args:
         model: The model.
-        samples: Questions with gold boxes and known answers; the loop itself sees only their blind copies.
-        batch: Questions in memory together.
+        samples: Questions with gold boxes and known answers; the inference loop gets copies without gold boxes.
+        batch: Questions per batch.
 
     Returns:
         One record per question, in order.
 
     Raises:
-        DataError: If an image cannot be read, an answer is not known, or there is no gold box: figures of several
-            models are compared question by question, so none may be left out.
+        DataError: If an image is unreadable, an answer is unknown, or gold boxes are missing: models are compared
+            question by question, so none may be excluded.
     """
     records: list[SampleResult] = []
     with ProgressReporter("question", len(samples)) as progress:
@@ -62,9 +62,9 @@ def measure(model: ChatModel, samples: Sequence[GoldSample], batch: int = BATCH_
             progress.update(len(records))
     for record in records:
         if record.error:
-            raise DataError(f"expected a readable image of {record.sample_id}, got: {record.error}; draw it again")
+            raise DataError(f"Cannot read the image of {record.sample_id}: {record.error}. Create it again.")
         if not record.golds:
-            raise DataError(f"expected gold boxes of {record.sample_id}, got none; measure questions with gold boxes")
+            raise DataError(f"{record.sample_id} has no gold boxes. Measure questions with gold boxes.")
         record.value("direct")
     return records
 
@@ -77,15 +77,15 @@ def measure_batch(
     official: str = "",
     open_image: ImageOpener = SourceImage,
 ) -> list[SampleResult]:
-    """Ask a batch of questions; both protocols with crops share one grounding turn.
+    """Measure a batch of questions; protocols with crops share one grounding turn.
 
     Args:
         model: The model.
-        samples: Questions; the loop itself sees only their blind copies. An image that cannot be read gives a record
-            with an error and without a score.
-        protocols: At least one. With ``direct`` alone no one is asked to point.
-        settings: Budgets, cropping, decoding, fallback.
-        official: Name of the benchmark's own extractor; empty = it has none.
+        samples: Questions; the inference loop gets copies without gold boxes. An unreadable image gives a record with
+            an error and no score.
+        protocols: At least one. ``direct`` alone needs no grounding turn.
+        settings: Image budgets, cropping, decoding and fallback.
+        official: Name of the benchmark's own extractor; empty = none.
         open_image: Opens an image by its path.
 
     Returns:
@@ -112,12 +112,12 @@ def measure_batch(
 
 
 def record_model_error(sample: GoldSample, protocols: Sequence[Protocol], reason: str) -> SampleResult:
-    """The record of a question that could not be asked at all: without a score, which is not the same as wrong.
+    """Create the record of a question on which the model failed: unscored, not wrong.
 
     Args:
         sample: The question.
-        protocols: Those that it should have been asked under.
-        reason: Why.
+        protocols: Protocols of the evaluation.
+        reason: Reason of the failure.
     """
     score = Score(value=None, extracted=None, expected=sample.answer, rule="none")
     answers = {protocol: AnswerResult(score=score, outcome="error") for protocol in protocols}
@@ -173,7 +173,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--model", default=BUILT_IN_MODEL)
     parser.add_argument("--data", type=Path, required=True, help="folder written by python -m hart_studio.needle")
-    parser.add_argument("--out", type=Path, required=True, help="file of records, one JSON object per question")
+    parser.add_argument("--out", type=Path, required=True, help="output file of records, JSON Lines")
     options = parser.parse_args(argv)
     try:
         check_output(options.out, "a file of evaluation records", is_record)

@@ -1,7 +1,6 @@
-"""The table of the built-in model's card: ``python -m hart_studio.evaluation.needle_card --model DIR --data DIR``.
+"""Metrics table of the built-in model's card: ``python -m hart_studio.evaluation.needle_card --model DIR --data DIR``.
 
-It says how well the model points, how well it reads when the crop is perfect, and what it can do without looking
-closer.
+Shows how well the model grounds, how well it reads a perfect crop, and how often it answers without the region.
 """
 
 from __future__ import annotations
@@ -26,30 +25,30 @@ from hart_studio.records import GoldSample
 from hart_studio.subcommands import CommandParser
 
 Figures = dict[str, dict[str, float]]
-"""Name -> mean, standard error of the mean, and count. Shares are in [0, 1]."""
+"""Name -> mean, standard error, and count. Shares are in [0, 1]."""
 
 
 def make_card(model: ChatModel, samples: Sequence[GoldSample], batch: int = BATCH_SIZE) -> Figures:
-    """Measure a model under all protocols, and with the gold box as its crop.
+    """Measure a model under all protocols, and with the gold box as the crop.
 
     Args:
         model: The model.
         samples: Needle questions with gold boxes.
-        batch: Questions in memory together.
+        batch: Questions per batch.
 
     Raises:
-        DataError: As for ``measure``.
+        DataError: See ``measure``.
     """
     records = measure(model, samples, batch)
     parts = [samples[start : start + batch] for start in range(0, len(samples), batch)]
-    return summarise(records, [value for part in parts for value in probe_gold_crops(model, part)])
+    return summarize(records, [value for part in parts for value in probe_gold_crops(model, part)])
 
 
-def summarise(records: Sequence[SampleResult], probes: Sequence[float]) -> Figures:
-    """The figures of the card.
+def summarize(records: Sequence[SampleResult], probes: Sequence[float]) -> Figures:
+    """Compute the metrics of the card.
 
     Args:
-        records: One per question.
+        records: One record per question.
         probes: Scores of ``probe_gold_crops``, in the same order.
     """
     columns: dict[str, list[float]] = {}
@@ -68,14 +67,14 @@ def summarise(records: Sequence[SampleResult], probes: Sequence[float]) -> Figur
             columns.setdefault(name, []).append(value)
     if shares := list_area_shares(records):
         columns["grounding, mean area share"] = shares
-    return {name: _summarise_column(values) for name, values in columns.items()}
+    return {name: _summarize_column(values) for name, values in columns.items()}
 
 
 def probe_gold_crops(model: ChatModel, samples: Sequence[GoldSample]) -> list[float]:
-    """Crops-only scores when the crop IS the gold box: reading alone, without pointing.
+    """Crops-only scores with the gold box as the crop: reading without grounding.
 
     Raises:
-        DataError: If an answer is not known.
+        DataError: If an answer is unknown.
     """
     requests = []
     for sample in samples:
@@ -89,13 +88,13 @@ def probe_gold_crops(model: ChatModel, samples: Sequence[GoldSample]) -> list[fl
     for sample, request, (completion,) in zip(samples, requests, completions, strict=True):
         value = parse_answer(sample, request, completion).score.value
         if value is None:
-            raise DataError(f"expected a known answer of {sample.id}, got none; measure questions with answers")
+            raise DataError(f"{sample.id} has no answer. Measure questions with answers.")
         values.append(value)
     return values
 
 
 def format_table(figures: Figures) -> str:
-    """The figures as a Markdown table, percent with standard errors."""
+    """Format metrics as a Markdown table, in percent with standard errors."""
     lines = ["| figure | value | questions |", "| --- | --- | --- |"]
     for name in sorted(figures):
         row = figures[name]
@@ -103,7 +102,7 @@ def format_table(figures: Figures) -> str:
     return "\n".join(lines)
 
 
-def _summarise_column(values: Sequence[float]) -> dict[str, float]:
+def _summarize_column(values: Sequence[float]) -> dict[str, float]:
     count = len(values)
     mean = sum(values) / count
     variance = sum((value - mean) ** 2 for value in values) / max(1, count - 1)
@@ -119,8 +118,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--model", default=BUILT_IN_MODEL)
     parser.add_argument("--data", type=Path, required=True, help="folder written by python -m hart_studio.needle")
-    parser.add_argument("--limit", type=int, default=None, help="first N questions only")
-    parser.add_argument("--json", type=Path, default=None, help="also write the figures here")
+    parser.add_argument("--limit", type=int, default=None, help="measure only the first N questions")
+    parser.add_argument("--json", type=Path, default=None, help="output file of the metrics as JSON")
     options = parser.parse_args(argv)
     try:
         if options.json:

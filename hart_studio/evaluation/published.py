@@ -1,6 +1,6 @@
-"""The paper's own figures, in percent unless said: reference rows and columns, never inputs of a computation.
+"""Published results of the paper, in percent unless stated: reference rows and columns, never computed with.
 
-Fig. 3 is published as a drawing only, so it has no numbers here.
+Fig. 3 is published only as a drawing, so it has no numbers here.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ class Subtask(NamedTuple):
     """A sub-task of a benchmark, a column of its table."""
 
     category: str
-    """Category of its questions, from the coarse to the fine."""
+    """Category of its questions, from coarse to fine."""
     title: str
-    """Head of the column."""
+    """Column head."""
     questions: int
-    """How many questions it has."""
+    """Number of questions."""
 
 
 class Published(NamedTuple):
@@ -25,9 +25,9 @@ class Published(NamedTuple):
     method: str
     """Name in the paper."""
     values: tuple[float, ...]
-    """Accuracy by sub-task, in the order of the tasks."""
+    """Accuracy per sub-task, in the order of the tasks."""
     overall: float
-    """The published overall accuracy."""
+    """Published overall accuracy."""
     is_weighted: bool = True
     """Whether ``overall`` is the mean of ``values``, weighted by questions, to 0.1. The others cannot be checked."""
 
@@ -38,9 +38,9 @@ class PublishedJoint(NamedTuple):
     model: str
     """Base model."""
     is_looped: bool
-    """Whether it answered in the loop, from crops alone."""
+    """Whether the model answered from crops alone."""
     counts: tuple[int, int, int, int]
-    """Questions in the order of ``joint.CONTINGENCY_CELLS``; 4,042 together."""
+    """Counts in the order of ``joint.CONTINGENCY_CELLS``; 4,042 in total."""
     wrong_box: float
     """P(wrong box | right answer)."""
 
@@ -57,7 +57,7 @@ class PublishedLevels(NamedTuple):
 
 
 MODEL: Final = "Qwen2.5-VL-7B"
-"""The model of every figure that names no other."""
+"""Base model of all results that state no other."""
 
 HART: Final = "HART-7B"
 """The paper's model: AP-GRPO, then SFT, with k 0.6."""

@@ -1,4 +1,4 @@
-"""What an evaluation keeps of every question: enough for all tables, intervals and images, without the model."""
+"""Records of evaluated questions, sufficient for all tables, intervals and figures without the model."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from hart_studio.records import Box, Outcome, Protocol, Record, Score
 
 
 class GoldMatch(Record):
-    """How well the predicted boxes meet one gold box."""
+    """Overlap of the predicted boxes with one gold box."""
 
     is_found: bool
-    """Whether one predicted box alone has IoG > 0.3, strictly (paper, Sec. 4.1)."""
+    """Whether one predicted box has IoG strictly above 0.3 (paper, Sec. 4.1)."""
     iog: float
     """Best IoG of one predicted box; 0 without a usable box."""
     iou: float
@@ -27,59 +27,59 @@ class GoldMatch(Record):
 
 
 class AnswerResult(Record):
-    """One answer to one question, under one protocol."""
+    """Answer to a question under one protocol."""
 
     score: Score
-    """By the project's strict extractor; its value is None when the question could not be scored."""
+    """Score by the project's strict extractor; value None if the question could not be scored."""
     official: Score | None = None
-    """By the benchmark's own extractor, whose name is in ``rule`` in front of a colon; None where it has none."""
+    """Score by the benchmark's own extractor, whose name is the prefix of ``rule``; None if there is none."""
     outcome: Outcome
-    """How the rollout ended."""
+    """Outcome of the rollout."""
     used_fallback: bool = False
-    """Whether the answer came from the full image, because no box was usable and that had been asked for."""
+    """Whether the answer came from the full image because no box was usable and the fallback was enabled."""
     text: str = ""
-    """Raw output in its answer turn; empty without one. Untrusted, never HTML."""
+    """Raw output of the answer turn; empty without one. Untrusted, never HTML."""
     visual_tokens: int = Field(default=0, ge=0)
-    """What the images of all turns cost."""
+    """Visual tokens of all turns."""
     completion_tokens: int = Field(default=0, ge=0)
-    """Tokens written in all turns."""
+    """Generated tokens of all turns."""
     seconds: float = Field(default=0.0, ge=0)
-    """Wall time of all turns, each its share of its batch."""
+    """Wall time of all turns, each with its share of the batch."""
 
 
 class SampleResult(Record):
-    """One question under the protocols of an evaluation; both protocols with crops share one grounding turn."""
+    """Results of one question under all protocols; protocols with crops share one grounding turn."""
 
     sample_id: str
-    """The question; unique in its benchmark."""
+    """Id, unique in the benchmark."""
     category: str
-    """Its kind, from the coarse to the fine, joined by ``/``."""
+    """Category, from coarse to fine, joined by ``/``."""
     image: str = ""
     """Path of the image."""
     image_wh: tuple[int, int] | None = None
-    """(width, height) of the original, upright; None when it could not be read."""
+    """Upright (width, height) of the original; None if unreadable."""
     question: str = ""
-    """The question, without its choices."""
+    """Question without choices."""
     choices: tuple[str, ...] = ()
     """Option texts without letters."""
     answers: dict[Protocol, AnswerResult]
-    """Protocol -> the answer. A rollout without a usable box has no answer turn and is wrong."""
+    """Protocol -> answer. A rollout without a usable box has no answer turn and is wrong."""
     boxes: tuple[Box, ...] = ()
-    """Usable predicted boxes, original pixels; none when no protocol has a grounding turn."""
+    """Usable predicted boxes, original pixels; empty if no protocol has a grounding turn."""
     is_pointed: bool = True
-    """Whether there was a grounding turn: without one, no box is not a wrong box."""
+    """Whether there was a grounding turn: without one, missing boxes are not wrong."""
     gold_boxes: tuple[Box, ...] = ()
-    """Gold boxes, original pixels; empty where the benchmark has none."""
+    """Gold boxes, original pixels; empty if the benchmark has none."""
     error: str = ""
-    """Why the question could not be run; it then counts as unscored, never as wrong."""
+    """Why the question could not be run; it counts as unscored, never as wrong."""
     is_model_error: bool = False
-    """Whether the model failed, and not the question: a later attempt asks it again."""
+    """Whether the model failed rather than the question: a later attempt retries it."""
     attempt: int = Field(default=0, ge=0)
-    """Attempt of the evaluation that asked; see ``shards.Shard``."""
+    """Attempt of the evaluation; see ``shards.Shard``."""
 
     @cached_property
     def golds(self) -> tuple[GoldMatch, ...]:
-        """One match per gold box; empty when the model was not asked to point, or could not be."""
+        """One match per gold box; empty without a grounding turn."""
         if not self.is_pointed or self.error:
             return ()
         return tuple(
@@ -91,60 +91,60 @@ class SampleResult(Record):
 
     @property
     def area_share(self) -> float:
-        """Share of the image that the predicted boxes cover together; 0 without boxes: see ``list_area_shares``."""
+        """Share of the image covered by the predicted boxes together; 0 without boxes: see ``list_area_shares``."""
         return area_share(self.boxes, self.image_wh) if self.image_wh and self.boxes else 0.0
 
     @property
     def found_share(self) -> float:
-        """Share of the gold boxes that are found.
+        """Share of gold boxes that are found.
 
         Raises:
-            DataError: If there is no gold box, or no one pointed.
+            DataError: Without gold boxes or a grounding turn.
         """
         return self._mean([float(gold.is_found) for gold in self.golds])
 
     @property
     def is_grounded(self) -> bool:
-        """Whether every gold box is found: L of Proposition 1. False without gold boxes."""
+        """Whether all gold boxes are found: L of Proposition 1. False without gold boxes."""
         return bool(self.golds) and all(gold.is_found for gold in self.golds)
 
     @property
     def mean_iou(self) -> float:
-        """Mean of the best IoU over the gold boxes.
+        """Mean best IoU over the gold boxes.
 
         Raises:
-            DataError: If there is no gold box, or no one pointed.
+            DataError: Without gold boxes or a grounding turn.
         """
         return self._mean([gold.iou for gold in self.golds])
 
     def value(self, protocol: Protocol) -> float:
-        """Score of the answer under a protocol, 1.0 right or 0.0 wrong.
+        """Score of the answer under a protocol: 1.0 right, 0.0 wrong.
 
         Raises:
-            DataError: If it was not asked for, or could not be scored.
+            DataError: If the protocol was not asked, or the answer could not be scored.
         """
         answer_result = self.answers.get(protocol)
         if answer_result is None or answer_result.score.value is None:
             reason = self.error or ("no known answer" if answer_result else f"not asked under {protocol}")
-            raise DataError(f"expected a scored answer of {self.sample_id}, got none: {reason}; leave it out")
+            raise DataError(f"{self.sample_id} has no scored answer: {reason}. Exclude it.")
         return answer_result.score.value
 
     def _mean(self, values: list[float]) -> float:
         if not values:
-            raise DataError(f"expected gold boxes and a grounding turn of {self.sample_id}, got none; leave it out")
+            raise DataError(f"{self.sample_id} has no gold boxes or no grounding turn. Exclude it.")
         return sum(values) / len(values)
 
 
 def list_area_shares(records: Iterable[SampleResult]) -> list[float]:
-    """What every mean area share of the project is over: the shares of the questions with a usable box, in order.
+    """Area shares of the questions with a usable box, in order: the values of every mean area share.
 
-    A box over everything has IoG 1, and no box covers nothing: neither may pass for a small one.
+    Questions without boxes are excluded, because an area of 0 would lower the mean.
     """
     return [record.area_share for record in records if record.boxes and record.image_wh]
 
 
 def write_records(path: Path, records: Iterable[SampleResult]) -> None:
-    """Write the records as JSONL: the whole file or none of it.
+    """Write records as JSONL, atomically.
 
     Raises:
         OSError: If the folder is missing or full.
@@ -162,7 +162,7 @@ def is_record(content: bytes) -> bool:
 
 
 def read_records(path: Path) -> list[SampleResult]:
-    """Read what ``write_records`` wrote.
+    """Read records from ``write_records``.
 
     Raises:
         DataError: If the file cannot be read, or a line is no record.
@@ -173,7 +173,7 @@ def read_records(path: Path) -> list[SampleResult]:
             records.append(SampleResult.model_validate(value))
         except ValidationError as error:
             raise DataError(
-                f"expected the record of a question in {path} line {number}, got: {error.errors()[0]['msg']}; "
-                "remove the file and measure again"
+                f"Invalid record in {path}, line {number}: {error.errors()[0]['msg']}. "
+                "Remove the file and measure again."
             ) from error
     return records

@@ -1,4 +1,4 @@
-"""The report of evaluations: one HTML file that needs nothing else, and its tables and figures as files.
+"""Evaluation report: one self-contained HTML file, and its tables and figures as files.
 
 ::
 
@@ -39,7 +39,7 @@ from hart_studio.imaging import ImageOpener, SourceImage
 from hart_studio.outputs import check_output
 
 SAMPLES_DRAWN: Final = 12
-"""Failures of each benchmark that are drawn."""
+"""Number of failures drawn per benchmark."""
 
 _WIDTH_PX: Final = 1680
 _SMALL_PX: Final = 560
@@ -69,19 +69,19 @@ def write_report(
     samples_drawn: int = SAMPLES_DRAWN,
     open_image: ImageOpener = SourceImage,
 ) -> Path:
-    """Write everything that some evaluations can tell.
+    """Write the report of some evaluations.
 
     Args:
-        evaluations: Any, of any benchmarks, whole or partial.
-        folder: Made when missing; files of the same names are replaced.
-        samples_drawn: Failures of each benchmark that are drawn; 0 = none.
+        evaluations: Evaluations of any benchmarks, complete or partial.
+        folder: Output folder, created if missing; files of the same names are replaced.
+        samples_drawn: Number of failures drawn per benchmark; 0 = none.
         open_image: Opens an image by the path in its record.
 
     Returns:
         The HTML file.
 
     Raises:
-        InputError: If the folder holds files of the same names that are no earlier report.
+        InputError: If the folder has files of the same names that are no earlier report.
         OSError: If a file cannot be written.
     """
     check_folder(folder)
@@ -116,27 +116,27 @@ def write_report(
 
 
 def check_folder(folder: Path) -> None:
-    """Check that a report may be written into a folder: it holds an earlier one, or none of the names of its files.
+    """Check that a report can be written into a folder: it holds an earlier report or no file of these names.
 
     Raises:
-        InputError: If it does not.
+        InputError: If it cannot.
     """
     path = folder / "report.html"
     check_output(path, "an evaluation report", lambda head: GENERATOR.encode() in head and _HEAD.encode() in head)
     taken = [name for name in ("report.md", "tables", "figures") if (folder / name).exists()]
     if taken and not path.is_file():
         raise InputError(
-            f"Cannot write an evaluation report to {folder}: it holds {taken[0]!r}, and no earlier report. Choose "
+            f"Cannot write an evaluation report to {folder}: it holds {taken[0]!r}, which is no earlier report. Choose "
             "another folder."
         )
 
 
 def describe(evaluations: Sequence[Evaluation], tables: Sequence[Table]) -> Iterator[str]:
-    """What a reader must know before the tables, in sentences: what is partial, unscored, or missing and why.
+    """Describe the report in sentences: what is partial, unscored or missing, and why.
 
     Args:
-        evaluations: Those of the report.
-        tables: Those that could be made.
+        evaluations: Evaluations of the report.
+        tables: Tables of the report.
     """
     if not evaluations:
         yield "Nothing has been measured yet. Run an evaluation, then write the report again."
@@ -159,7 +159,7 @@ def describe(evaluations: Sequence[Evaluation], tables: Sequence[Table]) -> Iter
 
 
 def describe_gaps(evaluation: Evaluation) -> Iterator[str]:
-    """What the figures of an evaluation do not cover: rows left out, questions not measured or not scored."""
+    """Describe what the metrics of an evaluation do not cover: invalid rows, unmeasured or unscored questions."""
     text = f"{name_of(evaluation)} on {evaluation.benchmark}"
     records = evaluation.records
     if not evaluation.is_complete:
@@ -167,7 +167,7 @@ def describe_gaps(evaluation: Evaluation) -> Iterator[str]:
     if evaluation.left_out:
         rows = "1 invalid row" if evaluation.left_out == 1 else f"{evaluation.left_out:,} invalid rows"
         yield f"{text}: {rows} of the benchmark left out. The warnings of the evaluation say why."
-    gaps: dict[str, list[str]] = {}  # protocols often share a gap: it is told once
+    gaps: dict[str, list[str]] = {}  # protocols often share a gap: it is reported once
     for protocol in evaluation.protocols:
         missing = [record for record in records if not is_scored(record, protocol)]
         if missing:
@@ -176,9 +176,9 @@ def describe_gaps(evaluation: Evaluation) -> Iterator[str]:
             none = " Nothing could be scored." if len(missing) == len(records) else ""
             gap = f"{len(missing):,} of {len(records):,} questions are unscored ({shown}).{none}"
             gaps.setdefault(gap, []).append(protocol)
-        lent = sum(is_scored(record, protocol) and record.answers[protocol].used_fallback for record in records)
-        if lent:
-            gap = f"{lent:,} answers came from the full image because no box was usable."
+        fallbacks = sum(is_scored(record, protocol) and record.answers[protocol].used_fallback for record in records)
+        if fallbacks:
+            gap = f"{fallbacks:,} answers came from the full image because no box was usable."
             gaps.setdefault(gap, []).append(protocol)
     for gap, protocols in gaps.items():
         yield f"{text}, {', '.join(protocols)}: {gap}"
@@ -241,7 +241,7 @@ def _write_failures(
 def _write_contrast(
     folder: Path, benchmark: str, failures: Sequence[list[ModelAnswer]], open_image: ImageOpener
 ) -> str:
-    """Fig. 4 as a file: its stem, or nothing when there is no failure or no image."""
+    """Write Fig. 4; returns its file name without suffix, or nothing without a failure or image."""
     shown = select_contrast(failures)
     image = open_report_image(shown[0].record.image, _LARGE_PX, open_image)[0] if shown else None
     if shown is None or image is None:

@@ -1,4 +1,4 @@
-"""Evaluations read back from their run directories; nothing here runs a model."""
+"""Load evaluations from their run directories, without running a model."""
 
 from __future__ import annotations
 
@@ -18,42 +18,42 @@ from hart_studio.runs.reader import RunSummary, list_runs
 
 
 def list_evaluations(runs_root: Path) -> list[RunSummary]:
-    """The evaluations below a root, newest first; runs of other kinds are left out."""
+    """List the evaluations below a root, newest first, without other runs."""
     return [run for run in list_runs(runs_root) if is_evaluation(run)]
 
 
 def is_evaluation(run: RunSummary) -> bool:
-    """Whether a run is one; what cannot be read is none."""
+    """Whether a run is a readable evaluation."""
     return run.status is not None and run.status.job == "evaluation"
 
 
 def is_unreadable(run: RunSummary) -> bool:
-    """Whether a run was made as an evaluation, which its id says, and its status cannot be read any more."""
+    """Whether a run is an evaluation by its id, but its status is unreadable."""
     return run.status is None and "-evaluation-" in run.layout.run_id
 
 
 def load_evaluations(runs_root: Path, run_ids: Sequence[str]) -> list[Evaluation]:
-    """Evaluations by their ids, in that order.
+    """Load evaluations by id, in that order.
 
     Raises:
-        InputError: If one is not there, or is no evaluation.
+        InputError: If a run does not exist or is no evaluation.
         DataError: If its records cannot be read.
     """
     return [load_evaluation(find_run(runs_root, run_id)) for run_id in run_ids]
 
 
 def load_evaluation(layout: RunLayout) -> Evaluation:
-    """What an evaluation has measured so far.
+    """Load the records of an evaluation.
 
     Raises:
-        InputError: If it is no evaluation, or has not begun.
+        InputError: If it is no evaluation, or has not started.
         DataError: If its records cannot be read.
     """
     config = read_config(layout)
     asked = read_dataset_info(layout)
     shards = ShardReader(layout)
     shards.poll()
-    # The same order whatever process was first.
+    # The order does not depend on the processes.
     records = sorted(shards.found.values(), key=lambda record: record.sample_id)
     date = layout.run_id[:8]
     return Evaluation(
@@ -71,15 +71,14 @@ def load_evaluation(layout: RunLayout) -> Evaluation:
 
 
 def read_dataset_info(layout: RunLayout) -> DatasetInfo:
-    """What an evaluation asks, and what it had to leave out.
+    """Read the data set information of an evaluation.
 
     Raises:
-        InputError: If it has not got that far.
+        InputError: If it has not read its questions yet.
     """
     try:
         return DatasetInfo.model_validate_json(read_regular_file(layout.folder / DATASET_INFO_FILE))
     except (OSError, ValidationError) as error:
         raise InputError(
-            f"expected an evaluation that has read its questions, got {layout.run_id} without them; wait, or see its "
-            "log"
+            f"The evaluation {layout.run_id} has not read its questions yet. Wait, or check its log."
         ) from error

@@ -1,4 +1,4 @@
-"""What an evaluation began with: model, settings and images. A resume with others would mix two evaluations."""
+"""Check on resume that model, settings and images are unchanged, because results of two evaluations must not mix."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from hart_studio.runs.attempt_settings import flatten_settings
 from hart_studio.runs.layout import RunLayout
 
 INPUTS_FILE: Final = "inputs.json"
-"""File of the run with the identity of its model, settings and images."""
+"""File of the run with digests of its model, settings and images."""
 
 SAMPLED_BYTES: Final = 64 * 1024
-"""Bytes at the beginning and at the end of an image that its digest covers, beside its size (project default)."""
+"""Bytes at the start and end of an image that its digest covers, besides its size. Project default."""
 
 _WITHOUT_INFLUENCE: Final = frozenset({"title", "device", "batch", "path", "image_root", "without", "limit", "subsets"})
-"""Settings that name, place or speed up the work. Those that choose questions are covered by their fingerprint."""
+"""Settings that do not change answers. Those that select questions are covered by the fingerprint."""
 _SERVED_WITHOUT_INFLUENCE: Final = frozenset({"url", "concurrency", "timeout_seconds", "retries", "api_key_variable"})
 _DIGEST_DIGITS: Final = 16
 _MOST_INPUTS_BYTES: Final = 1 << 30
@@ -33,23 +33,22 @@ _NAMED: Final = 5
 
 
 class EvaluationInputs(Record):
-    """What the answers of an evaluation depend on; ``inputs.json`` of its run."""
+    """Inputs that determine the answers of an evaluation; ``inputs.json`` of its run."""
 
     model: str
-    """Digest of a local model's files, or revision of a hub model; empty where neither is known."""
+    """Digest of a local model's files, or revision of a hub model; empty if unknown."""
     settings: dict[str, Any]
-    """Settings that change answers, by their dotted names."""
+    """Settings that affect answers, by dotted names."""
     images: dict[str, str]
-    """Path of an image, as the samples give it, below their common folder -> digest of its size, beginning and end.
-    Images that could not be read are not among them."""
+    """Image path below the common folder -> digest of size, start and end. Unreadable images are not included."""
 
 
 def read_inputs(config: EvaluationConfig, images: Iterable[str]) -> EvaluationInputs:
-    """Identify what an evaluation works with now.
+    """Compute the inputs of an evaluation.
 
     Args:
-        config: Its settings.
-        images: Paths of its images; empty for scenes that are drawn.
+        config: Settings of the evaluation.
+        images: Paths of its images; empty for drawn scenes.
     """
     identity = identify_model(config.model_name) if config.served is None else None
     settings = config.model_dump(mode="json", exclude=set(_WITHOUT_INFLUENCE))
@@ -57,7 +56,7 @@ def read_inputs(config: EvaluationConfig, images: Iterable[str]) -> EvaluationIn
         for name in _SERVED_WITHOUT_INFLUENCE:
             settings["served"].pop(name, None)
     if config.served is not None or (identity and identity.digest):
-        settings.pop("model", None)  # a folder may move
+        settings.pop("model", None)  # a model folder may move
     paths = list(dict.fromkeys(images))
     root = os.path.commonpath([Path(path).parent for path in paths]) if paths else ""
     digests = {os.path.relpath(path, root or "."): _digest_image(from_stored_path(path)) for path in paths}
@@ -69,10 +68,10 @@ def read_inputs(config: EvaluationConfig, images: Iterable[str]) -> EvaluationIn
 
 
 def check_inputs(layout: RunLayout, inputs: EvaluationInputs) -> None:
-    """Refuse to continue an evaluation with another model, other settings or other images.
+    """Check that model, settings and images are the same as at the start.
 
     Raises:
-        DataError: If something differs from what the evaluation began with; names it.
+        DataError: If something differs; it is named.
     """
     path = layout.folder / INPUTS_FILE
     if not path.exists():
@@ -93,13 +92,13 @@ def check_inputs(layout: RunLayout, inputs: EvaluationInputs) -> None:
         changed.append(f"the content of {len(images):,} images ({_join(images)})")
     if changed:
         raise DataError(
-            f"{layout.run_id} cannot be resumed: {'; '.join(changed)} changed since it began, and its figures would "
-            "mix both. Nothing was measured. Restore what changed, or start a new evaluation."
+            f"{layout.run_id} cannot be resumed: {'; '.join(changed)} changed since it started, and its metrics would "
+            "mix both. Nothing was measured. Restore the changed part, or start a new evaluation."
         )
 
 
 def write_inputs(layout: RunLayout, inputs: EvaluationInputs) -> None:
-    """Write down what an evaluation begins with, once."""
+    """Write the inputs at the start of an evaluation, once."""
     path = layout.folder / INPUTS_FILE
     if not path.exists():
         write_json(path, inputs.model_dump(mode="json"))
@@ -113,7 +112,7 @@ def _digest_image(path: Path) -> str:
             file.seek(max(0, size - SAMPLED_BYTES))
             digest.update(file.read(SAMPLED_BYTES))
     except (HartError, OSError, ValueError):
-        return ""  # measured as a failure of its question, and asked again once it can be read
+        return ""  # its question fails, and is retried once the image is readable
     return digest.hexdigest()[:_DIGEST_DIGITS]
 
 

@@ -1,4 +1,4 @@
-"""One question under several models (Fig. 4): the image with gold boxes and each model's boxes, and the answers."""
+"""Draw one question under several models (Fig. 4): the image with gold and predicted boxes, and the answers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hart_studio.geometry import BoxFrame, from_original
 from hart_studio.records import Box, Protocol
 
 GOLD: Final = "#e8c400"
-"""Color of gold boxes, which are dashed."""
+"""Color of the dashed gold boxes."""
 
 _INK: Final = "#1b2230"
 _QUIET: Final = "#677285"
@@ -27,27 +27,27 @@ _HALO: Final = "#ffffff"
 _MIN_BOX_PX: Final = 8
 _PANEL_PX: Final = 460
 _MAX_TEXT_CHARS: Final = 400
-"""Letters of a question, an option or an answer that are shown."""
+"""Maximum characters shown of a question, option or answer."""
 
 
 class ModelAnswer(NamedTuple):
-    """A question as one model answered it."""
+    """A question with the answer of one model."""
 
     name: str
-    """The model."""
+    """Name of the model."""
     protocol: Protocol
     """Protocol of the answer."""
     record: SampleResult
-    """What it answered."""
+    """Record of the question."""
 
     @property
     def verdict(self) -> Verdict:
-        """How the question ended."""
+        """Verdict of the question."""
         return get_verdict(self.record, self.protocol)
 
     @property
     def answer(self) -> str:
-        """What was read from its text, or the text when nothing could be read."""
+        """Extracted answer, or the text if nothing could be extracted."""
         answer_result = self.record.answers.get(self.protocol)
         if answer_result is None:
             return ""
@@ -55,22 +55,22 @@ class ModelAnswer(NamedTuple):
 
     @property
     def expected(self) -> str:
-        """The known answer."""
+        """Known answer."""
         answer_result = self.record.answers.get(self.protocol)
         return (answer_result.score.expected if answer_result else None) or ""
 
 
 def color_of(index: int) -> str:
-    """Color of a model's boxes, by its place among the models."""
+    """Color of a model's boxes, by its index."""
     return SERIES_STYLES[index % len(SERIES_STYLES)][0]
 
 
 def draw_boxes(image: Image.Image, shown: Sequence[ModelAnswer]) -> Image.Image:
-    """A copy of the image with the gold boxes dashed and each model's boxes in its own color.
+    """Draw a copy of the image with dashed gold boxes and the boxes of each model in its color.
 
     Args:
-        image: RGB, upright, of any size; the frame of the boxes is the size that the records name.
-        shown: The same question as several models answered it.
+        image: RGB, upright, of any size; boxes refer to the size in the records.
+        shown: The same question with the answers of several models.
     """
     drawn = image.copy()
     pen = ImageDraw.Draw(drawn)
@@ -87,11 +87,11 @@ def draw_boxes(image: Image.Image, shown: Sequence[ModelAnswer]) -> Image.Image:
 
 
 def draw_sample(image: Image.Image, shown: Sequence[ModelAnswer]) -> Image.Image:
-    """Fig. 4: the image with its boxes, and question, answers and verdicts on its right.
+    """Fig. 4: draw the image with its boxes, and question, answers and verdicts to the right.
 
     Args:
         image: As for ``draw_boxes``.
-        shown: Likewise, at least one.
+        shown: As for ``draw_boxes``, at least one.
     """
     drawn = draw_boxes(image, shown)
     lines = _describe(shown)
@@ -109,13 +109,13 @@ def draw_sample(image: Image.Image, shown: Sequence[ModelAnswer]) -> Image.Image
 
 
 def write_sample(image: Image.Image | None, shown: Sequence[ModelAnswer], note: str = "", quality: int = 82) -> str:
-    """The same as an HTML block; every text in it is escaped.
+    """Write the same as an HTML block with escaped texts.
 
     Args:
-        image: As for ``draw_boxes``, small; None when it cannot be read.
-        shown: Likewise, at least one.
-        note: Why there is no image.
-        quality: Of the JPEG inside the page.
+        image: As for ``draw_boxes``, downscaled; None if unreadable.
+        shown: As for ``draw_boxes``, at least one.
+        note: Why the image is missing.
+        quality: JPEG quality of the image.
     """
     record = shown[0].record
     parts = ['<article class="sample">']
@@ -146,7 +146,7 @@ def write_sample(image: Image.Image | None, shown: Sequence[ModelAnswer], note: 
 
 
 def _describe(shown: Sequence[ModelAnswer]) -> list[tuple[str, str, int, str]]:
-    """Lines beside the image: text, color, size, and the color of the swatch in front, if any."""
+    """Lines beside the image: text, color, size, and color of the swatch, if any."""
     record = shown[0].record
     lines = [(line, _INK, 18, "") for line in _wrap(_cut(record.question), 18)]
     for letter, choice in zip("ABCDEFGHIJKLMNOPQRSTUVWXYZ", record.choices, strict=False):
@@ -166,19 +166,19 @@ def _load_font(size_px: int) -> ImageFont.FreeTypeFont:
 
 
 def _wrap(text: str, size: int) -> list[str]:
-    font, room = _load_font(size), _PANEL_PX - 40
+    font, limit = _load_font(size), _PANEL_PX - 40
     lines: list[str] = []
     for word in text.split():
         joined = f"{lines[-1]} {word}" if lines else word
-        if lines and font.getlength(joined) <= room:
+        if lines and font.getlength(joined) <= limit:
             lines[-1] = joined
         else:
-            lines.append(word if font.getlength(word) <= room else shorten(word, 40))
+            lines.append(word if font.getlength(word) <= limit else shorten(word, 40))
     return lines
 
 
 def _place(box: Box, record: SampleResult, wh: tuple[int, int]) -> tuple[float, float, float, float]:
-    """Edges in the drawn image, of at least a few pixels, so that a small box of a large image is seen."""
+    """Edges in the drawn image, with a minimum size so that small boxes are visible."""
     left, top, right, bottom = from_original(box.xyxy, BoxFrame.MODEL_PIXELS, record.image_wh or wh, wh)
     across, down = max(0.0, _MIN_BOX_PX - (right - left)) / 2, max(0.0, _MIN_BOX_PX - (bottom - top)) / 2
     return left - across, top - down, right + across, bottom + down

@@ -1,7 +1,7 @@
-"""Who measures which questions, and where the records go: one part file per process, read by all.
+"""Distribution of questions to processes, and their record files: one per process, read by all.
 
-Questions are dealt out in batches, never one by one: a batch is the same whoever runs it, so the figures of many
-processes are those of one. Processes need nothing of each other but the folder of the run.
+Questions are assigned in batches, never one by one: a batch does not depend on its process, so the metrics do not
+depend on the number of processes. The processes share only the run folder.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _SHARD_FILE: Final = re.compile(r"shard_\d{5}\.jsonl")
 
 @dataclass(frozen=True)
 class Shard:
-    """Which part of the work a process has.
+    """Share of the work of one process.
 
     Attributes:
-        rank: Number of the process, from 0; the first one speaks for all.
+        rank: Number of the process, from 0; the first one reports for all.
         count: Number of processes.
-        attempt: The same number for all processes of an attempt, another one for each attempt: the time at which it
-            began, in nanoseconds.
+        attempt: Number shared by all processes of an attempt and different between attempts: its start time in
+            nanoseconds.
     """
 
     rank: int = 0
@@ -45,29 +45,29 @@ class Shard:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes what is there once."""
+        """Whether this process writes shared files."""
         return self.rank == 0
 
 
 def iterate_batches(samples: Sequence[GoldSample], batch: int, shard: Shard) -> Iterator[Sequence[GoldSample]]:
-    """The batches of a process: of N processes, every N-th batch.
+    """Batches of a process: every N-th batch for N processes.
 
     Args:
-        samples: All questions, in the order of the file.
-        batch: Questions of a batch.
-        shard: Which process this is.
+        samples: All questions, in file order.
+        batch: Questions per batch.
+        shard: Shard of the process.
     """
     for start in range(shard.rank * batch, len(samples), shard.count * batch):
         yield samples[start : start + batch]
 
 
 def shard_path(layout: RunLayout, rank: int) -> Path:
-    """The file of records that a process appends to."""
+    """Record file of a process."""
     return layout.folder / RECORDS_FOLDER / f"shard_{rank:05d}.jsonl"
 
 
 def append_records(path: Path, records: Sequence[SampleResult]) -> None:
-    """Append the records of a batch; a line that a crash tore is cut off first.
+    """Append the records of a batch, after removing an incomplete last line left by a crash.
 
     Raises:
         OSError: If the disk is full.
@@ -78,14 +78,14 @@ def append_records(path: Path, records: Sequence[SampleResult]) -> None:
 
 
 def write_worker_error(layout: RunLayout, shard: Shard, error: str) -> None:
-    """Say that a process has ended before its work was done, so that the first one does not wait for it."""
+    """Report that a process has ended early, so that the first process does not wait for it."""
     folder = layout.folder / RECORDS_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / f"error_{shard.rank:05d}.json", {"attempt": shard.attempt, "error": error})
 
 
 def read_worker_error(layout: RunLayout, shard: Shard) -> str:
-    """Why another process of this attempt has ended early; empty when none has."""
+    """Why another process of this attempt has ended early; empty if none has."""
     for path in sorted((layout.folder / RECORDS_FOLDER).glob("error_*.json")):
         try:
             end = json.loads(read_regular_file(path))
@@ -98,12 +98,12 @@ def read_worker_error(layout: RunLayout, shard: Shard) -> str:
 
 @dataclass
 class ShardReader:
-    """Reads the parts of all processes while they grow; every look costs what is new.
+    """Reads the records of all processes while they are written; a poll reads only what is new.
 
     Attributes:
         layout: The run.
-        attempt: The attempt whose faults count as done; None = whoever only looks.
-        found: Question -> its record. An answer is never replaced: an attempt that fails takes nothing away.
+        attempt: Attempt whose errors count as done; None = read only.
+        found: Question id -> record. An answer is never replaced by a failure.
     """
 
     layout: RunLayout
@@ -112,7 +112,7 @@ class ShardReader:
     _offsets: dict[str, int] = field(default_factory=dict)
 
     def poll(self) -> list[SampleResult]:
-        """The records that have come since the last look; a line that is still being written is left for the next.
+        """Return the records since the last poll; an incomplete line is left for the next one.
 
         Raises:
             DataError: If a line is no record.
@@ -124,28 +124,28 @@ class ShardReader:
                 new += self._read(path)
         for record in new:
             known = self.found.get(record.sample_id)
-            # Files are read in the order of their names, so the last one read need not be the newest.
+            # Files are read in name order, so the last one is not necessarily the newest.
             if known is None or (known.error and not (record.error and known.attempt == self.attempt)):
                 self.found[record.sample_id] = record
         return new
 
     def is_done(self, sample_id: str) -> bool:
-        """Whether a question need not be asked: it has an answer, cannot have one, or was asked in this attempt."""
+        """Whether a question is done: it has an answer, cannot have one, or was asked in this attempt."""
         record = self.found.get(sample_id)
         return record is not None and not (record.is_model_error and record.attempt != self.attempt)
 
     def has_all(self, samples: Collection[GoldSample]) -> bool:
-        """Whether no question need be asked."""
+        """Whether all questions are done."""
         return all(self.is_done(sample.id) for sample in samples)
 
     @property
     def done(self) -> int:
-        """Questions that need not be asked."""
+        """Number of questions that are done."""
         return sum(self.is_done(name) for name in self.found)
 
     @property
     def model_errors(self) -> int:
-        """Questions at which the model failed."""
+        """Number of questions on which the model failed."""
         return sum(record.is_model_error for record in self.found.values())
 
     def _read(self, path: Path) -> list[SampleResult]:
@@ -156,7 +156,7 @@ class ShardReader:
                 text = file.read()
         except OSError as error:
             raise DataError(
-                f"expected records of {self.layout.run_id} in {path.name}, got {error.strerror}; remove the file"
+                f"Cannot read the records of {self.layout.run_id} in {path.name}: {error.strerror}. Remove the file."
             ) from error
         whole = text[: text.rfind(b"\n") + 1]
         self._offsets[path.name] = start + len(whole)
@@ -166,7 +166,7 @@ class ShardReader:
                 records.append(SampleResult.model_validate_json(line))
             except ValidationError as error:
                 raise DataError(
-                    f"expected the record of a question in {path.name} of {self.layout.run_id}, got: "
-                    f"{error.errors()[0]['msg']}; remove the line, and resume the evaluation"
+                    f"Invalid record in {path.name} of {self.layout.run_id}: "
+                    f"{error.errors()[0]['msg']}. Remove the line and resume the evaluation."
                 ) from error
         return records

@@ -1,8 +1,7 @@
 """Spread over seeds, and bootstrap intervals over questions.
 
-The percentile bootstrap draws questions, not seeds: an interval says how far a figure depends on which questions were
-asked, the standard deviation how far it depends on the seed. All figures of one study are resampled with the same
-draws, so the interval of a difference is a paired one.
+The percentile bootstrap resamples questions, not seeds: an interval covers the choice of questions, the standard
+deviation covers the seed. All metrics of a study use the same draws, so the interval of a difference is paired.
 """
 
 from __future__ import annotations
@@ -17,17 +16,17 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float64]
 
 RESAMPLES: Final = 10_000
-"""Draws of a bootstrap. Project default."""
+"""Number of bootstrap draws. Project default."""
 COVERAGE: Final = 95.0
-"""Percent of the draws inside an interval."""
+"""Coverage of an interval, percent."""
 _Z: Final = 1.959963984540054  # the normal quantile of that coverage
 
 ONE_SIDED_Z: Final = 1.6448536269514722
-"""Normal quantile of 95 %: the lower end of an interval with it is a one-sided 95 % bound."""
+"""95 % normal quantile: the lower end of such an interval is a one-sided 95 % bound."""
 
 
 class Spread(NamedTuple):
-    """A figure over seeds."""
+    """Mean and standard deviation over seeds."""
 
     mean: float
     """Mean."""
@@ -38,10 +37,10 @@ class Spread(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """A figure with its bootstrap interval over questions."""
+    """A value with its bootstrap interval over questions."""
 
     value: float
-    """The figure itself."""
+    """Value over all questions."""
     low: float
     """Lower end of the interval."""
     high: float
@@ -49,20 +48,20 @@ class Estimate(NamedTuple):
 
     @property
     def is_positive(self) -> bool:
-        """Whether the whole interval is above 0."""
+        """Whether the interval is above 0."""
         return self.low > 0
 
     @property
     def is_negative(self) -> bool:
-        """Whether the whole interval is below 0."""
+        """Whether the interval is below 0."""
         return self.high < 0
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Mean and standard deviation.
+    """Compute mean and standard deviation.
 
     Raises:
-        ValueError: If there is no value.
+        ValueError: Without values.
     """
     if not values:
         raise ValueError("expected at least one value, got none")
@@ -71,7 +70,7 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def draw_resamples(questions: int, resamples: int = RESAMPLES, seed: int = 0) -> FloatArray:
-    """How often each draw takes each question.
+    """Draw bootstrap resamples: how often each draw takes each question.
 
     Args:
         questions: Number of questions, n.
@@ -82,7 +81,7 @@ def draw_resamples(questions: int, resamples: int = RESAMPLES, seed: int = 0) ->
         Counts ``[R, n]``; every row sums to n.
 
     Raises:
-        ValueError: If there is no question.
+        ValueError: Without questions.
     """
     if questions < 1:
         raise ValueError("expected at least one question, got none")
@@ -91,11 +90,11 @@ def draw_resamples(questions: int, resamples: int = RESAMPLES, seed: int = 0) ->
 
 
 def estimate(value: float, draws: FloatArray) -> Estimate:
-    """The percentile interval of a figure.
+    """Compute the percentile interval of a metric.
 
     Args:
-        value: The figure from all questions.
-        draws: The figure from each draw ``[R]``; draws in which it is not defined are NaN and left out.
+        value: Metric over all questions.
+        draws: Metric per draw ``[R]``; NaN where undefined, which is ignored.
     """
     tail = (100 - COVERAGE) / 2
     low, high = np.nanpercentile(draws, [tail, 100 - tail])
@@ -103,7 +102,7 @@ def estimate(value: float, draws: FloatArray) -> Estimate:
 
 
 def estimate_mean(values: NDArray[Any], resamples: FloatArray) -> Estimate:
-    """The mean over questions, and over seeds when there are several.
+    """Estimate the mean over questions, and over seeds if there are several.
 
     Args:
         values: ``[n]`` or ``[S, n]``: one value per question, and per seed.
@@ -114,11 +113,11 @@ def estimate_mean(values: NDArray[Any], resamples: FloatArray) -> Estimate:
 
 
 def estimate_difference(first: NDArray[Any], second: NDArray[Any], resamples: FloatArray) -> Estimate:
-    """How much greater the first mean is, paired by question.
+    """Estimate the difference of two means, paired by question.
 
     Args:
         first: ``[n]`` or ``[S, n]``.
-        second: Likewise; it may have another number of seeds, but must have the same questions in the same order.
+        second: Same questions in the same order; the number of seeds may differ.
         resamples: From ``draw_resamples``.
     """
     means = [values.reshape(-1, values.shape[-1]).mean(axis=0) for values in (first, second)]
@@ -126,7 +125,7 @@ def estimate_difference(first: NDArray[Any], second: NDArray[Any], resamples: Fl
 
 
 def wilson(right: int, count: int, z: float = _Z) -> Estimate:
-    """A share with its Wilson score interval, which stays inside [0, 1] and is honest for small counts.
+    """Estimate a share with its Wilson score interval, which stays in [0, 1] and suits small counts.
 
     Args:
         right: Number of successes.
@@ -134,7 +133,7 @@ def wilson(right: int, count: int, z: float = _Z) -> Estimate:
         z: Normal quantile; the default gives a two-sided 95 % interval.
 
     Raises:
-        ValueError: If there is no trial, or more successes than trials.
+        ValueError: Without trials, or with more successes than trials.
     """
     if not 0 <= right <= count or count < 1:
         raise ValueError(f"expected 0 <= right <= count and a count of at least 1, got {right} of {count}")

@@ -1,4 +1,4 @@
-"""Labels beside gold boxes, where a source brought some: for reports on finished labels, and for nothing else.
+"""Compare labels with gold boxes, where a source has some. Only for reports on finished labels.
 
 This is the only module that reads the table of gold boxes. Labeling runs and the review cannot reach it: they do not
 import it, and a test sees to that.
@@ -20,35 +20,35 @@ from hart_studio.records import Box
 
 
 class GoldMetrics(NamedTuple):
-    """How some labels meet the gold boxes of their questions."""
+    """Metrics of labels against the gold boxes of their questions."""
 
     labels: int
-    """How many."""
+    """Number of labels."""
     found: Estimate
-    """Share whose every gold box is found, IoG > 0.3 (paper, Sec. 4.1)."""
+    """Share of labels that find all gold boxes, IoG > 0.3 (paper, Sec. 4.1)."""
     iog: float
-    """Mean over questions of the mean best IoG."""
+    """Best IoG per gold box, averaged per question, then over questions."""
     iou: float
-    """Mean over questions of the mean best IoU."""
+    """Best IoU per gold box, averaged per question, then over questions."""
     area_share: float | None
-    """Mean share of the image that the labels cover, over those with a box; None without any."""
+    """Mean share of the image covered by the boxes of a label; None if no label has a box."""
 
 
 class GoldReport(NamedTuple):
-    """Labels with known answers, or those with agreement, beside the truth."""
+    """Gold metrics of one kind of evidence."""
 
     all: GoldMetrics
-    """Every proposed label."""
+    """All proposed labels."""
     usable: GoldMetrics | None
-    """Labels that would be exported: accepted by the threshold or by people."""
+    """Exportable labels: auto-accepted or reviewed."""
     auto_accepted: GoldMetrics | None
-    """Labels that the threshold accepted, as it accepted them; ``found`` is the precision."""
+    """Auto-accepted labels before any review; ``found`` is the precision."""
     recall: Estimate | None
-    """Share of the right proposals that were auto-accepted."""
+    """Share of right proposals that were auto-accepted."""
 
 
 def measure_against_gold(project: Project) -> dict[EvidenceKind, GoldReport]:
-    """Compare the labels of all items that have gold boxes: one report per kind of evidence that occurs."""
+    """Compare the labels of all items that have gold boxes; one report per kind of evidence."""
     with project.database.reading() as connection:
         rows = connection.execute("SELECT item, boxes FROM gold_boxes").fetchall()
     groups: dict[EvidenceKind, list[_Compared]] = {}
@@ -72,7 +72,7 @@ class _Compared(NamedTuple):
 
 
 def _report(found: list[_Compared]) -> GoldReport:
-    unseen = [each._replace(label=each.proposal) for each in found if each.proposal.status == "auto_accepted"]
+    auto_accepted = [each._replace(label=each.proposal) for each in found if each.proposal.status == "auto_accepted"]
     right = [each for each in found if _is_right(each.proposal, each)]
     accepted = sum(each.proposal.status == "auto_accepted" for each in right)
     everything = _summarize(found)
@@ -81,7 +81,7 @@ def _report(found: list[_Compared]) -> GoldReport:
     return GoldReport(
         all=everything,
         usable=_summarize(each for each in found if each.label.status in USABLE_STATUSES),
-        auto_accepted=_summarize(unseen),
+        auto_accepted=_summarize(auto_accepted),
         recall=wilson(accepted, len(right)) if right else None,
     )
 

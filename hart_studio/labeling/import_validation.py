@@ -1,6 +1,6 @@
-"""Checks of labels that come in from a file: their boxes, and scores that only this project's calibrations may give.
+"""Validate imported labels: clip their boxes, and recompute scores with the calibrations of the project.
 
-A record may state any score, and that a label was accepted without review. Neither is taken over on its word.
+A record may state any score and an auto-accepted status. Both are checked.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from hart_studio.labeling.review import MAX_BOXES
 from hart_studio.models.catalog import BUILT_IN_FOLDERS
 from hart_studio.records import Box
 
-_TOLERANCE: Final = 1e-6  # of scores that were computed on another machine
+_TOLERANCE: Final = 1e-6  # differences of scores between machines
 
 
 def clip_imported_boxes(boxes: Sequence[Box], image: ImageFile) -> tuple[Box, ...]:
     """Clip the boxes of a label to its image.
 
     Args:
-        boxes: In original pixels.
+        boxes: Boxes in original pixels.
         image: The image.
 
     Raises:
-        ValueError: If they are too many to be reviewed, or one lies outside of the image.
+        ValueError: If there are too many boxes, or one is outside of the image.
     """
     if len(boxes) > MAX_BOXES:
-        raise ValueError(f"expected at most {MAX_BOXES} boxes in a label, got {len(boxes):,}")
+        raise ValueError(f"label has {len(boxes):,} boxes; the limit is {MAX_BOXES}")
     found = []
     for box in boxes:
         clipped = clip(box, (image.width, image.height))
         if clipped is None:
             raise ValueError(
-                f"a box lies outside of the image of {image.width} x {image.height} pixels: "
+                f"box is outside of the image of {image.width} x {image.height} pixels: "
                 f"[{', '.join(f'{edge:g}' for edge in box.xyxy)}]"
             )
         found.append(clipped)
@@ -47,10 +47,10 @@ def clip_imported_boxes(boxes: Sequence[Box], image: ImageFile) -> tuple[Box, ..
 
 
 class ScoreChecker:
-    """Recomputes the scores of imported labels with the calibrations of a project.
+    """Recomputes scores of imported labels with the calibrations of a project.
 
     Attributes:
-        dropped: Items that lost a score, or the status ``auto_accepted``.
+        dropped: Number of items that lost a score or the status ``auto_accepted``.
     """
 
     def __init__(self, project: Project) -> None:
@@ -59,13 +59,13 @@ class ScoreChecker:
         self._calibrations: dict[str, Calibration | None] = {}
 
     def check_item(self, item: Item) -> Item:
-        """Take scores from the project's calibrations in place of those of a record.
+        """Replace the scores of an item by those of the project's calibrations.
 
-        A score that no calibration supports is dropped. A label that is not accepted without review here becomes
-        ``proposed``. What people decided stays.
+        A score that no calibration supports is dropped. A label that would not be auto-accepted here becomes
+        ``proposed``. Decisions of reviewers are kept.
 
         Args:
-            item: With the image domain that was read from the file.
+            item: Item with the image domain read from the file.
 
         Raises:
             DataError: If a calibration cannot be read.
@@ -96,9 +96,10 @@ class ScoreChecker:
         )
 
     def _find(self, model: str) -> Calibration | None:
-        """The calibration of a model: the project's own, or that of a built-in model.
+        """Return the calibration of a model: the project's own, or that of a built-in model.
 
-        The record names the model. Its folder is never looked at: an upload could have put a calibration there.
+        The model name comes from the record, so its folder is not read: an upload could have placed a calibration
+        there.
         """
         if model not in self._calibrations:
             names = {Path(folder).name: folder for folder in BUILT_IN_FOLDERS.values()} | BUILT_IN_FOLDERS

@@ -1,4 +1,4 @@
-"""Rows into a project. A row that is there already changes nothing; one that is no use is listed with its reason."""
+"""Import rows into a project. Known rows are skipped; invalid rows are listed with their reasons."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from hart_studio.labeling.zip_archives import ProgressCallback
 from hart_studio.records import Box, GoldSample, Sample
 
 BATCH: Final = 200
-"""Rows of one transaction."""
+"""Rows per transaction."""
 
 MAX_KEPT_INVALID_ROWS: Final = 10_000
-"""Invalid rows of one import that are written down; all are counted."""
+"""Stored invalid rows per import; all are counted."""
 
 BOXES: Final = TypeAdapter(tuple[Box, ...])
 """Reads and writes boxes as JSON."""
@@ -43,40 +43,40 @@ RowOutcome = Literal["added", "updated", "known"]
 
 
 class ImportReport(NamedTuple):
-    """What became of the rows. The first three and the invalid rows add up to all of them."""
+    """Result of an import. The first three counts and the invalid rows add up to all rows."""
 
     added: int
     """New items."""
     updated: int
-    """Items that were there, and got boxes to be verified or a new path, because their image is not at the old one."""
+    """Known items that got boxes to verify, or a new path because their image was missing at the old one."""
     known: int
-    """Items that were there and stay as they are."""
+    """Known items that are unchanged."""
     invalid_count: int
-    """Rows that could not be used."""
+    """Invalid rows."""
     invalid_rows: tuple[InvalidRow, ...]
-    """Where they are and why, the first ``MAX_KEPT_INVALID_ROWS`` of them."""
+    """Location and reason of the first ``MAX_KEPT_INVALID_ROWS`` invalid rows."""
     restored: int = 0
-    """Items of an export of this program that came back unchanged, with their decisions."""
+    """Items restored unchanged from an export of HART Studio, with their reviews."""
     changed: int = 0
-    """Items of one whose boxes another tool has changed; they come in as labels of that tool."""
+    """Items of such an export whose boxes another tool has changed; imported as labels of that tool."""
     unsupported: int = 0
-    """Items of one that lost a score or the status ``auto_accepted``: no calibration of the project supports it."""
+    """Items of such an export that lost a score or the status ``auto_accepted``: no calibration supports it."""
 
     @property
     def reasons(self) -> Counter[str]:
-        """How many rows could not be used for each reason."""
-        return Counter(bad.reason for bad in self.invalid_rows)
+        """Reason -> number of invalid rows."""
+        return Counter(row.reason for row in self.invalid_rows)
 
     def describe(self) -> str:
-        """The numbers in one line."""
+        """Summarize the counts in one line."""
         line = (
             f"{self.added:,} added, {self.updated:,} updated, {self.known:,} known, {self.invalid_count:,} invalid rows"
         )
         if self.restored or self.changed:
-            line += f"; {self.restored:,} with the decisions of the export, {self.changed:,} changed in another tool"
+            line += f"; {self.restored:,} restored with their reviews, {self.changed:,} changed in another tool"
         if self.unsupported:
             line += (
-                f"; {self.unsupported:,} without the score or acceptance that the file states, because no calibration "
+                f"; {self.unsupported:,} without the score or auto-accept status of the file, because no calibration "
                 "of this project supports it"
             )
         return line
@@ -91,20 +91,20 @@ def import_source(
     max_items: int | None = None,
     limits: ImageLimits = DEFAULT_LIMITS,
 ) -> ImportReport:
-    """Add the rows of a source: what both the command and the page do.
+    """Import the rows of a source; used by the command line and the page.
 
     Args:
         project: The project.
         name: Path of a file or folder, or a hub id.
-        settings: How to read it.
-        progress: Told after each batch.
-        max_items: Items that the project may hold afterwards; None = any number.
-        limits: What its images may be.
+        settings: Settings of the source.
+        progress: Called after each batch.
+        max_items: Maximum number of items in the project; None = unlimited.
+        limits: Limits of the images.
 
     Raises:
-        HartError: If the source cannot be read or holds too much, the project cannot be written, or another import
-            works on it.
-        OSError: If what a zip holds cannot be written into the project's folder.
+        HartError: If the source cannot be read or has too many items, the project cannot be written, or another import
+            is running.
+        OSError: If the content of a zip cannot be written into the project folder.
     """
     with hold_import_lock(project):
         return _import_source(project, name, settings, progress, max_items, limits)
@@ -121,7 +121,7 @@ def _import_source(
     source = locate_source(name, project.images, settings, progress)
     files = _ImageInspector(limits)
     try:
-        if source.kind == "native":  # whole items, with everything that happened to them
+        if source.kind == "native":  # full items with their history
             items, found = native.load_items(Path(source.name), ImportOptions(image_root=settings.image_root))
             found = replace(found, invalid_rows=(*source.invalid_rows, *found.invalid_rows))
             _check_item_limit(project, len(found.samples), max_items)
@@ -161,16 +161,16 @@ def import_items(
     loaded: LoadedSamples[LabeledSample],
     limits: ImageLimits = DEFAULT_LIMITS,
 ) -> ImportReport:
-    """Add items of another project with their labels and their whole history.
+    """Import items of another project with their labels and history.
 
     Args:
         project: The project.
-        items: From ``native.load_items``. One that is there already stays as it is, whatever was decided elsewhere.
-        loaded: The same rows as samples; its invalid rows are written down.
-        limits: What images may be.
+        items: Items from ``native.load_items``. Known items are unchanged.
+        loaded: The same rows as samples; its invalid rows are stored.
+        limits: Limits of the images.
 
     Raises:
-        DataError: If the project cannot be written; then nothing was added.
+        DataError: If the project cannot be written; then nothing was imported.
     """
     report = _add_items(project, items, _ImageInspector(limits), loaded.invalid_rows)
     _record_import(project, loaded.source, report)
@@ -178,10 +178,10 @@ def import_items(
 
 
 class _ImageInspector:
-    """Looks at images, at each once.
+    """Inspects images, with a cache.
 
     Attributes:
-        limits: What they may be.
+        limits: Limits of the images.
     """
 
     def __init__(self, limits: ImageLimits) -> None:
@@ -189,19 +189,19 @@ class _ImageInspector:
         self._found: dict[str, ImageFile | str] = {}
 
     def inspect_image(self, path: str) -> ImageFile | str:
-        """As ``inspect_image``."""
+        """See ``inspect_image``."""
         if path not in self._found:
             self._found[path] = inspect_image(path, self.limits)
         return self._found[path]
 
     def inspect_known_image(self, project: Project, found: ImageFile | str) -> None:
-        """Look at the path where a project has an image, if it is another one, before a transaction asks for it."""
+        """Inspect the stored path of an image, if it differs, before a transaction needs the result."""
         if not isinstance(found, str):
             with project.database.reading() as connection:
                 self.is_image_lost(project, connection, found)
 
     def is_image_lost(self, project: Project, connection: sqlite3.Connection, file: ImageFile) -> bool:
-        """Whether a project has an image at another path, where it is gone or another file lies now."""
+        """Whether the stored path of an image differs, and the image is missing or changed there."""
         row = connection.execute("SELECT path FROM images WHERE sha256 = ?", (file.sha256,)).fetchone()
         path = project.image_path(row["path"]) if row else file.path
         if path == file.path:
@@ -222,7 +222,7 @@ def _add_items(
         if problem or isinstance(image, str):
             invalid_rows.append(InvalidRow(item.id, problem))
         else:
-            # The file says of which domain the image is, not the record.
+            # The domain comes from the file, not from the record.
             known = item.image.model_copy(update={"domain": image.domain})
             try:
                 checked = scores.check_item(_clip_boxes(item.model_copy(update={"image": known})))
@@ -230,7 +230,7 @@ def _add_items(
                 invalid_rows.append(InvalidRow(item.id, str(error)))
                 continue
             good.append(checked)
-            files.inspect_known_image(project, image)  # before the transaction, which others wait for
+            files.inspect_known_image(project, image)  # outside of the transaction, which blocks others
     updated = 0
     with project.database.writing() as connection:
         for item in good:
@@ -247,7 +247,7 @@ def _add_items(
 
 
 def _clip_boxes(item: Item) -> Item:
-    """The item with the boxes of all its labels cut to the image; a ``ValueError`` says why that cannot be."""
+    """Clip the boxes of all labels of an item; raises ``ValueError`` if that is impossible."""
     labels = [
         label.model_copy(update={"boxes": clip_imported_boxes(label.boxes, item.image)})
         for label in (*item.history, item.label)
@@ -261,19 +261,19 @@ def import_samples(
     progress: ProgressCallback | None = None,
     limits: ImageLimits = DEFAULT_LIMITS,
 ) -> ImportReport:
-    """Add every question that the project does not have yet.
+    """Import all questions that the project does not have yet.
 
-    A question is the same when image (by content), question and choices are the same. Gold boxes go where only the
-    quality report looks; boxes of a ``LabeledSample`` become the item's first label, to be verified.
+    Two questions are the same if image content, question and choices are equal. Only the quality report reads gold
+    boxes. Boxes of a ``LabeledSample`` become the first label of the item, to be verified.
 
     Args:
         project: The project.
-        loaded: From one of the loaders; its invalid rows are written down too.
-        progress: Told after each batch.
-        limits: What images may be.
+        loaded: Samples from a loader; its invalid rows are stored.
+        progress: Called after each batch.
+        limits: Limits of the images.
 
     Raises:
-        DataError: If the project cannot be written. Batches that were imported before stay.
+        DataError: If the project cannot be written. Batches imported before are kept.
     """
     report = _add_samples(project, loaded, progress, _ImageInspector(limits))
     _record_import(project, loaded.source, report)
@@ -288,11 +288,10 @@ def _add_samples(
     for start in range(0, len(loaded.samples), BATCH):
         batch = loaded.samples[start : start + BATCH]
         for sample in batch:
-            files.inspect_known_image(
-                project, files.inspect_image(sample.image)
-            )  # before the transaction, which others wait for
+            # Outside of the transaction, which blocks others.
+            files.inspect_known_image(project, files.inspect_image(sample.image))
         project.add_classes(_get_classes(batch))
-        changes: Counter[str] = Counter()  # a batch counts once it is committed
+        changes: Counter[str] = Counter()  # counted after the commit
         refused = []
         with project.database.writing() as connection:
             for sample in batch:
@@ -312,7 +311,7 @@ def _add_samples(
 
 
 def get_invalid_rows(project: Project, limit: int = 1000) -> list[tuple[str, str, str]]:
-    """(source, location, reason) of rows that could not be used, the newest import first."""
+    """Return (source, location, reason) of invalid rows, newest import first."""
     query = """SELECT imports.source, invalid_rows.location, invalid_rows.reason FROM invalid_rows JOIN imports
         ON imports.id = invalid_rows.import ORDER BY imports.id DESC, invalid_rows.rowid LIMIT ?"""
     with project.database.reading() as connection:
@@ -320,12 +319,12 @@ def get_invalid_rows(project: Project, limit: int = 1000) -> list[tuple[str, str
 
 
 def inspect_image(stored_path: str, limits: ImageLimits = DEFAULT_LIMITS) -> ImageFile | str:
-    """Size and content of an image, or why it cannot be used. Only its header is decoded."""
+    """Read size and hash of an image, or why it is unusable. Only the header is decoded."""
     path = from_stored_path(stored_path)
     try:
         image = SourceImage(stored_path, limits)
         sha256 = image.compute_sha256()
-        domain = image.read_domain()  # of the file that was hashed, also if another one takes its place now
+        domain = image.read_domain()  # of the hashed file, even if the path is replaced now
     except ImageError as error:
         return str(error)
     except OSError as error:
@@ -340,26 +339,27 @@ def inspect_image(stored_path: str, limits: ImageLimits = DEFAULT_LIMITS) -> Ima
 
 
 def _check_item_limit(project: Project, count: int, max_items: int | None) -> None:
-    """See that a project can take so many more items.
+    """Check that a project can hold more items.
 
     Raises:
         InputError: If it cannot.
     """
     if max_items is not None and project.count() + count > max_items:
-        raise InputError(f"expected room for {count:,} questions, got {max_items - project.count():,}; bring fewer")
+        free = max(0, max_items - project.count())
+        raise InputError(f"The import has {count:,} questions, but the project can hold {free:,} more. Import fewer.")
 
 
 def _find_problem(item: Item, image: ImageFile | str) -> str:
-    """Why an item of another project cannot be taken over; empty when it can."""
+    """Why an item of another project cannot be imported; empty if it can."""
     if isinstance(image, str):
         return image
     if image.sha256 != item.image.sha256 or (image.width, image.height) != (
         item.image.width,
         item.image.height,
     ):
-        return "the image is not the one that was labeled"
+        return "the image is not the labeled one"
     if item.id != make_item_id(image.sha256, item.sample.question, item.sample.choices):
-        return "the id is not that of its image, question and choices"
+        return "the id does not match image, question and choices"
     revisions = [label.revision for label in (*item.history, item.label)]
     if revisions != list(range(len(revisions))):
         return "its history has gaps"
@@ -367,7 +367,7 @@ def _find_problem(item: Item, image: ImageFile | str) -> str:
 
 
 def _move(project: Project, connection: sqlite3.Connection, file: ImageFile) -> None:
-    """Change the path of an image that the project has already."""
+    """Update the path of a known image."""
     stored = project.stored_path(file.path)
     connection.execute("UPDATE images SET path = ? WHERE sha256 = ?", (stored, file.sha256))
 
@@ -375,7 +375,7 @@ def _move(project: Project, connection: sqlite3.Connection, file: ImageFile) -> 
 def _import(
     project: Project, connection: sqlite3.Connection, sample: Sample, image: ImageFile, files: _ImageInspector
 ) -> RowOutcome:
-    """Bring one row in; a ``ValueError`` says why it cannot be."""
+    """Import a row; raises ``ValueError`` if it is invalid."""
     item_id = make_item_id(image.sha256, sample.question, sample.choices)
     boxes = clip_imported_boxes(sample.boxes, image) if isinstance(sample, LabeledSample) else ()
     now = datetime.now(UTC)
@@ -390,8 +390,8 @@ def _import(
         before = project.item(item_id)
         if before.sample.answer != sample.answer:
             raise ValueError(
-                f"the same question about the same image is there with the answer {before.sample.answer!r}, "
-                f"and comes with {sample.answer!r}; correct one of them"
+                f"the project has this question about the same image with the answer {before.sample.answer!r}; "
+                f"the row has {sample.answer!r}: correct one of them"
             )
         if files.is_image_lost(project, connection, image):
             _move(project, connection, image)
@@ -409,7 +409,7 @@ def _import(
 
 
 def _get_classes(samples: Sequence[Sample]) -> Iterator[str]:
-    """Classes of the boxes that another tool labeled; a longer text than a class may have is none."""
+    """Classes of boxes from another tool; too long texts are ignored."""
     for sample in samples:
         for box in sample.boxes if isinstance(sample, LabeledSample) else ():
             if box.label and len(name := class_name(box)) <= MAX_CLASS_CHARS:
@@ -417,7 +417,7 @@ def _get_classes(samples: Sequence[Sample]) -> Iterator[str]:
 
 
 def _get_imported_classes(items: Iterable[Item]) -> Iterator[str]:
-    """The same of items of another project, which has them from another tool."""
+    """Classes of imported boxes in items of another project."""
     for item in items:
         for label in (*item.history, item.label):
             for box in label.boxes if label.origin == "imported" else ():
@@ -439,5 +439,5 @@ def _record_import(project: Project, source: str, report: ImportReport) -> None:
         ).lastrowid
         connection.executemany(
             "INSERT INTO invalid_rows (import, location, reason) VALUES (?, ?, ?)",
-            [(number, bad.row, bad.reason) for bad in report.invalid_rows],
+            [(number, row.row, row.reason) for row in report.invalid_rows],
         )

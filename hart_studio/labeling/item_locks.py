@@ -1,4 +1,4 @@
-"""Claims on items under review: an item that one reviewer has open is not given to another."""
+"""Locks of items under review: an item that one reviewer has open is not given to another."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typing import Final
 from hart_studio.errors import InputError
 
 ITEM_LOCK_SECONDS: Final = 600.0
-"""How long a claim lasts after the reviewer's last action on the item. Project default."""
+"""Lifetime of a lock after the reviewer's last action on the item. Project default."""
 
-# No claim is longer than that, so one that is was made before the clock was put back: it would hold an item for days.
+# A lock that expires later was made before the clock was set back; it would block the item for days.
 _VALID: Final = "item_locks.expires_at BETWEEN ? AND ?"
 
 IS_UNLOCKED: Final = """NOT EXISTS (SELECT 1 FROM item_locks WHERE item_locks.item = items.id
     AND item_locks.reviewer != ? AND item_locks.expires_at BETWEEN ? AND ?)"""
-"""SQL condition on ``items``: no other reviewer has claimed the item. Its values are those of ``unlocked_values``."""
+"""SQL condition on ``items``: no other reviewer has locked the item. See ``unlocked_values`` for its values."""
 
 _REVIEWER: Final = re.compile(r"[^\x00-\x1f\x7f]{1,120}")
 
 
 class ConflictError(InputError):
-    """Another reviewer has changed or claimed the item."""
+    """Another reviewer has changed or locked the item."""
 
 
 def unlocked_values(reviewer: str) -> tuple[str, float, float]:
@@ -32,10 +32,10 @@ def unlocked_values(reviewer: str) -> tuple[str, float, float]:
 
 
 def lock_item(connection: sqlite3.Connection, item_id: str, reviewer: str) -> None:
-    """Give an item to a reviewer, who then holds no other one; to be called in a transaction.
+    """Lock an item for a reviewer and release the reviewer's other items. Call inside a transaction.
 
     Raises:
-        ConflictError: If another reviewer has claimed the item.
+        ConflictError: If another reviewer has locked the item.
     """
     check_not_locked(connection, item_id, reviewer)
     connection.execute("DELETE FROM item_locks WHERE reviewer = ? OR item = ?", (reviewer, item_id))
@@ -46,21 +46,21 @@ def lock_item(connection: sqlite3.Connection, item_id: str, reviewer: str) -> No
 
 
 def check_not_locked(connection: sqlite3.Connection, item_id: str, reviewer: str) -> None:
-    """Refuse an item that another reviewer has claimed.
+    """Check that no other reviewer has locked the item.
 
     Raises:
-        ConflictError: If another reviewer has claimed it.
+        ConflictError: If another reviewer has locked it.
     """
     row = connection.execute(
         f"SELECT reviewer FROM item_locks WHERE item = ? AND reviewer != ? AND {_VALID}",  # noqa: S608 - a constant
         (item_id, *unlocked_values(reviewer)),
     ).fetchone()
     if row is not None:
-        raise ConflictError(f"expected an item that no one has open, got one that {row['reviewer']} works on")
+        raise ConflictError(f"{row['reviewer']} has this item open. Choose another item.")
 
 
 def release_item_locks(connection: sqlite3.Connection, reviewer: str) -> None:
-    """Remove the claims of a reviewer, and those that have expired."""
+    """Release the locks of a reviewer, and expired ones."""
     connection.execute(
         f"DELETE FROM item_locks WHERE reviewer = ? OR NOT ({_VALID})",  # noqa: S608 - a constant
         unlocked_values(reviewer),
@@ -68,14 +68,14 @@ def release_item_locks(connection: sqlite3.Connection, reviewer: str) -> None:
 
 
 def check_reviewer(name: str) -> str:
-    """Normalize the name of a reviewer.
+    """Normalize a reviewer name.
 
     Raises:
         InputError: If it is empty, too long, or holds control characters.
     """
     found = " ".join(name.split()) if isinstance(name, str) else ""
     if not _REVIEWER.fullmatch(found):
-        raise InputError("expected a name of 1 to 120 characters, so that your decisions can be told from others'")
+        raise InputError("The reviewer name must have 1 to 120 characters. Enter your name.")
     return found
 
 

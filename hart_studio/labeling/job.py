@@ -1,7 +1,7 @@
-"""A labeling run: a job in a run directory of the project, batch by batch, each batch one transaction.
+"""Labeling run: a job in a run directory of the project, in batches of one transaction each.
 
-What a run has to do is written down when it is made, and an item is done in the same transaction that adds its label.
-So a run that was killed continues where it ended: nothing is lost, nothing is done twice.
+The items of a run are stored when it is created, and an item is marked as done in the transaction that adds its label.
+So a killed run resumes where it ended, without lost or repeated items.
 """
 
 from __future__ import annotations
@@ -46,54 +46,54 @@ from hart_studio.runs.provenance import collect_provenance
 from hart_studio.runs.writer import RunWriter, create_run
 
 MODEL_FILE: Final = "model.json"
-"""File of the run with the identity of the model, so that a resume with other weights is noticed."""
+"""File in the run folder with the identity of the model, to detect a resume with other weights."""
 
 MAX_ATTEMPTS: Final = 3
-"""How often a run takes an item whose label changes while the run works on it. Project default."""
+"""Maximum attempts for an item whose label changes while the run processes it. Project default."""
 
-_CHANGED: Final = "The label changed while the run worked on it, for example by an import. It was not replaced."
+_CHANGED: Final = "The label changed while the run processed it, for example by an import. It was not replaced."
 _PAUSE_SECONDS: Final = 0.2
 
 LoadModel = Callable[[str, str], ChatModel]
-"""From a model's name and a device to the model."""
+"""Loads a model by name and device."""
 
 
 class LabelingConfig(Record):
-    """What a labeling run does; ``config.json`` of its folder. The project is the folder that the run lies in."""
+    """Settings of a labeling run; ``config.json`` in its folder. The run folder is inside the project folder."""
 
     model: str = Field(default=BUILT_IN_HART, min_length=1)
-    """A folder, a hub id, or a name of the catalogue; of a served model what records call it."""
+    """Folder, hub id, or built-in name; for a served model the name in records."""
     served: ServedSettings | None = None
-    """Where the model is served; None = it runs in the process of the run."""
+    """Endpoint of a served model; None = run the model in this process."""
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
     proposals: ProposalSettings = ProposalSettings()
-    """How boxes are proposed and checked."""
+    """Settings of the proposals."""
     seed: int = Field(default=0, ge=0, lt=2**31)
-    """Of the sampled turns."""
+    """Seed of the sampled turns."""
     batch: int = Field(default=16, ge=1, le=1024)
-    """Items whose overviews and crops are in memory together (project default)."""
+    """Items per batch, whose overviews and crops are in memory together. Project default."""
     is_auto_accepting: bool = True
-    """Whether labels are auto-accepted from the calibrated threshold on."""
+    """Whether labels above the calibrated threshold are auto-accepted."""
     item_filter: ItemFilter = ItemFilter(statuses=("new", "failed"))
-    """Which items."""
+    """Items to label."""
 
     @property
     def model_name(self) -> str:
-        """What is loaded, or the title of what is served."""
+        """Model to load, or title of the served model."""
         return self.served.title if self.served else resolve_model_name(self.model)
 
     def describe_score_basis(self, project: Project) -> ScoreBasis:
-        """What to know of the scores of such a run before it begins.
+        """Describe the source of the scores of such a run.
 
         Raises:
-            DataError: If a calibration is there and cannot be read.
+            DataError: If a calibration exists and cannot be read.
         """
         return describe_score_basis(self.model_name, project, self.proposals)
 
 
 def prepare_run(project: Project, config: LabelingConfig) -> RunLayout:
-    """Make a run with everything that it has to do, ready to be started.
+    """Create a run with its list of items, ready to start.
 
     Raises:
         InputError: If no item matches the filter.
@@ -106,8 +106,8 @@ def prepare_run(project: Project, config: LabelingConfig) -> RunLayout:
     if not ids:
         statuses = " or ".join(config.item_filter.statuses) or "any status"
         raise InputError(
-            f"expected items to label, got none that is {statuses}; import some, or choose others: Items on the page, "
-            "--status on the command line"
+            f"No item to label with status {statuses}. Import items, or choose other statuses: Items on the page, "
+            "--status on the command line."
         )
 
     def write_items(layout: RunLayout) -> None:
@@ -124,7 +124,7 @@ def prepare_run(project: Project, config: LabelingConfig) -> RunLayout:
 
 
 def delete_missing_run(project: Project, layout: RunLayout) -> None:
-    """Take a run out of the project when its folder is gone, because it had failed before its first label."""
+    """Remove a run from the project if its folder is gone because it failed before its first label."""
     if layout.folder.exists():
         return
     with project.database.writing() as connection:
@@ -136,7 +136,7 @@ def delete_missing_run(project: Project, layout: RunLayout) -> None:
 
 
 def read_config(layout: RunLayout) -> LabelingConfig:
-    """The settings of a run.
+    """Read the settings of a run.
 
     Raises:
         InputError: If they cannot be read.
@@ -144,22 +144,24 @@ def read_config(layout: RunLayout) -> LabelingConfig:
     try:
         return LabelingConfig.model_validate_json(read_config_file(layout))
     except (OSError, ValidationError) as error:
-        raise InputError(f"expected the settings of a labeling run at {layout.config}; start a new run") from error
+        raise InputError(
+            f"Cannot read the settings of the labeling run at {layout.config}. Start a new run."
+        ) from error
 
 
 def run_labeling(layout: RunLayout, load: LoadModel, progress: ProgressReporter | None = None) -> None:
-    """Do what is left of a run. Stops at the next batch when asked, and waits while it is paused.
+    """Process the remaining items of a run. Stops after the current batch on request, and waits while paused.
 
     Args:
-        layout: From ``prepare_run``.
-        load: Loads the model, when it is not a served one.
-        progress: Shows how far the run is; None = nothing is shown.
+        layout: Run from ``prepare_run``.
+        load: Loads a local model.
+        progress: Shows the progress; None = no output.
 
     Raises:
-        HartError: If the model or the project cannot be used. An image or an item that fails is counted and continues.
+        HartError: If the model or the project is unusable. Failing images and items are counted, and the run continues.
     """
     config = read_config(layout)
-    project = Project(layout.folder.parents[1])  # the folder that was opened, also where it is a copy
+    project = Project(layout.folder.parents[1])  # the opened folder, even if it is a copy
     total = count_items(project, layout.run_id)
     with hold_run_lock(project, layout.run_id), RunWriter(layout, total, progress=progress) as run:
         served = config.served
@@ -183,14 +185,16 @@ def run_labeling(layout: RunLayout, load: LoadModel, progress: ProgressReporter 
             proposals = propose_with_fallback(model, items, _settings(config, done))
             failures = failures + len(items) if all(proposal.is_unexpected for proposal in proposals) else 0
             if failures >= MAX_CONSECUTIVE_FAILURES:
-                raise ModelError(f"the last {failures} items all failed: {proposals[-1].failure}; they are still to do")
+                raise ModelError(
+                    f"The last {failures} items all failed: {proposals[-1].failure}. Fix the cause and resume the run."
+                )
             attempts.update(item.id for item in items)
-            labels = _keep(project, layout.run_id, config, items, proposals, calibration, attempts)
+            labels = _save_labels(project, layout.run_id, config, items, proposals, calibration, attempts)
             kept = [label for label in labels if label]
             seconds = (time.monotonic() - started) / len(items)
             for item, label in zip(items, labels, strict=True):
                 if label is None:
-                    run.warn(f"{item.sample.id}: its label changed while the run worked on it; it is labeled again")
+                    run.warn(f"{item.sample.id}: its label changed while the run processed it; retrying")
                 elif label.status == "failed":
                     run.warn(f"{item.sample.id}: {label.note}")
             run.set_phase("")
@@ -201,7 +205,7 @@ def run_labeling(layout: RunLayout, load: LoadModel, progress: ProgressReporter 
 
 
 def _check_model(layout: RunLayout, config: LabelingConfig) -> None:
-    """Refuse to resume a run with other model files: its records would name one model for the boxes of two.
+    """Refuse to resume a run with other model files, because its records would mix two models.
 
     Raises:
         DataError: If the files changed since the first attempt.
@@ -216,14 +220,14 @@ def _check_model(layout: RunLayout, config: LabelingConfig) -> None:
     began = json.loads(read_regular_file(path))
     if (began.get("digest"), began.get("revision")) != (identity.digest, identity.revision):
         raise DataError(
-            f"The files of the model {config.model_name} changed since the run {layout.run_id} began. No item was "
-            "labeled with them. Restore the model, or start a new run for the items that are left."
+            f"The files of the model {config.model_name} changed since the run {layout.run_id} started. No item was "
+            "labeled with them. Restore the model, or start a new run for the remaining items."
         )
 
 
 def propose_with_fallback(model: ChatModel, items: Sequence[Item], settings: ProposalSettings) -> list[Proposal]:
-    """Propose for a batch. When it fails as a whole, for its halves, so that one item cannot take others along."""
-    # After another file took an image's place and was imported too, items of both have one path; each needs its own.
+    """Propose boxes for a batch. If it fails as a whole, retry with halves, so that one item cannot fail others."""
+    # If an image file was replaced and imported again, items of both images share a path; they need separate batches.
     if len({(item.sample.image, item.image.sha256) for item in items}) > len({item.sample.image for item in items}):
         half = len(items) // 2
         return propose_with_fallback(model, items[:half], settings) + propose_with_fallback(
@@ -232,7 +236,7 @@ def propose_with_fallback(model: ChatModel, items: Sequence[Item], settings: Pro
     files = {item.sample.image: item.image for item in items}
 
     def ask(some: Sequence[Item]) -> list[Proposal]:
-        # A label that another tool made is verified as it is; every other one is made again.
+        # An imported label is verified as it is; other labels are proposed again.
         given = [item.label.boxes if item.label.origin == "imported" else () for item in some]
         samples = [item.sample.model_copy(update={"id": item.id}) for item in some]
         return propose(model, samples, settings, given, lambda path: open_verified_image(files[path]))
@@ -241,23 +245,23 @@ def propose_with_fallback(model: ChatModel, items: Sequence[Item], settings: Pro
 
 
 def open_verified_image(file: ImageFile) -> SourceImage:
-    """Open the image of an item, and check by its SHA-256 that it is still the one that was imported.
+    """Open the image of an item, and check by its SHA-256 that it is unchanged since the import.
 
     Raises:
-        ImageError: If it is gone, unreadable, or another one.
+        ImageError: If it is missing, unreadable or changed.
     """
     image = SourceImage(file.path)
     if image.wh != (file.width, file.height):
         got = f"expected {file.width} x {file.height} pixels, got {image.width} x {image.height}"
     elif image.compute_sha256() != file.sha256:
-        got = "the size is the same, but the SHA-256 of the file is another one"
+        got = "same size, but another SHA-256"
     else:
         return image
     raise ImageError(f"{image.name!r}: image changed since import: {got}. Restore the file, or import it again.")
 
 
 def count_items(project: Project, run_id: str, *, is_left: bool = False) -> int:
-    """Number of items of a run: all, or those that are left."""
+    """Number of items of a run: all, or the remaining ones."""
     query = "SELECT COUNT(*), COUNT(label) FROM predictions WHERE run = ?"
     with project.database.reading() as connection:
         total, done = connection.execute(query, (run_id,)).fetchone()
@@ -265,7 +269,7 @@ def count_items(project: Project, run_id: str, *, is_left: bool = False) -> int:
 
 
 def summarize(labels: Sequence[Label], seconds: float) -> dict[str, float]:
-    """Figures of a batch. Known answers and agreement have figures of their own."""
+    """Compute metrics of a batch, separately for known answers and agreement."""
     found = {
         "items": float(len(labels)),
         "failed": float(sum(label.status == "failed" for label in labels)),
@@ -278,13 +282,15 @@ def summarize(labels: Sequence[Label], seconds: float) -> dict[str, float]:
         if checks:
             found[f"{kind}/verified"] = fmean(float(check.crops_right is True) for check in checks)
             found[f"{kind}/sufficiency"] = fmean(check.sufficiency or 0.0 for check in checks)
-            areas = [check.area_share for check in checks if check.area_share]  # of labels with a box, as in the tables
+            areas = [
+                check.area_share for check in checks if check.area_share
+            ]  # only labels with a box, as in the tables
             found |= {f"{kind}/area_share": fmean(areas)} if areas else {}
     return found
 
 
 def _settings(config: LabelingConfig, done: int) -> ProposalSettings:
-    """The settings with random numbers of their own for each batch."""
+    """Settings with a separate seed per batch."""
     loop = config.proposals.loop.model_copy(update={"seed": config.seed + done})
     return config.proposals.model_copy(update={"loop": loop})
 
@@ -299,7 +305,7 @@ def _next_items(project: Project, run_id: str, limit: int) -> list[Item]:
         return [project.item(row["id"]) for row in rows]
 
 
-def _keep(
+def _save_labels(
     project: Project,
     run_id: str,
     config: LabelingConfig,
@@ -308,14 +314,14 @@ def _keep(
     calibration: Calibration | None,
     attempts: Counter[str],
 ) -> list[Label | None]:
-    """Add the labels of a batch, all of them or none.
+    """Add the labels of a batch in one transaction.
 
-    What a person has decided meanwhile stays. So does a label that changed since the item was read, because the
-    proposal is not about its boxes: the run takes the item again, or records a failure after ``MAX_ATTEMPTS``. After
-    a failure an item that has a label keeps it; the failure is in the results of the run.
+    Reviewed labels are kept. A label that changed since the item was read is kept too, because the proposal is not
+    about its boxes: the run retries the item, or records a failure after ``MAX_ATTEMPTS``. If an item with a label
+    fails, it keeps the label; the failure is recorded in the predictions of the run.
 
     Returns:
-        What the run says of each item; None = it is taken again.
+        Label of each item; None = retry.
     """
     labels: list[Label | None] = []
     with project.database.writing() as connection:
@@ -329,14 +335,14 @@ def _keep(
                 found = Proposal(item.id, (), None, _CHANGED)
             label = _make_label(run_id, config, current, found, calibration)
             _mark_done(connection, run_id, item.id, label)
-            if now.status not in REVIEWED_STATUSES and not (found.failure and _holds_label(now)):
+            if now.status not in REVIEWED_STATUSES and not (found.failure and _has_label(now)):
                 project.append_label(connection, item.id, label)
             labels.append(label)
     return labels
 
 
-def _holds_label(label: Label) -> bool:
-    """Whether an earlier run or another tool gave an item a label that a failure must not replace."""
+def _has_label(label: Label) -> bool:
+    """Whether an item has a label of an earlier run or another tool, which a failure must not replace."""
     return label.status not in {"new", "failed"} or bool(label.boxes)
 
 

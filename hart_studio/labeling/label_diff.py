@@ -1,4 +1,4 @@
-"""What another model makes of the same items: fixed, broken, moved. For the loop label -> train -> label again."""
+"""Compare the labels of two runs on the same items: fixed, broken, moved. Used after retraining on the labels."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from hart_studio.labeling.project import Project
 from hart_studio.labeling.records import EvidenceKind, Label
 
 MOVED_BELOW: Final = 0.5
-"""Mean IoU of two labels under which the later one points elsewhere (project default)."""
+"""A mean IoU below this counts as moved. Project default."""
 
 LabelChange = Literal["fixed", "broken", "moved", "same", "unclear"]
-"""``fixed``: not verified before, verified now. ``broken``: the other way round. ``moved``: as before, but elsewhere.
-``unclear``: one of the two could not be asked."""
+"""``fixed``: verified only after. ``broken``: verified only before. ``moved``: same verification, but other boxes.
+``unclear``: one of the two failed."""
 
 CHANGES: Final[tuple[LabelChange, ...]] = ("fixed", "broken", "moved", "same", "unclear")
 
 
 class ItemChange(NamedTuple):
-    """One item under two labeling runs."""
+    """One item in two labeling runs."""
 
     item_id: str
-    """The item."""
+    """Id of the item."""
     kind: EvidenceKind
-    """What answers were compared with."""
+    """Kind of evidence."""
     change: LabelChange
-    """What became of it."""
+    """Change between the runs."""
     iou: float | None
-    """Mean IoU of the two labels; None when one has no boxes."""
+    """Mean IoU of the two labels; None if one has no boxes."""
     before: Label
     """Label of the earlier run."""
     after: Label
@@ -39,16 +39,16 @@ class ItemChange(NamedTuple):
 
 
 class LabelDiff(NamedTuple):
-    """Two labeling runs of one project."""
+    """Comparison of two labeling runs of one project."""
 
     counts: dict[EvidenceKind, dict[LabelChange, int]]
-    """Kind of evidence -> change -> number of items; the kinds are never put together."""
+    """Kind of evidence -> change -> number of items."""
     changes: list[ItemChange]
-    """Every item that both runs have done, in the order of import."""
+    """All items that both runs have processed, in import order."""
 
 
 def compare_runs(project: Project, before: str, after: str) -> LabelDiff:
-    """Set the predictions of two runs side by side, whatever people decided since.
+    """Compare the predictions of two runs, ignoring later reviews.
 
     Args:
         project: The project.
@@ -56,16 +56,16 @@ def compare_runs(project: Project, before: str, after: str) -> LabelDiff:
         after: Id of the later run.
 
     Raises:
-        InputError: If a run is not one of this project, or both have no item in common.
+        InputError: If a run does not belong to this project, or the runs have no item in common.
     """
     with project.database.reading() as connection:
         known = {row["id"] for row in connection.execute("SELECT id FROM runs")}
     for run in (before, after):
         if run not in known:
-            raise InputError(f"expected a labeling run of this project, got {run[:60]!r}; choose one from its list")
+            raise InputError(f"This project has no labeling run {run[:60]!r}. Choose one from the list.")
     changes = list(_compare(project, before, after))
     if not changes:
-        raise InputError("expected two runs that have items in common, got none; label the same items again")
+        raise InputError("The two runs have no items in common. Label the same items with both models.")
     counts: dict[EvidenceKind, dict[LabelChange, int]] = {}
     for kind in sorted({change.kind for change in changes}):
         found = Counter(change.change for change in changes if change.kind == kind)

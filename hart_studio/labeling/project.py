@@ -1,4 +1,4 @@
-"""A labeling project: a folder with a database, its labeling runs, and references to images elsewhere.
+"""Labeling project: a folder with a database, labeling runs, and references to images elsewhere.
 
 ::
 
@@ -38,10 +38,10 @@ from hart_studio.labeling.review_priority import compute_review_priority
 from hart_studio.records import Record, Sample
 
 IMAGES: Final = "images"
-"""Folder of images that came as bytes."""
+"""Folder for images imported as bytes."""
 
 RUNS: Final = "runs"
-"""Folder of a project's labeling runs."""
+"""Folder for labeling runs."""
 
 _NAME: Final = re.compile(r"[^\x00-\x1f\x7f]{1,120}")
 _PAGE: Final = 256
@@ -50,63 +50,63 @@ _WHOLE_ITEM: Final = """SELECT items.number, items.id, items.sample, items.label
 
 
 class ProjectSettings(Record):
-    """What holds for the whole project."""
+    """Settings of a project."""
 
     seed: int = Field(default=0, ge=0)
-    """Draws the audit and the overlap."""
+    """Seed of the audit sample and the double-review sample."""
     audit_share: Share = 0.1
-    """Share of the labels auto-accepted that a person checks all the same, so that their error rate is measured."""
+    """Share of auto-accepted labels that are reviewed to measure their error rate."""
     overlap_share: Share = 0.0
-    """Share of the reviewed items that two people decide, so that their agreement is measured."""
+    """Share of reviewed items that two people decide, to measure their agreement."""
     classes: tuple[ClassName, ...] = Field(default=(DEFAULT_CLASS,), min_length=1, max_length=MAX_CLASSES)
-    """Classes of the boxes in exports. The first is that of boxes that a model, or a person without a choice, made."""
+    """Classes of exported boxes. The first is the default for boxes of a model, and of reviewers who chose none."""
 
 
 class Project:
-    """An open project. May be shared by threads, and open in many processes at once.
+    """An open project. Thread-safe; may be open in several processes.
 
     Attributes:
-        folder: Its folder, absolute.
-        database: Its file.
+        folder: Absolute path of the folder.
+        database: Database of the project.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Open it.
+        """Open a project.
 
         Raises:
-            DataError: If there is none, or it cannot be used.
+            DataError: If there is no project, or it is unusable.
         """
         self.folder = folder.resolve()
         self.database = Database(self.folder / DATABASE)
 
     @property
     def runs(self) -> Path:
-        """Folder of its labeling runs."""
+        """Folder of labeling runs."""
         return self.folder / RUNS
 
     @property
     def images(self) -> Path:
-        """Folder of images that came as bytes."""
+        """Folder for images imported as bytes."""
         return self.folder / IMAGES
 
     @property
     def name(self) -> str:
-        """What people call it."""
+        """Display name."""
         return str(self._row()["name"])
 
     @property
     def settings(self) -> ProjectSettings:
-        """What holds for the whole project."""
+        """Settings of the project."""
         return ProjectSettings.model_validate_json(self._row()["settings"])
 
     @property
     def archived_at(self) -> datetime | None:
-        """When it was archived; None = it is not."""
+        """Time of archiving; None = not archived."""
         text = self._row()["archived_at"]
         return None if text is None else datetime.fromisoformat(text)
 
     def rename(self, name: str) -> None:
-        """Change the name that people see. The folder keeps its name, so that paths and open pages stay valid.
+        """Change the display name. The folder keeps its name, so that paths and open pages stay valid.
 
         Raises:
             InputError: If the name is empty, too long, or holds control characters.
@@ -115,13 +115,13 @@ class Project:
             connection.execute("UPDATE project SET name = ?", (check_name(name),))
 
     def set_archived(self, *, is_archived: bool) -> None:
-        """Archive the project, or take it out of the archive. Its content stays as it is."""
+        """Archive or unarchive the project. The content is unchanged."""
         now = datetime.now(UTC).isoformat() if is_archived else None
         with self.database.writing() as connection:
             connection.execute("UPDATE project SET archived_at = ?", (now,))
 
     def change_settings(self, settings: ProjectSettings) -> None:
-        """Replace the settings; the review queue follows them."""
+        """Replace the settings and update the review queue."""
         with self.database.writing() as connection:
             connection.execute("UPDATE project SET settings = ?", (settings.model_dump_json(),))
             rows = connection.execute("SELECT id, label, audit_hash FROM items").fetchall()
@@ -141,7 +141,7 @@ class Project:
         self.sample_audit()
 
     def add_classes(self, names: Iterable[str]) -> tuple[str, ...]:
-        """Add classes that labels of other tools have; returns the new ones, of which there may be ``MAX_CLASSES``."""
+        """Add classes of imported labels; returns the new ones. A project has at most ``MAX_CLASSES``."""
         with self.database.writing() as connection:
             known = self.settings.classes
             new = tuple(name for name in dict.fromkeys(names) if name not in set(known))[: MAX_CLASSES - len(known)]
@@ -150,10 +150,10 @@ class Project:
         return new
 
     def change_classes(self, names: Sequence[str]) -> None:
-        """Replace the classes of boxes in exports; no label changes.
+        """Replace the classes of exported boxes; labels are unchanged.
 
         Raises:
-            ValidationError: If there is none, or one is no name.
+            ValidationError: If there is none, or a name is invalid.
         """
         with self.database.writing() as connection:
             self._write_classes(connection, tuple(dict.fromkeys(names)))
@@ -163,16 +163,15 @@ class Project:
         connection.execute("UPDATE project SET settings = ?", (changed.model_dump_json(),))
 
     def get_audit_threshold(self) -> float:
-        """Auto-accepted labels with an audit hash below this are audited.
+        """Return the audit threshold: auto-accepted labels with a lower audit hash are audited.
 
-        That is the audit share, or, where no such label has one as low, just above their lowest hash: so that there
-        is always one whose error can be found. A hash says nothing about its label, so the one is no worse than
-        another.
+        The threshold is the audit share. If no label is below it, it is just above the lowest hash, so that at least
+        one label is audited. The hash is independent of the label, so the sample is random.
         """
         share = self.settings.audit_share
         if share == 0:
             return share
-        # From the labels to their items: no index on the hash helps where few or no labels were auto-accepted.
+        # Joins from labels to items: an index on the hash does not help if few labels were auto-accepted.
         found = "FROM labels CROSS JOIN items ON items.id = labels.item WHERE labels.status = 'auto_accepted'"
         with self.database.reading() as connection:
             if connection.execute(f"SELECT 1 {found} AND items.audit_hash < ? LIMIT 1", (share,)).fetchone():
@@ -181,14 +180,14 @@ class Project:
         return share if lowest is None else math.nextafter(lowest, 1.0)
 
     def sample_audit(self) -> None:
-        """Let the review queue hold the labels auto-accepted that are to be audited, and no others of them."""
+        """Update the review queue so that it holds exactly the audited ones of the auto-accepted labels."""
         source = "SELECT id, label, audit_hash FROM items INDEXED BY items_auto_accepted WHERE status = 'auto_accepted'"
         query = f"""{source} AND audit_hash < :bound AND review_priority IS NULL
             UNION ALL {source} AND audit_hash >= :bound AND review_priority IS NOT NULL"""
         with self.database.reading() as connection:
             is_current = connection.execute(query, {"bound": self.get_audit_threshold()}).fetchone() is None
         if is_current:
-            return  # nothing to change: no writer waits for that
+            return  # nothing to change: avoids a write lock
         with self.database.writing() as connection:
             bound = self.get_audit_threshold()
             rows = connection.execute(query, {"bound": bound}).fetchall()
@@ -212,7 +211,7 @@ class Project:
         return int(count)
 
     def count_by(self, column: str) -> dict[str, int]:
-        """Number of items for each status, category, reviewer, or kind of evidence."""
+        """Number of items per status, category, reviewer, or kind of evidence."""
         if column not in {"status", "category", "reviewer", "evidence"}:
             raise InputError(f"expected status, category, reviewer or evidence, got {column!r}")
         query = f"SELECT {column}, COUNT(*) FROM items GROUP BY 1 ORDER BY 1"  # noqa: S608 - one of four words
@@ -220,18 +219,18 @@ class Project:
             return {str(value): int(count) for value, count in connection.execute(query)}
 
     def count_waiting(self) -> dict[str, int]:
-        """The review queue by status: ``proposed`` labels wait for a decision, ``auto_accepted`` ones for the audit."""
+        """Review queue by status: ``proposed`` labels need a decision, ``auto_accepted`` ones an audit."""
         query = "SELECT status, COUNT(*) FROM items WHERE review_priority IS NOT NULL GROUP BY 1"
         with self.database.reading() as connection:
             return {str(status): int(count) for status, count in connection.execute(query)}
 
     def image_domains(self) -> list[str]:
-        """Image domains of the images, sorted; empty text stands for photographs and all other images."""
+        """Image domains of the images, sorted; empty for photographs and other images."""
         with self.database.reading() as connection:
             return [str(row["domain"]) for row in connection.execute("SELECT DISTINCT domain FROM images ORDER BY 1")]
 
     def count_origins(self) -> list[tuple[str, str, bool, str, int]]:
-        """Number of items by (image domain, data set, whether it has choices, kind of evidence)."""
+        """Number of items per (image domain, data set, has choices, kind of evidence)."""
         query = """SELECT images.domain, json_extract(items.sample, '$.source'),
             json_array_length(items.sample, '$.choices') > 0, items.evidence, COUNT(*)
             FROM items JOIN images ON images.id = items.image GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4"""
@@ -240,14 +239,14 @@ class Project:
         return [(str(row[0]), str(row[1]), bool(row[2]), str(row[3]), int(row[4])) for row in rows]
 
     def count_uncalibrated(self) -> dict[str, int]:
-        """Number of uncalibrated labels by ``Label.uncalibrated``, empty where a person has decided since."""
+        """Number of uncalibrated labels per ``Label.uncalibrated``; empty for reviewed labels."""
         query = f"""SELECT COALESCE(json_extract(items.label, '$.uncalibrated'), ''), COUNT(*) FROM items
             WHERE {IS_UNCALIBRATED} GROUP BY 1 ORDER BY 1"""  # noqa: S608 - a constant
         with self.database.reading() as connection:
             return {str(reason): int(count) for reason, count in connection.execute(query)}
 
     def has_boxes_to_verify(self) -> bool:
-        """Whether all that is left to label are boxes that came in: nothing is new or failed."""
+        """Whether the only items left to label are imported boxes to verify."""
         if self.count(ItemFilter(statuses=("new", "failed"))):
             return False
         query = """SELECT 1 FROM items WHERE status = 'proposed' AND revision = 1
@@ -258,18 +257,18 @@ class Project:
     def items(
         self, item_filter: ItemFilter = ALL_ITEMS, *, with_history: bool = False, limit: int = -1, offset: int = 0
     ) -> Iterator[Item]:
-        """Items in the order in which they were imported, read a few hundred at a time, each as it is when it is read.
+        """Iterate over items in import order, in batches of a few hundred, each in its current state.
 
-        No connection is held between two reads, so a caller may take its time.
+        No connection is held between batches.
 
         Args:
-            item_filter: Which ones.
-            with_history: Whether to read earlier revisions too.
-            limit: Most items; negative = all.
-            offset: Items to leave out at the beginning.
+            item_filter: Filter of the items.
+            with_history: Whether to load earlier revisions.
+            limit: Maximum number of items; negative = all.
+            offset: Number of items to skip.
         """
         clause, values = item_filter.to_sql()
-        # Without an index the scan starts after the last number; an index would have to be sorted for every page.
+        # A scan without index continues after the last number; an index result would be sorted for every page.
         query = f"{_WHOLE_ITEM} WHERE items.number > ? AND {clause} ORDER BY items.number LIMIT ? OFFSET ?"
         query = query.replace("FROM items JOIN", "FROM items NOT INDEXED JOIN")
         last, left = -1, limit
@@ -285,19 +284,19 @@ class Project:
             left = left - count if left > 0 else left
 
     def item(self, item_id: str, *, with_history: bool = False) -> Item:
-        """One item.
+        """Load an item.
 
         Raises:
-            InputError: If there is none of that id, which may come from a client.
+            InputError: If the id, which may come from a client, does not exist.
         """
         with self.database.reading() as connection:
             row = connection.execute(f"{_WHOLE_ITEM} WHERE items.id = ?", (item_id,)).fetchone()
             if row is None:
-                raise InputError(f"expected the id of an item of this project, got {item_id[:40]!r}; reload the list")
+                raise InputError(f"No item {item_id[:40]!r} in this project. Reload the list.")
             return self._to_item(row, with_history=with_history)
 
     def history(self, item_id: str) -> tuple[Label, ...]:
-        """The revisions before the newest one, oldest first."""
+        """Revisions before the newest one, oldest first."""
         return self._revisions(item_id)[:-1]
 
     def _revisions(self, item_id: str) -> tuple[Label, ...]:
@@ -307,34 +306,36 @@ class Project:
         return tuple(Label.model_validate_json(row["label"]) for row in rows)
 
     def revision(self, item_id: str, number: int) -> Label:
-        """A certain revision.
+        """Load a revision.
 
         Raises:
-            InputError: If there is none.
+            InputError: If it does not exist.
         """
         with self.database.reading() as connection:
             row = connection.execute(
                 "SELECT label FROM labels WHERE item = ? AND revision = ?", (item_id, number)
             ).fetchone()
         if row is None:
-            raise InputError(f"expected a revision of {item_id}, got {number}, which is not there; reload the item")
+            raise InputError(f"No revision {number} of {item_id}. Reload the item.")
         return Label.model_validate_json(row["label"])
 
     def append_label(self, connection: sqlite3.Connection, item_id: str, label: Label) -> None:
-        """Make a revision the newest one, inside the caller's transaction.
+        """Append a revision, inside the caller's transaction.
 
         Args:
-            connection: From ``database.writing()``.
+            connection: Connection from ``database.writing()``.
             item_id: The item.
-            label: Its ``revision`` must be the next one.
+            label: New label; its ``revision`` must be the next one.
 
         Raises:
-            DataError: If it is not.
+            DataError: If it is not the next revision.
         """
         row = connection.execute("SELECT revision, audit_hash FROM items WHERE id = ?", (item_id,)).fetchone()
         if row is None or row["revision"] + 1 != label.revision:
             found = "no such item" if row is None else f"revision {row['revision']}"
-            raise DataError(f"expected to add revision {label.revision} to {item_id}, got {found}; read it again")
+            raise DataError(
+                f"Cannot add revision {label.revision} to {item_id}: the item has {found}. Reload the item."
+            )
         text = label.model_dump_json()
         connection.execute(
             "INSERT INTO labels (item, revision, label, reviewer, status) VALUES (?, ?, ?, ?, ?)",
@@ -355,7 +356,7 @@ class Project:
         )
 
     def insert_item(self, connection: sqlite3.Connection, item: Item) -> None:
-        """Add an item with all its revisions, inside the caller's transaction; its id must be new."""
+        """Insert an item with all its revisions, inside the caller's transaction; its id must be new."""
         image = item.image
         connection.execute(
             """INSERT INTO images (sha256, path, width, height, domain) VALUES (?, ?, ?, ?, ?)
@@ -394,25 +395,25 @@ class Project:
         )
 
     def image_path(self, stored: str) -> str:
-        """The image at a path of the database, in the form of ``files.to_stored_path``.
+        """Convert a stored image path to the form of ``files.to_stored_path``.
 
         Args:
-            stored: From ``stored_path``; a relative one starts from the project's folder.
+            stored: Path from ``stored_path``; relative paths start at the project folder.
         """
         return str(Path(to_stored_path(self.folder)) / stored)
 
     def stored_path(self, image: str) -> str:
-        """The path of an image as the database keeps it: relative inside the project's folder, else absolute.
+        """Convert an image path to the form in the database: relative inside the project folder, else absolute.
 
         Args:
-            image: Absolute, in the form of ``files.to_stored_path``.
+            image: Absolute path, in the form of ``files.to_stored_path``.
         """
         path, folder = Path(image), Path(to_stored_path(self.folder))
         return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else image
 
     def _to_item(self, row: sqlite3.Row, *, with_history: bool) -> Item:
         path = self.image_path(row["path"])
-        # Rows are read one after the other: the history ends where this very label begins.
+        # The label may have changed since the row was read: the history ends before this revision.
         label = Label.model_validate_json(row["label"])
         history = (
             [each for each in self._revisions(row["id"]) if each.revision < label.revision] if with_history else ()
@@ -432,12 +433,12 @@ class Project:
         with self.database.reading() as connection:
             row: sqlite3.Row | None = connection.execute(query).fetchone()
         if row is None:
-            raise DataError(f"expected a labeling project in {self.folder}, got an empty database; create it again")
+            raise DataError(f"The database of the project in {self.folder} is empty. Create the project again.")
         return row
 
 
 def check_name(name: str) -> str:
-    """A project's name as it is kept.
+    """Normalize and validate a project name.
 
     Raises:
         InputError: If it is empty, too long, or holds control characters.
@@ -451,24 +452,24 @@ def check_name(name: str) -> str:
 
 
 def make_item_id(image_sha256: str, question: str, choices: Sequence[str]) -> str:
-    """The id of a question about an image: 16 hexadecimal digits, the same wherever and whenever it is imported."""
+    """Stable id of a question about an image: 16 hexadecimal digits, independent of project and time."""
     text = json.dumps([image_sha256, question.strip(), list(choices)], ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def compute_audit_hash(seed: int, item_id: str) -> float:
-    """A number in [0, 1) that the seed and the id decide: who draws low is audited."""
+    """Number in [0, 1) computed from seed and item id; low values are audited."""
     digest = hashlib.sha256(f"audit:{seed}:{item_id}".encode()).digest()
     return int.from_bytes(digest[:6], "big") / 2**48
 
 
 def count_required_reviews(item_id: str, settings: ProjectSettings) -> int:
-    """How many people are to decide the item: two where they overlap on purpose."""
+    """Number of reviewers that must decide the item: two in the double-review sample."""
     digest = hashlib.sha256(f"overlap:{settings.seed}:{item_id}".encode()).digest()
     return 2 if int.from_bytes(digest[:6], "big") / 2**48 < settings.overlap_share else 1
 
 
 def make_search_text(sample: Sample) -> str:
-    """What a search for text looks at, lower case."""
+    """Text that the search matches, in lower case."""
     parts: Iterable[str] = (sample.id, sample.question, *sample.choices, sample.answer or "", sample.source)
     return "\n".join((*parts, Path(sample.image).name)).casefold()

@@ -1,4 +1,4 @@
-"""Commands for whole projects: ``python -m hart_studio.labeling rename|duplicate|archive|delete|trash|restore``."""
+"""Project commands: ``python -m hart_studio.labeling rename|duplicate|archive|delete|trash|restore``."""
 
 from __future__ import annotations
 
@@ -20,46 +20,64 @@ from hart_studio.labeling.project_lifecycle import (
 )
 
 AddCommand = Callable[[str, Callable[[argparse.Namespace], None], str, str], argparse.ArgumentParser]
-"""From a name, a function and a line of help to the parser of the command."""
+"""Takes name, function, help text and example of a subcommand; returns its parser."""
 
 
 def add_project_commands(add: AddCommand) -> None:
-    """Add the commands to a parser."""
-    rename = add("rename", _rename, "change the name of a project; its folder keeps its name", "labels/signs Signs")
-    rename.add_argument("project", type=Path, help="folder of the project")
-    rename.add_argument("name", help="the new name")
+    """Add the subcommands to a parser."""
+    rename = add(
+        "rename",
+        _rename,
+        "rename a project; its folder is unchanged",
+        "labels/signs Signs",
+    )
+    rename.add_argument("project", type=Path, help="project folder")
+    rename.add_argument("name", help="new name")
 
     duplicate = add(
         "duplicate",
         _duplicate,
-        "copy a project with its images, labels, history and labeling runs",
+        "copy a project with images, labels, history and labeling runs",
         "labels/signs labels/signs-copy",
     )
-    duplicate.add_argument("project", type=Path, help="folder of the project")
+    duplicate.add_argument("project", type=Path, help="project folder")
     duplicate.add_argument("copy", type=Path, help="folder of the copy")
-    duplicate.add_argument("--name", default="", help="name of the copy (default: the name of its folder)")
+    duplicate.add_argument("--name", default="", help="name of the copy (default: the folder's name)")
 
-    archive = add("archive", _archive, "hide a project in the list of the page, or show it again", "labels/signs")
-    archive.add_argument("project", type=Path, help="folder of the project")
-    archive.add_argument("--undo", action="store_true", help="take it out of the archive")
+    archive = add(
+        "archive",
+        _archive,
+        "archive or unarchive a project",
+        "labels/signs",
+    )
+    archive.add_argument("project", type=Path, help="project folder")
+    archive.add_argument("--undo", action="store_true", help="unarchive the project")
 
     delete = add(
         "delete",
         _delete,
-        f"move a project to the trash, where it stays for {TRASH_DAYS} days",
+        f"move a project to the trash for {TRASH_DAYS} days",
         "labels/signs --confirm Signs",
     )
-    delete.add_argument("project", type=Path, help="folder of the project")
-    delete.add_argument("--confirm", required=True, metavar="NAME", help="the name of the project, to be sure")
+    delete.add_argument("project", type=Path, help="project folder")
+    delete.add_argument("--confirm", required=True, metavar="NAME", help="project name, as confirmation")
 
     trash = add(
-        "trash", _list_trash, f"list deleted projects, and remove those of more than {TRASH_DAYS} days", "labels"
+        "trash",
+        _list_trash,
+        f"list deleted projects, and purge those older than {TRASH_DAYS} days",
+        "labels",
     )
-    trash.add_argument("root", type=Path, help="folder that the projects lie in")
+    trash.add_argument("root", type=Path, help="folder that contains the projects")
 
-    restore = add("restore", _restore, "take a project out of the trash", "labels ENTRY")
-    restore.add_argument("root", type=Path, help="folder that the projects lie in")
-    restore.add_argument("entry", help="its id in the list of the trash")
+    restore = add(
+        "restore",
+        _restore,
+        "restore a project from the trash",
+        "labels ENTRY",
+    )
+    restore.add_argument("root", type=Path, help="folder that contains the projects")
+    restore.add_argument("entry", help="id from the trash list")
 
 
 def _rename(options: argparse.Namespace) -> None:
@@ -88,7 +106,7 @@ def _delete(options: argparse.Namespace) -> None:
 
 def _list_trash(options: argparse.Namespace) -> None:
     if not options.root.is_dir():
-        raise InputError(f"There is no folder {options.root}. Name the folder that the projects lie in.")
+        raise InputError(f"There is no folder {options.root}. Pass the folder that contains the projects.")
     purge_trash(options.root)
     entries = list_trash(options.root)
     for entry in entries:

@@ -1,4 +1,4 @@
-"""Making labeling projects: in a draft folder, which becomes the project in one step."""
+"""Create labeling projects atomically: in a draft folder that is renamed at the end."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from hart_studio.labeling.database import DATABASE, create_database
 from hart_studio.labeling.project import Project, ProjectSettings, check_name
 
 DRAFT_PREFIX: Final = ".draft-"
-"""Beginning of the name of a folder in which a project is made."""
+"""Name prefix of draft folders."""
 
 TRASH: Final = ".trash"
-"""Folder of deleted projects, beside the folders of the others."""
+"""Folder of deleted projects, beside the project folders."""
 
 
 def create_project(folder: Path, name: str = "", settings: ProjectSettings | None = None) -> Project:
-    """Make an empty project.
+    """Create an empty project.
 
     Args:
-        folder: Made when missing; must hold no project yet.
-        name: What people call it; the folder's name by default.
-        settings: What holds for the whole project.
+        folder: Project folder; created if missing; must not hold a project.
+        name: Display name; the folder's name by default.
+        settings: Settings of the project.
 
-    The project is made in a draft folder beside it and moved to its place at the end, so no one sees half of one.
+    The project is created in a draft folder beside it and renamed at the end, so it is never visible half-made.
 
     Raises:
-        InputError: If there is a project already, also one that was made at the same moment, the folder is reserved, or
-            the name is empty or holds control characters.
-        DataError: If the folder cannot be written, or the disk is full; nothing is left behind.
+        InputError: If a project exists already, the folder is reserved, or the name is empty or has control
+            characters.
+        DataError: If the folder cannot be written, or the disk is full; the draft is removed.
     """
     check_place(folder)
     title = check_name(name or folder.resolve().name)
@@ -46,7 +46,7 @@ def create_project(folder: Path, name: str = "", settings: ProjectSettings | Non
         folder.parent.mkdir(parents=True, exist_ok=True)
         draft = make_draft(folder.parent)
     except OSError as error:
-        raise DataError(f"The folder {folder} cannot be made: {error.strerror}. Choose another one.") from error
+        raise DataError(f"The folder {folder} cannot be created: {error.strerror}. Choose another one.") from error
     try:
         database = create_database(draft / DATABASE)
         with database.writing() as connection:
@@ -59,18 +59,18 @@ def create_project(folder: Path, name: str = "", settings: ProjectSettings | Non
     except FileExistsError as error:
         raise taken from error
     except OSError as error:
-        raise DataError(f"The project {folder} cannot be made: {error.strerror}. Choose another folder.") from error
+        raise DataError(f"The project {folder} cannot be created: {error.strerror}. Choose another folder.") from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return Project(folder)
 
 
 def check_place(folder: Path) -> None:
-    """Check that a new project may lie in a folder.
+    """Check that a folder may hold a new project.
 
     Raises:
-        InputError: If it is the trash, a folder in it, or named like a draft, all of which are removed after some days,
-            or if its name is not UTF-8.
+        InputError: If it is the trash, inside it, or named like a draft, because these are purged, or if its name is
+            not UTF-8.
     """
     place = folder.resolve()
     if any(name == TRASH or name.startswith(DRAFT_PREFIX) for name in place.parts):
@@ -83,10 +83,10 @@ def check_place(folder: Path) -> None:
 
 
 def make_draft(parent: Path) -> Path:
-    """Make an empty folder for a new project, beside the place where it will be.
+    """Create a draft folder beside the target of a new project.
 
     Raises:
-        OSError: If it cannot be made.
+        OSError: If it cannot be created.
     """
     draft = parent / f"{DRAFT_PREFIX}{secrets.token_hex(8)}"
     draft.mkdir()
@@ -94,20 +94,20 @@ def make_draft(parent: Path) -> Path:
 
 
 def publish_draft(draft: Path, folder: Path) -> None:
-    """Give a whole project its place in one step. Of two that want the same place, one gets it.
+    """Move a complete draft to its target atomically. Of two concurrent calls, one succeeds.
 
     Args:
-        draft: The folder of the project, which no connection is open to.
-        folder: Missing or empty; for a draft that holds nothing but a database also with other files than a project's.
+        draft: Draft folder; no connection to it may be open.
+        folder: Target, missing or empty; if the draft holds only a database, the target may hold unrelated files.
 
     Raises:
-        FileExistsError: If a project is there already.
+        FileExistsError: If a project exists there.
         OSError: If it cannot be moved.
     """
     try:
         draft.rename(folder)  # replaces nothing but an empty folder
     except OSError:
-        # More than one file cannot get into a folder in one step, and a project without its files is none.
+        # Several files cannot be moved into an existing folder atomically.
         if not folder.is_dir() or [path.name for path in draft.iterdir()] != [DATABASE]:
             raise
         os.link(draft / DATABASE, folder / DATABASE)

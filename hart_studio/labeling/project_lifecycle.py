@@ -1,6 +1,6 @@
 """Duplicate, delete and restore labeling projects.
 
-A deleted project is moved to the trash, ``.trash/`` beside its folder, and stays there for a week.
+A deleted project is moved to the trash, ``.trash/`` beside its folder, and kept for a week.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from hart_studio.runs.layout import RunLayout, is_run_id
 from hart_studio.runs.status import read_status, write_status
 
 TRASH_DAYS: Final = 7
-"""How long a deleted project can be restored. Project default."""
+"""Days until a deleted project is purged. Project default."""
 
 _ENTRY: Final = re.compile(r"(\d{8}-\d{6})-[0-9a-f]{6}-(.+)", re.DOTALL)
 _TIME: Final = "%Y%m%d-%H%M%S"
@@ -40,38 +40,38 @@ class TrashEntry(NamedTuple):
     id: str
     """Name of its folder in the trash."""
     name: str
-    """What people call it."""
+    """Display name."""
     deleted_at: datetime
-    """When it was deleted."""
+    """Time of deletion."""
 
     @property
     def days_left(self) -> int:
-        """Whole days, rounded up, until it is removed for good."""
+        """Days until it is purged, rounded up."""
         seconds = TRASH_DAYS * _DAY_SECONDS - (datetime.now(UTC) - self.deleted_at).total_seconds()
         return max(0, -int(-seconds // _DAY_SECONDS))
 
 
 def duplicate_project(project: Project, folder: Path, name: str) -> Project:
-    """Copy a project, also while people review it: the copy holds what was saved when the copy began.
+    """Copy a project, also during reviews: the copy holds the state at its start.
 
-    Copied are items, labels with their history, decisions, gold boxes, imports, images in the project's folder, its
-    calibration, and labeling runs with their settings and results. Not copied are exports, logs, locks, and who has an
-    item open. A run that is at work is stopped in the copy, and can be resumed there.
+    Copied: items, labels with history, reviews, gold boxes, imports, images in the project folder, the calibration, and
+    labeling runs with settings and results. Not copied: exports, logs and locks. A running labeling run is stopped in
+    the copy, and can be resumed there.
 
     Args:
         project: The project.
-        folder: Folder of the copy, missing or empty, and not in the folder of the project.
-        name: Name of the copy.
+        folder: Folder of the copy, missing or empty, outside of the project folder.
+        name: Display name of the copy.
 
     Raises:
-        InputError: If the name or the folder cannot be used, or a link leads out of the project.
-        DataError: If the project is damaged, or the copy cannot be written; nothing is left behind.
+        InputError: If the name or folder is invalid, or a link leads out of the project.
+        DataError: If the project is damaged, or the copy cannot be written; the draft is removed.
     """
     check_place(folder)
     title = check_name(name)
     check_links(project)
     if project.folder in folder.resolve().parents:
-        raise InputError(f"{folder} lies in the project that is copied. Choose a folder outside of it.")
+        raise InputError(f"{folder} is inside the copied project. Choose a folder outside of it.")
     taken = InputError(f"A project or another file is in {folder} already. Choose a new or an empty folder.")
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise taken
@@ -79,7 +79,7 @@ def duplicate_project(project: Project, folder: Path, name: str) -> Project:
         folder.parent.mkdir(parents=True, exist_ok=True)
         draft = make_draft(folder.parent)
         try:
-            # Images are written before the rows that name them: the copy of the rows names no image that is missing.
+            # Images are written before their rows, so the copied rows refer to existing images.
             _copy_database(project.database, draft / DATABASE, title)
             _copy_files(project.images, draft / project.images.name)
             _copy_runs(project.runs, draft / RUNS)
@@ -101,10 +101,10 @@ def duplicate_project(project: Project, folder: Path, name: str) -> Project:
 
 
 def rename_project(project: Project, name: str) -> None:
-    """Change the name that people see; the folder keeps its name.
+    """Change the display name; the folder keeps its name.
 
     Raises:
-        InputError: If the name cannot be used, or a labeling run or an import works on the project.
+        InputError: If the name is invalid, or a labeling run or an import is running.
         DataError: If the project is damaged.
     """
     check_name(name)
@@ -114,11 +114,11 @@ def rename_project(project: Project, name: str) -> None:
 
 
 def archive_project(project: Project, *, is_archived: bool = True) -> None:
-    """Archive a project, or take it out of the archive. Lists hide archived projects; nothing else changes.
+    """Archive or unarchive a project. Lists hide archived projects.
 
     Raises:
-        InputError: If a labeling run or an import works on the project.
-        DataError: If the project is damaged; one that is damaged can be taken out of the archive.
+        InputError: If a labeling run or an import is running.
+        DataError: If the project is damaged; a damaged project can be unarchived.
     """
     with hold_project(project):
         if is_archived:
@@ -127,25 +127,25 @@ def archive_project(project: Project, *, is_archived: bool = True) -> None:
 
 
 def delete_project(project: Project, confirmation: str, *, is_kept: bool = True) -> str:
-    """Move a project to the trash, and remove what has been there for more than a week.
+    """Move a project to the trash, and purge projects deleted more than a week ago.
 
     Args:
         project: The project.
-        confirmation: Its name, typed by a person.
-        is_kept: Whether it can be restored; else it is removed for good.
+        confirmation: Project name, typed by the user.
+        is_kept: Whether it can be restored; otherwise it is deleted permanently.
 
     Returns:
-        Id of the entry in the trash; empty when it was removed for good.
+        Id of the trash entry; empty after a permanent deletion.
 
     Raises:
-        InputError: If the confirmation is not the name, or a labeling run or an import works on the project.
+        InputError: If the confirmation differs from the name, or a labeling run or an import is running.
         DataError: If the folder cannot be moved, or the trash is a link.
     """
     if confirmation.strip() != project.name:
         raise InputError(f"The name does not match. Type {project.name!r} to delete the project.")
     trash = project.folder.parent / TRASH
     if trash.is_symlink():
-        raise DataError(f"The trash {trash} is a symbolic link. Remove the link; a new folder is made.")
+        raise DataError(f"The trash {trash} is a symbolic link. Remove the link; a new folder is created.")
     entry = f"{datetime.now(UTC):{_TIME}}-{secrets.token_hex(3)}-{project.folder.name}"
     with hold_project(project):
         CONNECTION_POOL.close_idle(project.folder)
@@ -154,8 +154,8 @@ def delete_project(project: Project, confirmation: str, *, is_kept: bool = True)
             project.folder.rename(trash / entry)
         except OSError as error:
             raise DataError(
-                f"The project at {project.folder} cannot be moved to the trash: {error.strerror}. Check the access "
-                "rights of the folder."
+                f"The project at {project.folder} cannot be moved to the trash: {error.strerror}. Check the "
+                "permissions of the folder."
             ) from error
     if not is_kept:
         shutil.rmtree(trash / entry, ignore_errors=True)
@@ -164,7 +164,7 @@ def delete_project(project: Project, confirmation: str, *, is_kept: bool = True)
 
 
 def list_trash(root: Path) -> list[TrashEntry]:
-    """The deleted projects below a root that can be restored, the newest first."""
+    """List the deleted projects below a root, newest first."""
     found = []
     for folder, deleted_at, name in _trash_folders(root):
         try:
@@ -176,14 +176,14 @@ def list_trash(root: Path) -> list[TrashEntry]:
 
 
 def restore_project(root: Path, entry: str) -> Project:
-    """Move a deleted project back to its place, or to ``NAME-2`` and so on where the place is taken.
+    """Restore a deleted project to its folder, or to ``NAME-2`` etc. if the folder exists.
 
     Args:
         root: Folder of all projects.
-        entry: Its id in the trash, which may come from a client.
+        entry: Id in the trash; may come from a client.
 
     Raises:
-        InputError: If there is no such entry.
+        InputError: If the entry does not exist.
         DataError: If it cannot be moved or opened.
     """
     place = next((each for each in _trash_folders(root) if each[0].name == entry), None)
@@ -200,11 +200,11 @@ def restore_project(root: Path, entry: str) -> Project:
 
 
 def purge_trash(root: Path, keep_days: float = TRASH_DAYS) -> int:
-    """Remove projects that were deleted long ago, and drafts that a crash left behind.
+    """Purge projects that were deleted long ago, and drafts left by a crash.
 
     Args:
         root: Folder of all projects.
-        keep_days: How long deleted projects are kept.
+        keep_days: Days to keep deleted projects.
 
     Returns:
         Number of projects removed.
@@ -230,7 +230,7 @@ def _free_names(root: Path, name: str) -> Iterator[Path]:
 
 
 def _trash_folders(root: Path) -> list[tuple[Path, datetime, str]]:
-    """(folder, when it was deleted, name that the folder had) of everything in the trash."""
+    """(folder, time of deletion, original folder name) of all trash entries."""
     trash = root / TRASH
     if not trash.is_dir() or trash.is_symlink():
         return []
@@ -251,7 +251,7 @@ def _copy_database(database: Database, path: Path, name: str) -> None:
     with database.reading() as source, translate_sqlite_errors(path):
         target = connect(path)
         try:
-            source.backup(target)  # in one step: a snapshot, while others continue to write
+            source.backup(target)  # an atomic snapshot, while others write
             refuse_damage(target, database.path)
             target.execute("BEGIN")
             target.execute(
@@ -270,7 +270,7 @@ def _check_intact(database: Database) -> None:
 
 
 def _copy_files(source: Path, target: Path, excluded: Collection[str] = ()) -> None:
-    """Copy a folder without links, and without drafts of files that are being written."""
+    """Copy a folder without links and temporary files."""
     if not source.is_dir():
         return
     target.mkdir()
@@ -297,5 +297,5 @@ def _copy_runs(source: Path, target: Path) -> None:
             status = read_status(copy)
         except DataError:
             continue
-        if status.is_active:  # the process works on the original, and must not be taken for one of the copy
+        if status.is_active:  # its process belongs to the original
             write_status(copy, status.replace(state="stopped", pid=None, pid_start=None, phase=""))

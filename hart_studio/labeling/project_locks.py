@@ -1,4 +1,4 @@
-"""Locks of a labeling project: one labeling run and one import at a time, in all processes that use its folder."""
+"""Locks of a labeling project: one labeling run and one import at a time, across processes."""
 
 from __future__ import annotations
 
@@ -15,41 +15,41 @@ from hart_studio.runs.reader import RunSummary, list_runs
 from hart_studio.symlinks import reject_external_symlinks
 
 RUN_LOCK: Final = "labeling.lock"
-"""File in the folder of the runs. A labeling run holds its lock as long as it works."""
+"""Lock file in the runs folder, held by the active labeling run."""
 
 START_LOCK: Final = "start.lock"
-"""File beside it. Its lock is held while a run is made and started."""
+"""Lock file beside it, held while a run is created and started."""
 
 IMPORT_LOCK: Final = "import.lock"
-"""File of the project's folder. An import holds its lock as long as it works."""
+"""Lock file in the project folder, held by the active import."""
 
 EXPORTS: Final = "exports"
-"""Folder of the project that holds its exports."""
+"""Project folder of exports."""
 
 TRAINING: Final = "training"
-"""Folder of the project that holds the samples for a training."""
+"""Project folder of training samples."""
 
 _OWN_NAMES: Final = (DATABASE, RUNS, IMAGES, EXPORTS, TRAINING, CALIBRATION, IMPORT_LOCK)
 _LOCK_TIMEOUT_SECONDS: Final = 5.0
 
 
 def check_links(project: Project) -> None:
-    """Check that no file or folder of a project is a link that leads out of it, before anything is written there.
+    """Check that no file or folder that the project writes to is a link out of the project.
 
-    Other files of the user may lie in the folder, too, and be links.
+    Unrelated files in the folder may be links.
 
     Raises:
-        InputError: If there is one; the message names it.
+        InputError: If there is such a link; it is named.
     """
     reject_external_symlinks(project.folder, _OWN_NAMES)
 
 
 @contextmanager
 def hold_run_lock(project: Project, run_id: str) -> Iterator[None]:
-    """Be the one labeling run that works on a project.
+    """Hold the lock of the active labeling run.
 
     Raises:
-        InputError: If another one is; the message names it.
+        InputError: If another run holds it; the message names it.
     """
     check_links(project)
     project.runs.mkdir(exist_ok=True)
@@ -62,13 +62,13 @@ def hold_run_lock(project: Project, run_id: str) -> Iterator[None]:
 
 @contextmanager
 def hold_import_lock(project: Project) -> Iterator[None]:
-    """Be the one import that works on a project.
+    """Hold the lock of the active import.
 
     Raises:
-        InputError: If another one is; the message names it.
+        InputError: If another import holds it; the message names it.
         DataError: If the project is gone.
     """
-    _ = project.name  # a lock file must not be made in a folder that is a project no more
+    _ = project.name  # do not create a lock file in a folder that is no project anymore
     check_links(project)
     try:
         with hold_lock(project.folder / IMPORT_LOCK, work="import"):
@@ -79,14 +79,14 @@ def hold_import_lock(project: Project) -> Iterator[None]:
 
 @contextmanager
 def reserve_start(project: Project, resumed: str = "") -> Iterator[None]:
-    """Make or resume a run inside the block: no other program starts one meanwhile, and none works now.
+    """Hold the start lock while a run is created or resumed: no other run may start or be active.
 
     Args:
         project: The project.
-        resumed: Id of the run that is resumed.
+        resumed: Id of the run to resume.
 
     Raises:
-        InputError: If a labeling run works or is about to; the message names it.
+        InputError: If a labeling run is active or starting; the message names it.
         DataError: If the project is gone.
     """
     _ = project.name
@@ -97,15 +97,17 @@ def reserve_start(project: Project, resumed: str = "") -> Iterator[None]:
             _refuse_active_run(project, resumed)
             yield
     except LockedError as error:
-        raise InputError("Another program is starting a labeling run on this project. Try again soon.") from error
+        raise InputError(
+            "Another program is starting a labeling run on this project. Try again in a moment."
+        ) from error
 
 
 @contextmanager
 def hold_project(project: Project) -> Iterator[None]:
-    """Rename, archive or delete a project inside the block: no run and no import works or starts meanwhile.
+    """Block runs and imports while a project is renamed, archived or deleted.
 
     Raises:
-        InputError: If one does; the message names it.
+        InputError: If one is active; the message names it.
         DataError: If the project is gone.
     """
     with reserve_start(project), ExitStack() as stack:
@@ -118,7 +120,7 @@ def hold_project(project: Project) -> Iterator[None]:
 
 
 def is_run_active(run: RunSummary) -> bool:
-    """Whether a run works, or is about to."""
+    """Whether a run is active or starting."""
     return run.state in {"queued", "running", "stopping"}
 
 
@@ -129,7 +131,7 @@ def _refuse_active_run(project: Project, resumed: str) -> None:
     except LockedError as error:
         raise InputError(_describe_run(error.holder)) from error
     for run in list_runs(project.runs):
-        # A run that works holds the lock. One that says so without it works on the folder that this is a copy of.
+        # An active run holds the lock. Without the lock, its status was copied from another project.
         status = run.status
         if status and status.state == "queued" and is_run_active(run) and run.layout.run_id != resumed:
             process = f"process {status.pid}, starting" if status.pid else "waiting to start"

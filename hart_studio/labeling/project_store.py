@@ -1,4 +1,4 @@
-"""The labeling projects below one root, by ids that may come from a client."""
+"""Labeling projects below one root, by ids that may come from a client."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ _MAX_NUMBERS: Final = 1000
 
 
 class ProjectEntry(NamedTuple):
-    """A project in the list."""
+    """A project in a list."""
 
     id: str
     """Name of its folder."""
     name: str
-    """What people call it; the id when it cannot be opened."""
+    """Display name; the id if the project cannot be opened."""
     items: int
     """Number of items."""
     is_archived: bool
-    """Whether lists hide it."""
+    """Whether it is archived."""
     problem: str
-    """Why it cannot be opened; empty when it can."""
+    """Why it cannot be opened; empty if it can."""
 
 
 _FileStamp = tuple[int, int, int]
 
 
 class ProjectStore:
-    """Finds and makes projects.
+    """Opens and creates projects.
 
     Attributes:
-        root: Folder of all projects; may be missing.
+        root: Folder of all projects; may not exist yet.
     """
 
     def __init__(self, root: Path) -> None:
@@ -50,21 +50,21 @@ class ProjectStore:
         self._known: dict[str, tuple[_FileStamp | None, ProjectEntry]] = {}
 
     def open_project(self, project_id: object) -> Project:
-        """The project of an id.
+        """Open a project by id.
 
         Raises:
-            InputError: If there is none.
+            InputError: If it does not exist.
             DataError: If it cannot be opened.
         """
         if not isinstance(project_id, str) or not _ID.fullmatch(project_id):
-            raise InputError(f"expected the name of a project, got {str(project_id)[:40]!r}; choose one from the list")
+            raise InputError(f"Invalid project id {str(project_id)[:40]!r}. Choose a project from the list.")
         folder = resolve_inside(self.root, project_id)
-        if not (folder / DATABASE).is_file() or folder.name != project_id:  # a link to another project is none
-            raise InputError(f"expected a project, got {project_id!r}, which is not there; reload the page")
+        if not (folder / DATABASE).is_file() or folder.name != project_id:  # links to other projects do not count
+            raise InputError(f"No project {project_id!r}. Reload the page.")
         return Project(folder)
 
     def list_projects(self) -> list[ProjectEntry]:
-        """All projects by id. One that cannot be opened is listed with its problem."""
+        """List all projects by id. A project that cannot be opened is listed with its problem."""
         found = []
         for folder in sorted(self.root.iterdir()) if self.root.is_dir() else []:
             if _ID.fullmatch(folder.name) and (folder / DATABASE).is_file() and not folder.is_symlink():
@@ -77,24 +77,24 @@ class ProjectStore:
         return found
 
     def create_project(self, name: str, settings: ProjectSettings | None = None) -> Project:
-        """Make an empty project.
+        """Create an empty project.
 
         Args:
-            name: What people call it.
-            settings: What holds for the whole project.
+            name: Display name.
+            settings: Settings of the project.
 
         Raises:
-            InputError: If the name cannot be used, or a project has it.
+            InputError: If the name is invalid or taken.
         """
         title, entries = check_name(name), self.list_projects()
         _refuse_taken_name(title, entries)
         return create_project(self._choose_folder(title, entries), title, settings)
 
     def rename_project(self, project: Project, name: str) -> None:
-        """Change the name that people see; the id stays.
+        """Change the display name; the id is unchanged.
 
         Raises:
-            InputError: If the name cannot be used, another project has it, or a run or an import works on the project.
+            InputError: If the name is invalid or taken, or a run or an import is active.
         """
         title = check_name(name)
         _refuse_taken_name(title, [each for each in self.list_projects() if each.id != project.folder.name])
@@ -104,22 +104,22 @@ class ProjectStore:
         """Copy a project; see ``project_lifecycle.duplicate_project``.
 
         Raises:
-            InputError: If the name cannot be used, or a project has it.
+            InputError: If the name is invalid or taken.
         """
         title, entries = check_name(name), self.list_projects()
         _refuse_taken_name(title, entries)
         return duplicate_project(project, self._choose_folder(title, entries), title)
 
     def restore_project(self, entry: str) -> Project:
-        """Take a project out of the trash; see ``project_lifecycle.restore_project``."""
+        """Restore a project from the trash; see ``project_lifecycle.restore_project``."""
         return restore_project(self.root, entry)
 
     def _choose_folder(self, title: str, entries: Sequence[ProjectEntry]) -> Path:
-        """Folder for a new project of a name. A project that was renamed may have the one that is meant for it."""
+        """Choose the folder of a new project. A renamed project may occupy the folder of that name."""
         slug = to_slug(title)
         names = {each.id: each.name for each in entries}
         if slug in names and to_slug(names[slug]) == slug:
-            raise InputError(f"A project named {title!r}, or much alike, already exists. Choose another name.")
+            raise InputError(f"A project named {title!r}, or with a similar name, already exists. Choose another name.")
         return next(path for path in self._numbered_folders(slug) if not path.exists())
 
     def _numbered_folders(self, slug: str) -> Iterator[Path]:
@@ -138,9 +138,9 @@ def _describe(folder: Path) -> ProjectEntry:
 
 
 def _stamp_at_rest(folder: Path) -> _FileStamp | None:
-    """Inode, size and time of the file of a project that no program has open; None when one has.
+    """Inode, size and time of a project file that no program has open; None if one has.
 
-    Without a write-ahead log the file holds everything, so what was read from it holds until it changes.
+    Without a write-ahead log the file is complete, so values read from it stay valid until it changes.
     """
     try:
         if (folder / f"{DATABASE}-wal").exists():
@@ -157,9 +157,9 @@ def _refuse_taken_name(title: str, entries: Sequence[ProjectEntry]) -> None:
 
 
 def to_slug(name: str) -> str:
-    """The name of a project's folder: plain letters, digits and hyphens, at most 64.
+    """Folder name of a project: ASCII letters, digits and hyphens, at most 64.
 
-    A name in another script, which leaves none of them, has a folder that is named by its hash.
+    For a name without any of these characters it is a hash.
     """
     plain = unicodedata.normalize("NFKD", name.casefold()).encode("ascii", "ignore").decode()
     slug = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:64].strip("-")

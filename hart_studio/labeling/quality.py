@@ -1,7 +1,7 @@
-"""How good the labels of a project are, as far as that can be told without gold boxes.
+"""Label quality of a project, estimated without gold boxes.
 
-The error rate of auto-accepted labels is measured by the audit: people decide a random share of them one by one. Known
-answers and agreement are two kinds of evidence, and have figures of their own throughout.
+The audit measures the error rate of auto-accepted labels: reviewers decide a random sample individually. Known answers
+and agreement are two kinds of evidence with separate metrics.
 """
 
 from __future__ import annotations
@@ -17,76 +17,76 @@ from hart_studio.labeling.project import Project
 from hart_studio.labeling.records import REVIEWED_STATUSES, BoxCheck, EvidenceKind, Item, Label
 
 SCORE_BINS: Final = 10
-"""Of the histogram of scores."""
+"""Bins of the histogram of scores."""
 AREA_EDGES: Final = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
-"""Of the histogram of area shares; labels are small, so the bins are too."""
+"""Bins of the histogram of area shares; most labels are small, so the bins are narrow."""
 
 
 class EvidenceStats(NamedTuple):
-    """Labels with one kind of evidence."""
+    """Statistics of labels with one kind of evidence."""
 
     labels: int
     """Labels with evidence."""
     uncalibrated: int
-    """Those of them without a score: no calibration is valid for them."""
+    """Uncalibrated ones among them."""
     verified: Estimate
-    """Share whose crops alone give the right answer, or that of most rollouts."""
+    """Share of labels whose crops alone give the right answer (or the majority answer)."""
     full_image: Estimate
-    """The same for the full image."""
+    """Share of labels for which the full image does."""
     needed: Estimate | None
-    """Share, of those where it could be told, whose region is needed."""
+    """Share of labels with a necessary region, among those where it could be measured."""
 
     @property
     def lift(self) -> float:
-        """How much more often the crops are right than the full image."""
+        """Difference of the two shares."""
         return self.verified.value - self.full_image.value
 
 
 class ReviewerStats(NamedTuple):
-    """What one person did."""
+    """Statistics of one reviewer."""
 
     reviewer: str
-    """Who."""
+    """Name of the reviewer."""
     decisions: dict[str, int]
-    """Kind of action -> number."""
+    """Kind of action -> count."""
     seconds: float | None
-    """Median seconds of a decision; None when they were not taken."""
+    """Median seconds per decision; None if not recorded."""
 
 
 class Agreement(NamedTuple):
-    """Items that two people decided without seeing each other."""
+    """Agreement on items that two reviewers decided independently."""
 
     items: int
-    """How many."""
+    """Number of items."""
     iou: float | None
-    """Mean IoU of their boxes where both kept some."""
+    """Mean IoU of their boxes, if both kept some."""
     kappa: float | None
-    """Cohen's kappa of keeping or refusing the label; None when chance alone would agree always."""
+    """Cohen's kappa of keeping or rejecting the label; None if chance agreement is 1."""
 
 
 class Quality(NamedTuple):
-    """Everything that can be told of a project's labels."""
+    """Quality metrics of the labels of a project."""
 
     statuses: dict[str, int]
     """Status -> number of items."""
     evidence: dict[EvidenceKind, EvidenceStats]
-    """One for each kind that occurs."""
+    """One entry per kind of evidence."""
     scores: dict[EvidenceKind, list[int]]
-    """Labels in each of ten equal bins of the score."""
+    """Labels per score bin; ten equal bins."""
     areas: list[int]
-    """Labels between neighboring ``AREA_EDGES`` of the area share."""
+    """Labels between consecutive ``AREA_EDGES`` of the area share."""
     audit: Estimate | None
-    """Share of the audited labels that people accepted as they were; None before the first one."""
+    """Share of audited labels that were accepted unchanged; None before the first audit."""
     audited: int
-    """Auto-accepted labels that people decided one by one."""
+    """Auto-accepted labels with an individual decision."""
     reviewers: list[ReviewerStats]
-    """One per person."""
+    """One entry per reviewer."""
     agreement: Agreement
-    """Between people."""
+    """Agreement between reviewers."""
 
 
 def measure_quality(project: Project) -> Quality:
-    """Read all labels once and count.
+    """Measure all labels in one pass.
 
     Raises:
         DataError: If the project cannot be read.
@@ -118,14 +118,14 @@ def measure_quality(project: Project) -> Quality:
 
 
 def count_audit(project: Project) -> tuple[int, int]:
-    """Auto-accepted labels of the audit sample that a person decided: (accepted and still as they were, decided).
+    """Count audited labels: (accepted unchanged, decided).
 
-    Only a single decision about the auto-accepted revision itself counts. A bulk accept looks at no label, and a
-    decision about a later proposal says nothing about the auto-accepted one. The sample depends on nothing but the
-    item's id, so the share is that of all auto-accepted labels.
+    Only individual decisions about the auto-accepted revision count. A bulk accept reviews no label, and a decision
+    about a later proposal is not about the auto-accepted one. The sample depends only on the item id, so the share is
+    an unbiased estimate for all auto-accepted labels.
     """
     with project.database.reading() as connection:
-        # An undone decision is none; of several decisions the last one that is not undone counts.
+        # Undone decisions do not count; the last one that is not undone counts.
         rows = connection.execute(
             """SELECT actions.kind, items.status, MAX(actions.id) FROM labels
             CROSS JOIN items ON items.id = labels.item
@@ -139,7 +139,7 @@ def count_audit(project: Project) -> tuple[int, int]:
 
 
 def list_reviewers(project: Project) -> list[ReviewerStats]:
-    """What each person did, by name. Actions that were taken back do not count."""
+    """Statistics per reviewer, by name, without undone actions."""
     with project.database.reading() as connection:
         rows = connection.execute(
             "SELECT reviewer, kind, seconds FROM actions WHERE undone = 0 ORDER BY reviewer"
@@ -157,7 +157,7 @@ def list_reviewers(project: Project) -> list[ReviewerStats]:
 
 
 def get_double_reviews(project: Project) -> list[tuple[Label, Label]]:
-    """The last decisions of two people about one item, where an item was meant for two."""
+    """Last decisions of two reviewers about each item in the double-review sample."""
     with project.database.reading() as connection:
         rows = connection.execute(
             """SELECT item FROM actions JOIN items ON items.id = actions.item WHERE undone = 0 AND kind != 'skip'
@@ -174,10 +174,10 @@ def get_double_reviews(project: Project) -> list[tuple[Label, Label]]:
 
 
 def measure_agreement(pairs: Sequence[tuple[Label, Label]]) -> Agreement:
-    """How far two people agree (Cohen, 1960, for the kappa).
+    """Measure the agreement of two reviewers (kappa: Cohen, 1960).
 
     Args:
-        pairs: Their decisions about the same items.
+        pairs: Two decisions per item.
     """
     overlaps = [
         overlap

@@ -1,8 +1,8 @@
-"""Decisions of an export of this program that comes back from another tool.
+"""Restore the reviews of a HART Studio export that is imported again after use in another tool.
 
-Beside an export lie its records, see ``formats.native``, with the boxes as the format holds them. Where the other tool
-has left these as they were, the records count, with status, reviewer and history. Where it has changed them, its boxes
-come in as labels of another tool.
+Native records lie beside an export, see ``formats.native``, with the exported boxes. Where the other tool left the
+boxes unchanged, the records are restored with status, reviewer and history. Where it changed them, its boxes are
+imported as labels of another tool.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from hart_studio.labeling.records import ImageFile, Item, LabeledSample
 from hart_studio.records import Sample
 
 NO_BOXES: Final = "hart: an image without boxes"
-"""Question that an image without boxes and without a question gets, so that its records are found."""
+"""Question assigned to images without boxes and question, so that their records are found."""
 
 _TOLERANCE_PX: Final = 0.01
 _MAX_PAIRS: Final = 1_000_000
@@ -35,16 +35,16 @@ _NamedBox = tuple[str, XYXY]
 
 
 class RestoredReviews(NamedTuple):
-    """What came back."""
+    """Result of the restore."""
 
     items: tuple[Item, ...]
-    """Items whose boxes are as they were exported, with everything that was decided about them."""
+    """Items with unchanged boxes, with their reviews."""
     others: LoadedSamples[LabeledSample]
-    """The other rows."""
+    """Other rows."""
     changed: int
-    """Items whose boxes the other tool has changed, added or removed; their rows are among the others."""
+    """Number of items whose boxes were changed, added or removed; their rows are in ``others``."""
     classes: tuple[str, ...]
-    """Classes of boxes that people or other tools gave."""
+    """Classes of boxes from reviewers or other tools."""
 
 
 class _Record(NamedTuple):
@@ -55,10 +55,10 @@ class _Record(NamedTuple):
 
 
 def locate_records(path: Path) -> Path | None:
-    """The records that lie beside an export, or None.
+    """Return the records file beside an export, or None.
 
     Args:
-        path: The folder of the export, or a file in it.
+        path: Folder of the export, or a file in it.
     """
     folder = path if path.is_dir() else path.parent
     return next((each / META for each in (folder, folder.parent) if (each / META).is_file()), None)
@@ -70,16 +70,16 @@ def restore_reviews(
     loaded: LoadedSamples[LabeledSample],
     inspect_image: Callable[[str], ImageFile | str],
 ) -> RestoredReviews:
-    """Find the records of what a format holds.
+    """Match the rows of an export with its records.
 
     Args:
-        records: From ``locate_records``.
-        info: The format.
-        loaded: What it holds; images without boxes and questions are asked ``NO_BOXES``.
-        inspect_image: Path of an image -> its size and content, or why it cannot be used.
+        records: File from ``locate_records``.
+        info: Format of the export.
+        loaded: Rows of the export; images without boxes and questions have the question ``NO_BOXES``.
+        inspect_image: Path of an image -> size and content, or why it is unusable.
 
     Raises:
-        DataError: If the records cannot be opened.
+        DataError: If the records cannot be read.
     """
     known = _read_records(records, info)
     rows = [(sample, inspect_image(sample.image)) for sample in loaded.samples]
@@ -103,7 +103,7 @@ class _Found:
         self.changed = 0
 
     def add(self, record: _Record, image: ImageFile) -> bool:
-        """Keep an item; False if its record is none."""
+        """Add an item; False if its record is invalid."""
         try:
             item = native.make_item(record.content, image.path)
         except (ValueError, HartError, RecursionError):
@@ -134,7 +134,7 @@ def _match_questions(
 def _match_images(
     rows: Iterable[tuple[LabeledSample, ImageFile | str]], known: dict[str, _Record], info: FormatInfo
 ) -> _Found:
-    """For formats without questions: all boxes of an image at once."""
+    """Match all boxes of an image, for formats without questions."""
     records: dict[str, list[_Record]] = defaultdict(list)
     for record in known.values():
         records[record.sha256].append(record)
@@ -165,7 +165,7 @@ def _name_boxes(samples: Sequence[LabeledSample], info: FormatInfo) -> tuple[_Na
 
 
 def _is_same(some: Sequence[_NamedBox], others: Sequence[_NamedBox]) -> bool:
-    """Whether each box of either is among the others; equal ones may have become one."""
+    """Whether both lists have the same boxes, ignoring duplicates."""
     first, second = sorted(set(some)), sorted(set(others))
     if len(first) == len(second) and all(_is_close(one, other) for one, other in zip(first, second, strict=True)):
         return True
@@ -183,12 +183,12 @@ def _is_close(one: _NamedBox, other: _NamedBox) -> bool:
 
 
 def _read_records(path: Path, info: FormatInfo) -> dict[str, _Record]:
-    """Records by the id of their item. A line that is none, or of another format, has nothing to restore."""
+    """Records by item id. Invalid lines, and those of another format, are skipped."""
     found: dict[str, _Record] = {}
     try:
         file = open_regular_file(path)
     except OSError as error:
-        raise DataError(f"expected records in {path.name!r}, got {error.strerror}; remove the file") from error
+        raise DataError(f"Cannot read the records in {path.name!r}: {error.strerror}. Remove the file.") from error
     with file:
         for _, line in read_lines(file):
             try:

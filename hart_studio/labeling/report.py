@@ -1,4 +1,4 @@
-"""The quality of a project's labels as one HTML file with its figures inside, and as text."""
+"""Label quality report of a project: a self-contained HTML file with figures, and text."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def write_report(project: Project, path: Path, calibration: Calibration | None =
 
     Args:
         project: The project.
-        path: The HTML file.
-        calibration: Shown as reliability diagrams when given.
+        path: HTML file to write.
+        calibration: Adds reliability diagrams.
 
     Raises:
-        InputError: If the path holds anything but an earlier report.
+        InputError: If the path exists and is no earlier report.
         DataError: If the project cannot be read.
         OSError: If the file cannot be written.
     """
@@ -44,7 +44,7 @@ def write_report(project: Project, path: Path, calibration: Calibration | None =
     parts = [
         f"<h1>{html.escape(project.name)}</h1>",
         f'<p class="quiet">{_BEGINNING}, {now:%Y-%m-%d %H:%M} UTC. Intervals are 95 % Wilson intervals. '
-        "Known answers and agreement are different evidence and are never put together.</p>",
+        "Known answers and agreement are different evidence and are reported separately.</p>",
         "<h2>Items</h2>",
         write_table(["Status", "Items"], [[name, f"{count:,}"] for name, count in quality.statuses.items()]),
         *_write_evidence(quality),
@@ -83,14 +83,14 @@ def reliability_bars(calibration: Calibration, kind: EvidenceKind) -> list[Bar]:
 
 
 def draw_calibration(calibration: Calibration, quality: Quality) -> tuple[dict[str, str], str]:
-    """The reliability diagrams that concern a project, and in words why there is none of another kind of evidence.
+    """Reliability diagrams of a project, and why a kind of evidence has none.
 
     Args:
-        calibration: Of the project's model.
-        quality: Says of which kinds of evidence there are labels with a score.
+        calibration: Calibration of the project's model.
+        quality: Shows which kinds of evidence have scores.
 
     Returns:
-        Name -> SVG document, and the words; empty when every diagram is shown.
+        Name -> SVG document, and a sentence about missing diagrams; empty if all are shown.
     """
     found = {
         f"reliability_{kind}": draw_reliability(calibration, kind)
@@ -99,13 +99,13 @@ def draw_calibration(calibration: Calibration, quality: Quality) -> tuple[dict[s
     }
     missing = [KIND_TITLES[kind].lower() for kind in calibration.curves if kind not in quality.scores]
     message = (
-        f"No label of this project has a score from {' or '.join(missing)}, so that reliability diagram is left out."
+        f"No label of this project has a score from {' or '.join(missing)}, so that reliability diagram is missing."
     )
     return found, message if missing else ""
 
 
 def format_estimate(found: Estimate | None) -> str:
-    """A share with its interval; a dash when there is none."""
+    """Format a share with its interval; a dash for None."""
     return (
         "–"
         if found is None
@@ -128,7 +128,7 @@ def _write_evidence(quality: Quality) -> list[str]:
     ]
     return [
         "<h2>Self-check</h2>",
-        "<p>Verified: the crops of the label alone give the known answer, or that of most rollouts.</p>",
+        "<p>Verified: the crops of the label alone give the known answer, or the majority answer of the rollouts.</p>",
         *(
             ["<p>Uncalibrated: no calibration of the model is valid for these labels, so they have no score.</p>"]
             if any(found.uncalibrated for found in quality.evidence.values())
@@ -143,10 +143,10 @@ def _write_evidence(quality: Quality) -> list[str]:
 
 def _write_audit(quality: Quality) -> list[str]:
     message = (
-        f"<p>{quality.audited:,} auto-accepted labels were decided one by one by people: "
-        f"<strong>{format_estimate(quality.audit)}</strong> stayed as they were.</p>"
+        f"<p>{quality.audited:,} auto-accepted labels were reviewed individually: "
+        f"<strong>{format_estimate(quality.audit)}</strong> were accepted unchanged.</p>"
         if quality.audit
-        else "<p>No label that was auto-accepted has been audited yet, so their error rate is not known.</p>"
+        else "<p>No auto-accepted label has been audited yet, so the error rate is unknown.</p>"
     )
     return ["<h2>Audit</h2>", message]
 
@@ -160,10 +160,10 @@ def _write_gold(gold: dict[EvidenceKind, GoldReport]) -> list[str]:
         for name, figures in found.items():
             if figures:
                 rows.append([f"{KIND_TITLES[kind]}: {name}", *_format_metrics(figures)])
-        rows.append([f"{KIND_TITLES[kind]}: right labels that were auto-accepted", "", format_estimate(report.recall)])
+        rows.append([f"{KIND_TITLES[kind]}: recall of auto-accept", "", format_estimate(report.recall)])
     return [
-        "<h2>Beside gold boxes</h2>",
-        "<p>Gold boxes are read for this table alone. A box over everything has an IoG of 1: see its area.</p>",
+        "<h2>Comparison with gold boxes</h2>",
+        "<p>Gold boxes are used only in this table. A box over the whole image has an IoG of 1: compare the area.</p>",
         write_table(["Labels", "Count", "IoG > 0.3", "Mean IoG", "Mean IoU", "Area"], rows),
     ]
 
@@ -222,7 +222,7 @@ def _write_reviewers(quality: Quality) -> list[str]:
     ]
     pair = quality.agreement
     message = (
-        f"<p>{pair.items} items were decided by two: mean IoU {_number(pair.iou)}, "
+        f"<p>{pair.items} items were reviewed by two people: mean IoU {_number(pair.iou)}, "
         f"Cohen's kappa {_number(pair.kappa)}.</p>"
         if pair.items
         else ""

@@ -1,7 +1,8 @@
-"""What people decide: one item at a time, every action saved when it is made, undo and redo across items.
+"""Review queue: one item at a time, every action saved at once, undo and redo across items.
 
-No one gets an item that another person has open: opening claims it for a while. No one overwrites another: a decision
-names the revision that was looked at. Undo adds a revision like the one before, so the history only grows.
+An item that a reviewer opens is locked for a while, so no other reviewer gets it. A decision names the revision that
+was shown, so no decision overwrites another. Undo appends a revision equal to the earlier one, so the history only
+grows.
 """
 
 from __future__ import annotations
@@ -29,23 +30,23 @@ from hart_studio.labeling.review_history import ProgressCallback, UndoneAction, 
 from hart_studio.records import Box
 
 MAX_DEFERRED: Final = 1000
-"""Items that a person may pass over before the first of them comes again (project default)."""
+"""Maximum number of skipped items before the first of them returns. Project default."""
 
 MAX_BOXES: Final = 100
-"""Boxes of one label (project default)."""
+"""Maximum number of boxes of a label. Project default."""
 
 _MAX_TRIES: Final = 20
-"""Searches outside of the write lock whose item another reviewer may take first."""
+"""Attempts to find an item outside of the write lock before another reviewer locks it."""
 
 _QUEUE: Final = "items.review_priority IS NOT NULL"
 _SECOND_REVIEW: Final = """items.required_reviews > 1 AND items.review_priority IS NULL
     AND items.status IN ('accepted', 'edited', 'rejected')"""
-# The index gives the order, so that a search ends at the first item that this reviewer may have.
+# The index provides the order, so that a search ends at the first available item.
 SEARCHES: Final = (
     (f"items INDEXED BY items_by_priority WHERE {_QUEUE}", "ORDER BY items.review_priority DESC, items.number LIMIT 1"),
     (f"items INDEXED BY items_for_double_review WHERE {_SECOND_REVIEW}", "ORDER BY items.number LIMIT 1"),
 )
-"""Where the next item is looked for, in this order: (source and condition, order)."""
+"""Search order of the next item: (source and condition, order)."""
 _AVAILABLE_TO_REVIEWER: Final = f"""{IS_UNLOCKED}
     AND NOT EXISTS (SELECT 1 FROM actions INDEXED BY actions_by_item WHERE actions.item = items.id
         AND actions.reviewer = ? AND actions.undone = 0 AND (actions.kind != 'skip' OR actions.after = items.revision))
@@ -53,7 +54,7 @@ _AVAILABLE_TO_REVIEWER: Final = f"""{IS_UNLOCKED}
         AND actions.undone = 0 AND actions.kind != 'skip') < items.required_reviews"""  # noqa: S608 - placeholders only
 
 Decision = Literal["accept", "edit", "reject", "bad_question"]
-"""What a person decides about an item."""
+"""Decision of a reviewer about an item."""
 
 _STATUSES: Final[dict[Decision, Status]] = {
     "accept": "accepted",
@@ -64,7 +65,7 @@ _STATUSES: Final[dict[Decision, Status]] = {
 
 
 class ReviewQueue:
-    """Gives out items and takes decisions. Any number of them may work on one project, in any number of processes.
+    """Assigns items and saves decisions. Several queues may use one project, in several processes.
 
     Attributes:
         project: The project.
@@ -76,21 +77,21 @@ class ReviewQueue:
     def next_item(
         self, reviewer: str, item_filter: ItemFilter | None = None, deferred: Sequence[str] = ()
     ) -> Item | None:
-        """The item that needs this person most, claimed; None when nothing waits for them.
+        """Return the item with the highest priority for this reviewer, locked; None if the queue is empty.
 
         Args:
-            reviewer: Who.
-            item_filter: Only items that it holds for. Without one, the queue: items that wait for a decision.
-            deferred: Ids of items that this person has passed over in this sitting; they are given back, and not given
-                out again before all others. The newest ``MAX_DEFERRED`` count.
+            reviewer: Name of the reviewer.
+            item_filter: Filter of the items. Without one, all items that need a decision.
+            deferred: Ids of items that the reviewer deferred in this session; they are unlocked and come after all
+                others. The newest ``MAX_DEFERRED`` count.
 
         Raises:
-            InputError: If the name of the reviewer is not usable.
+            InputError: If the reviewer name is invalid.
         """
         who, asked = check_reviewer(reviewer), item_filter or ItemFilter()
         newest = deferred[-MAX_DEFERRED:]
         for _ in range(_MAX_TRIES):
-            # The search may look at many items, so it holds no lock; whoever claims first has the item.
+            # The search may read many items, so it holds no lock; the first reviewer to lock an item gets it.
             with self.project.database.reading() as connection:
                 item_id = self._get_next(connection, who, asked, newest)
             with self.project.database.writing() as connection:
@@ -112,7 +113,7 @@ class ReviewQueue:
     def _get_next(
         connection: sqlite3.Connection, who: str, item_filter: ItemFilter, deferred: Sequence[str]
     ) -> str | None:
-        """The item that needs this person most; those that they passed over come after all others."""
+        """Id of the item with the highest priority for this reviewer; deferred items come last."""
         for excluded in (deferred, ()) if deferred else ((),):
             for search in SEARCHES:
                 query, values = make_search(search, who, item_filter, excluded)
@@ -123,18 +124,18 @@ class ReviewQueue:
 
     @staticmethod
     def _is_still_open(connection: sqlite3.Connection, item_id: str, who: str, item_filter: ItemFilter) -> bool:
-        """Whether this person may still have an item that was found outside of the write lock."""
+        """Whether an item found outside of the write lock is still available to this reviewer."""
         clause, values = item_filter.to_sql()
         query = f"""SELECT 1 FROM items WHERE items.id = ? AND ({_QUEUE} OR ({_SECOND_REVIEW})) AND {clause}
             AND {_AVAILABLE_TO_REVIEWER}"""  # noqa: S608 - placeholders only
         return connection.execute(query, [item_id, *values, *unlocked_values(who), who]).fetchone() is not None
 
     def open_item(self, reviewer: str, item_id: str) -> Item:
-        """A certain item, claimed.
+        """Open an item and lock it.
 
         Raises:
-            ConflictError: If another person has it open.
-            InputError: If there is no such item.
+            ConflictError: If another reviewer has it open.
+            InputError: If the item does not exist.
         """
         who = check_reviewer(reviewer)
         item = self.project.item(item_id)
@@ -143,7 +144,7 @@ class ReviewQueue:
         return item
 
     def blind_view(self, item: Item, reviewer: str) -> Label:
-        """The label as this person is to see it: of an item that two decide, without what the other one did."""
+        """Return the label as shown to this reviewer; without the other reviewer's decision in a double review."""
         if item.label.status not in REVIEWED_STATUSES or item.label.reviewer == reviewer:
             return item.label
         own = [label for label in self.project.history(item.id) if not label.reviewer]
@@ -165,22 +166,22 @@ class ReviewQueue:
         """Save a decision.
 
         Args:
-            reviewer: Who.
+            reviewer: Name of the reviewer.
             item_id: The item.
-            revision: Of the label that was looked at.
-            decision: What.
-            boxes: With ``edit``, the boxes in original pixels.
-            check: With ``edit``, what the model says of them.
-            note: What the reviewer wrote.
-            seconds: How long they looked.
-            allow_empty: Whether a label without a box may be accepted: the reviewer says that nothing is there.
+            revision: Revision of the label that was shown.
+            decision: The decision.
+            boxes: Boxes in original pixels, for ``edit``.
+            check: Verification of these boxes by the model, for ``edit``.
+            note: Note of the reviewer.
+            seconds: Review time, seconds.
+            allow_empty: Whether to accept a label without boxes: the reviewer confirms that the image shows nothing.
 
         Returns:
-            The new label. After an edit it has no score, and its boxes keep theirs only where they were not changed.
+            The new label. After an edit it has no score; only unchanged boxes keep theirs.
 
         Raises:
-            ConflictError: If the label has changed since, or another person has the item open.
-            InputError: If the boxes are outside of the image or too many, or an empty label is accepted without
+            ConflictError: If the label has changed since, or another reviewer has the item open.
+            InputError: If boxes are outside of the image or too many, or an empty label is accepted without
                 ``allow_empty``.
         """
         who = check_reviewer(reviewer)
@@ -189,20 +190,21 @@ class ReviewQueue:
         with self.project.database.writing() as connection:
             item = self.project.item(item_id)
             _check_current(connection, item, who, revision)
-            # The second of two people decides about what they were shown, not about what the first one made of it.
+            # The second reviewer decides about the label shown to them, not about the first one's result.
             shown = self.blind_view(item, who)
             is_edit = decision == "edit"
             kept = _keep_scores(_check_boxes(boxes, item), shown.boxes) if is_edit else shown.boxes
             if decision in {"accept", "edit"} and not kept and not allow_empty:
                 raise InputError(
-                    "The label has no box. Draw one, reject the label, or confirm that nothing is there (allow_empty)."
+                    "The label has no box. Draw one, reject the label, or confirm that the image shows nothing "
+                    "(allow_empty)."
                 )
             label = Label(
                 revision=item.label.revision + 1,
                 status=_STATUSES[decision],
                 origin="human" if is_edit else shown.origin,
                 boxes=kept,
-                score=None if is_edit else shown.score,  # a score is of the model's boxes
+                score=None if is_edit else shown.score,  # a score applies only to the model's boxes
                 check=check if is_edit else shown.check,
                 provenance=shown.provenance,
                 reviewer=who,
@@ -215,7 +217,7 @@ class ReviewQueue:
         return label
 
     def skip(self, reviewer: str, item_id: str, seconds: float | None = None) -> None:
-        """Leave an item to someone else, or to later: it comes back when its label changes."""
+        """Skip an item: it goes to other reviewers, and returns when its label changes."""
         who = check_reviewer(reviewer)
         with self.project.database.writing() as connection:
             revision = self.project.item(item_id).label.revision
@@ -223,11 +225,11 @@ class ReviewQueue:
             connection.execute("DELETE FROM item_locks WHERE item = ? AND reviewer = ?", (item_id, who))
 
     def undo(self, reviewer: str, report: ProgressCallback = lambda done, skipped: None) -> UndoneAction | None:
-        """Take back this person's last action; None when there is none. A bulk accept is taken back as a whole.
+        """Undo the reviewer's last action; None if there is none. A bulk accept is undone as a whole.
 
         Args:
-            reviewer: Who.
-            report: Progress of a bulk action.
+            reviewer: Name of the reviewer.
+            report: Progress callback of a bulk action.
 
         Raises:
             ConflictError: If someone else has changed the item since.
@@ -235,11 +237,11 @@ class ReviewQueue:
         return step(self.project, check_reviewer(reviewer), is_undo=True, report=report)
 
     def redo(self, reviewer: str, report: ProgressCallback = lambda done, skipped: None) -> UndoneAction | None:
-        """Do again what this person took back last; None when there is nothing.
+        """Redo the action that the reviewer undid last; None if there is none.
 
         Args:
-            reviewer: Who.
-            report: Progress of a bulk action.
+            reviewer: Name of the reviewer.
+            report: Progress callback of a bulk action.
 
         Raises:
             ConflictError: If someone else has changed the item since.
@@ -260,7 +262,7 @@ class ReviewQueue:
 def make_search(
     search: tuple[str, str], who: str, item_filter: ItemFilter, excluded: Sequence[str]
 ) -> tuple[str, list[Any]]:
-    """The query for the next item in one of ``SEARCHES``, with its values."""
+    """Build the query for the next item of one of ``SEARCHES``, with its values."""
     source, order = search
     clause, values = item_filter.to_sql()
     marks = ", ".join("?" * len(excluded))
@@ -270,27 +272,27 @@ def make_search(
 
 
 def _check_current(connection: sqlite3.Connection, item: Item, who: str, revision: int) -> None:
-    """Refuse a decision about a label that has changed, or about an item that another reviewer has open."""
+    """Check that the label is unchanged and no other reviewer has the item open."""
     if item.label.revision != revision:
         changer = item.label.reviewer or "a labeling run"
-        raise ConflictError(f"expected the label that you looked at, got a newer one by {changer}; look at it again")
+        raise ConflictError(f"{changer} has changed this label. Reload it and review it again.")
     check_not_locked(connection, item.id, who)
 
 
 def _keep_scores(boxes: tuple[Box, ...], before: Sequence[Box]) -> tuple[Box, ...]:
-    """Boxes of a reviewer, each with the score of the equal box before; a drawn or changed box has none."""
+    """Reviewed boxes with the scores of equal earlier boxes; drawn or changed boxes have none."""
     scores = {(box.xyxy, box.label): box.score for box in before}
     return tuple(box.model_copy(update={"score": scores.get((box.xyxy, box.label))}) for box in boxes)
 
 
 def _check_boxes(boxes: tuple[Box, ...] | None, item: Item) -> tuple[Box, ...]:
-    """Boxes as they were drawn, cut to the image."""
+    """Clip drawn boxes to the image."""
     if boxes is None:
-        raise InputError("expected the boxes that were drawn, got none; draw one, or reject the label")
+        raise InputError("No box was drawn. Draw one, or reject the label.")
     if len(boxes) > MAX_BOXES:
         raise InputError(f"expected at most {MAX_BOXES} boxes, got {len(boxes)}")
     wh = (item.image.width, item.image.height)
     clipped = [clip(box, wh) for box in boxes]
     if any(box is None for box in clipped):
-        raise InputError(f"expected boxes inside the image of {wh[0]} x {wh[1]} pixels, got one outside; draw it again")
+        raise InputError(f"A box is outside of the image of {wh[0]} x {wh[1]} pixels. Draw it again.")
     return tuple(box for box in clipped if box)

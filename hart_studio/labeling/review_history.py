@@ -1,8 +1,8 @@
 """Undo and redo of review actions, single and in bulk.
 
-The actions of a reviewer form one stack in the order of their ids. Undo takes the newest action that is not undone.
-Redo takes the oldest one that was undone since the reviewer's newest action: a new action ends what could be redone. An
-undo appends a revision that repeats the earlier one, so the history of an item only grows.
+The actions of a reviewer form a stack by id. Undo takes the newest action that is not undone. Redo takes the oldest one
+undone since the reviewer's newest action: a new action clears the redo list. An undo appends a revision that repeats
+the earlier one, so the history of an item only grows.
 """
 
 from __future__ import annotations
@@ -19,37 +19,37 @@ from hart_studio.labeling.records import Label
 from hart_studio.labeling.review_priority import compute_review_priority
 
 FIRST_CHUNK: Final = 1000
-"""Least number of items in one transaction of a bulk action."""
+"""Minimum items per transaction of a bulk action."""
 MAX_IN_CHUNK: Final = 4000
 LOCK_SECONDS: Final = 0.4
-"""Time that one transaction of a bulk action should hold the write lock; the number of its items follows it."""
+"""Target duration of the write lock per transaction of a bulk action; determines its number of items."""
 
 PAUSE_SECONDS: Final = 0.01
-"""Between two transactions of a bulk action, so that other writers get their turn."""
+"""Pause between transactions of a bulk action, so that other writers can proceed."""
 
 ProgressCallback = Callable[[int, int], None]
-"""Called with the items done and skipped so far."""
+"""Called with the numbers of processed and skipped items."""
 
 _LAST_DONE: Final = "SELECT * FROM actions WHERE reviewer = ? AND undone = 0 ORDER BY id DESC LIMIT 1"
 _FIRST_UNDONE: Final = "SELECT * FROM actions WHERE reviewer = ? AND undone = ? ORDER BY id LIMIT 1"
-# The newest action is either not undone, or it was undone when it was the newest one.
+# The newest action is either not undone, or recorded in `undone` of actions undone when it was the newest.
 _NEWEST: Final = """SELECT MAX(COALESCE((SELECT MAX(id) FROM actions WHERE reviewer = :who AND undone = 0), 0),
     COALESCE((SELECT MAX(undone) FROM actions WHERE reviewer = :who), 0))"""
 
 
 class UndoneAction(NamedTuple):
-    """What undo or redo did."""
+    """Result of undo or redo."""
 
     item_id: str
-    """The item, to be shown again; of a bulk action its first one."""
+    """Item to show again; for a bulk action its first one."""
     kind: str
     """The action, such as ``accept`` or ``accept of 200 labels``."""
     skipped: int
-    """Items of a bulk action that kept their label, because someone has changed it since."""
+    """Items of a bulk action that kept their label because it has changed since."""
 
 
 def is_next_action_bulk(project: Project, reviewer: str, *, is_undo: bool) -> bool:
-    """Whether undo or redo would concern a bulk action, which may take seconds."""
+    """Whether undo or redo would affect a bulk action, which may take seconds."""
     with project.database.reading() as connection:
         action = _get_action(connection, reviewer, is_undo=is_undo)
     return action is not None and action["bulk"] is not None
@@ -58,19 +58,19 @@ def is_next_action_bulk(project: Project, reviewer: str, *, is_undo: bool) -> bo
 def step(
     project: Project, reviewer: str, *, is_undo: bool, report: ProgressCallback = lambda done, skipped: None
 ) -> UndoneAction | None:
-    """Undo the last action of a reviewer, or redo the one that was undone last.
+    """Undo the last action of a reviewer, or redo the one undone last.
 
-    A bulk action is undone as a whole, in short transactions. Where that ends early, the next undo continues with the
+    A bulk action is undone as a whole, in short transactions. If that ends early, the next undo continues with the
     rest.
 
     Args:
         project: The project.
-        reviewer: The name, from ``check_reviewer``.
+        reviewer: Name from ``check_reviewer``.
         is_undo: Undo; otherwise redo.
-        report: Progress of a bulk action.
+        report: Progress callback of a bulk action.
 
     Returns:
-        What was done; None when there is nothing to undo or redo.
+        The result; None if there is nothing to undo or redo.
 
     Raises:
         ConflictError: If someone else has changed the item of a single action since.
@@ -81,22 +81,22 @@ def step(
             return None
         if action["bulk"] is None:
             if _restore(project, connection, [action], is_undo=is_undo):
-                raise ConflictError("expected the label that you left, got one that someone has changed since")
-            if is_undo:  # what was undone is open with this reviewer before anyone else can be given it
+                raise ConflictError("Cannot undo: the label has been changed since.")
+            if is_undo:  # locks the undone item for this reviewer before others can get it
                 _lock_item_if_free(connection, action["item"], reviewer)
     undone = UndoneAction(action["item"], action["kind"], 0)
     if action["bulk"] is not None:
         undone = _step_bulk(project, action, is_undo, report)
-    project.sample_audit()  # a label that was auto-accepted may be so again
+    project.sample_audit()  # an undone label may be auto-accepted again
     return undone
 
 
 def next_chunk_size(size: int, seconds: float) -> int:
-    """Number of items for the next transaction of a bulk action.
+    """Compute the number of items of the next transaction of a bulk action.
 
     Args:
-        size: Items of the last one.
-        seconds: How long that one took.
+        size: Items of the last transaction.
+        seconds: Duration of the last transaction.
     """
     fitting = int(size * LOCK_SECONDS / max(seconds, 1e-3))
     return min(max(fitting, FIRST_CHUNK), size * 2, MAX_IN_CHUNK)
@@ -111,7 +111,7 @@ def record_action(
     after: int,
     seconds: float | None,
 ) -> None:
-    """Record a single action, inside the transaction that does it."""
+    """Record a single action, inside its transaction."""
     connection.execute(
         "INSERT INTO actions (reviewer, item, kind, before, after, seconds, at) VALUES (?, ?, ?, ?, ?, ?, ?)",
         (reviewer, item_id, kind, before, after, seconds, datetime.now(UTC).isoformat()),
@@ -135,7 +135,7 @@ def _get_newest(connection: sqlite3.Connection, who: str) -> int:
 
 def _step_bulk(project: Project, action: sqlite3.Row, is_undo: bool, report: ProgressCallback) -> UndoneAction:
     done, skipped, first = 0, 0, action["item"]
-    # Newest first when undoing: where that ends early, what is left is still the top of the stack.
+    # Undo goes newest first: if it ends early, the rest is still on top of the stack.
     query = f"""SELECT * FROM actions WHERE bulk = ? AND undone = ?
         ORDER BY id {"DESC" if is_undo else "ASC"} LIMIT ?"""  # noqa: S608 - one of two words
     size = FIRST_CHUNK
@@ -155,11 +155,11 @@ def _step_bulk(project: Project, action: sqlite3.Row, is_undo: bool, report: Pro
 
 
 def _restore(project: Project, connection: sqlite3.Connection, actions: Sequence[sqlite3.Row], *, is_undo: bool) -> int:
-    """Bring back the labels before some actions of different items, or after them where they are redone.
+    """Restore the labels before some actions of different items, or after them for a redo.
 
     Returns:
-        Number of items that were left alone, because their label is another one by now. Of a single action nothing is
-        written then.
+        Number of items left unchanged because their label has changed since. For a single action nothing is written
+        then.
     """
     audit_share, now = project.settings.audit_share, datetime.now(UTC)
     changing = [action for action in actions if action["before"] != action["after"]]  # not a skip
@@ -172,13 +172,13 @@ def _restore(project: Project, connection: sqlite3.Connection, actions: Sequence
         ).fetchone()
         if row is None or row["revision"] != action["after"]:
             continue
-        # The clock of the new revision is today's, everything else is as it was.
+        # The new revision differs only in its number and time.
         target = Label.model_validate_json(row["label"])
         label = target.model_copy(update={"revision": row["revision"] + 1, "at": now})
         text, priority = label.model_dump_json(), compute_review_priority(label, row["audit_hash"], audit_share)
         labels.append((action["item"], label.revision, text, label.reviewer, label.status))
         items.append((text, label.revision, label.status, label.score, label.reviewer, priority, action["item"]))
-        # Whatever led to the label that is there again now leads to its new revision.
+        # Actions that led to the restored label now lead to its new revision.
         moved.append((label.revision, action["item"], action["before"]))
         marks.append((row["revision"], label.revision, action["id"]))
     missed = len(changing) - len(labels)

@@ -1,4 +1,4 @@
-"""In which order items need a person: what the evidence disagrees about first, then a random audit."""
+"""Order of the review queue: contradicting evidence first, a random audit last."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Final, Literal
 from hart_studio.labeling.records import BoxCheck, Label
 
 LOW_AGREEMENT: Final = 0.5
-"""Sufficiency, or consensus of the regions, under which the rollouts do not agree (project default)."""
+"""Below this sufficiency or consensus, the rollouts do not agree. Project default."""
 
 Reason = Literal["disagreement", "no_box", "low_agreement", "odd_size", "unsure", "audit"]
-"""Why an item waits for a person, most needed first."""
+"""Why an item needs review, highest priority first."""
 
 _RANKS: Final[dict[Reason, int]] = {
     "disagreement": 4, "no_box": 3, "low_agreement": 3, "odd_size": 2, "unsure": 1, "audit": 0,
@@ -19,12 +19,12 @@ _RANKS: Final[dict[Reason, int]] = {
 
 
 def get_review_reason(label: Label, audit_hash: float, audit_share: float) -> Reason | None:
-    """Why an item waits for a person; None when it does not.
+    """Return why an item needs review; None if it does not.
 
     Args:
-        label: Its newest label.
-        audit_hash: Its audit hash in [0, 1).
-        audit_share: Auto-accepted labels with a smaller audit hash are audited.
+        label: Newest label of the item.
+        audit_hash: Audit hash of the item, in [0, 1).
+        audit_share: Auto-accepted labels with a lower audit hash are audited.
     """
     if label.status == "auto_accepted":
         return "audit" if audit_hash < audit_share else None
@@ -44,19 +44,19 @@ def get_review_reason(label: Label, audit_hash: float, audit_share: float) -> Re
 
 
 def compute_review_priority(label: Label, audit_hash: float, audit_share: float) -> float | None:
-    """How much an item needs a person: the greater the sooner; None when it does not wait for one."""
+    """Return the review priority of an item (higher first); None if it needs no review."""
     reason = get_review_reason(label, audit_hash, audit_share)
     if reason is None:
         return None
-    # Audited items come in the order of their hashes, which says nothing about them.
+    # Audited items come in the order of their hashes, which is random.
     within = 1.0 - audit_hash if reason == "audit" else 1.0 - _rank_evidence(label)
     return _RANKS[reason] + 0.999 * within
 
 
 def _rank_evidence(label: Label) -> float:
-    """How much the evidence speaks for a label, in [0, 1]: its score, or, uncalibrated, the mean of what was measured.
+    """Strength of the evidence for a label, in [0, 1]: its score, or, if uncalibrated, the mean of the measurements.
 
-    Orders the queue alone: the mean is no probability, and no one is shown it.
+    Only for sorting: the mean is no probability and is not shown.
     """
     if label.score is not None or label.check is None:
         return label.score or 0.0
@@ -66,5 +66,5 @@ def _rank_evidence(label: Label) -> float:
 
 
 def disagrees(check: BoxCheck) -> bool:
-    """Whether the crops and the full image tell different stories, and the full image has the better one."""
+    """Whether crops and full image give different answers, and the full image gives the better one."""
     return check.crops_right is False and check.full_right is True

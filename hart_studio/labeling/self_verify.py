@@ -1,8 +1,8 @@
-"""Propose boxes for questions and gather what speaks for them: the self-check that needs no annotator.
+"""Propose boxes for questions and collect evidence for them, without an annotator.
 
-Per question: K sampled passes of the loop, the regions that most of them mean, and three greedy answers about exactly
-these boxes: from their crops alone (is it enough?), from the image without them (is it needed?), and from the whole
-image (for reference). Only a ``Sample`` comes in, which has no gold boxes (method, Sec. 1 and 2).
+Per question: K rollouts, their consensus boxes, and three greedy answers about exactly these boxes: from their crops
+alone (sufficiency), from the image without them (necessity), and from the full image (reference). The input is a
+``Sample``, which has no gold boxes (method, Sec. 1 and 2).
 """
 
 from __future__ import annotations
@@ -39,14 +39,13 @@ from hart_studio.pipeline.verification import (
 from hart_studio.records import Box, Record, Rollout, Sample
 
 SCATTERED_BELOW: Final = 0.3
-"""Mean pairwise IoU of the K regions under which they lie apart (project default)."""
+"""Below this mean pairwise IoU, the K regions count as scattered. Project default."""
 COVERS_HALF: Final = 0.5
-"""Area share from which on a label says little (project default)."""
+"""From this area share, a label is too large to be informative. Project default."""
 BORDER_PX: Final = 1.0
-"""A box this near to the image's edge touches it (project default)."""
+"""A box this close to the image's edge counts as touching it. Project default."""
 MAX_CONSECUTIVE_FAILURES: Final = 16
-"""Items in a row at which the model fails, from which on a job gives up (project default): then it is not the items'
-fault."""
+"""Consecutive failing items after which a job ends: then the items are not the cause. Project default."""
 
 _MAX_REASON_CHARS: Final = 500
 
@@ -55,15 +54,15 @@ Asked = TypeVar("Asked")
 
 @dataclass(frozen=True)
 class Proposal:
-    """Boxes for one question, with the evidence for them.
+    """Proposed boxes for one question, with their evidence.
 
     Attributes:
-        sample_id: The question.
-        boxes: In original pixels; empty when no rollout had a usable box, or when it failed.
-        check: The evidence; None when it failed.
-        failure: Why the model could not be asked.
-        is_unexpected: Whether the failure was unexpected, and not an image that cannot be read.
-        is_given: Whether boxes that were given were verified, or refined, in place of the model's own.
+        sample_id: Id of the question.
+        boxes: Boxes in original pixels; empty without a usable box or after a failure.
+        check: Evidence; None after a failure.
+        failure: Reason of the failure; empty without one.
+        is_unexpected: Whether the failure was unexpected, rather than an unreadable image.
+        is_given: Whether given boxes were verified or refined instead of proposed ones.
     """
 
     sample_id: str
@@ -75,29 +74,29 @@ class Proposal:
 
 
 class ProposalSettings(Record):
-    """How boxes are proposed."""
+    """Settings of the proposals."""
 
     rollouts: int = Field(default=8, ge=1)
-    """K, sampled passes of the loop per question (project default)."""
+    """Rollouts per question (K). Project default."""
     loop: LoopSettings = LoopSettings(temperature=1.0)
-    """Of the sampled turns; the answers about the boxes are the same at temperature 0."""
+    """Settings of the rollouts; the verifying answers use the same at temperature 0."""
     refinement: BoxRefinementSettings | None = None
-    """Whether and how far boxes are shrunk before they are checked."""
+    """Settings of the box refinement before the verification; None = no refinement."""
 
 
 def propose_by_halves(
     batch: Sequence[Asked], ask: Callable[[Sequence[Asked]], list[Proposal]], id_of: Callable[[Asked], str]
 ) -> list[Proposal]:
-    """Propose for a batch. When it fails as a whole, for its halves, so that one question cannot fail the others.
+    """Propose for a batch; if it fails as a whole, for its halves, so that one question cannot fail others.
 
     Args:
-        batch: Questions, at least one.
-        ask: Proposes for some of them.
-        id_of: The id of a question, for the proposal of one that fails alone.
+        batch: At least one question.
+        ask: Proposes for a part of the batch.
+        id_of: Returns the id of a question.
     """
     try:
         return ask(batch)
-    except Exception as error:  # whatever a library raises about one question, the others continue
+    except Exception as error:  # a library may raise anything for one question; the others continue
         if len(batch) == 1:
             text = str(error) if isinstance(error, HartError) else f"{type(error).__name__}: {error}"
             return [Proposal(id_of(batch[0]), (), None, text[:_MAX_REASON_CHARS], is_unexpected=True)]
@@ -112,21 +111,21 @@ def propose(
     given: Sequence[tuple[Box, ...]] = (),
     open_image: ImageOpener = SourceImage,
 ) -> list[Proposal]:
-    """Propose and check, with one call of the model for each kind of turn.
+    """Propose and verify boxes, with one model call per kind of turn.
 
     Args:
         model: The model.
-        samples: As many as may have their overviews and crops in memory together.
-        settings: How.
-        given: Per sample, boxes that are there already and are to be verified in place of the model's own, in original
-            pixels; empty for a sample without. None at all: no sample has any.
+        samples: Samples of one batch; their overviews and crops are in memory together.
+        settings: Settings of the proposals.
+        given: Per sample, existing boxes to verify instead of proposing new ones, in original pixels; empty for a
+            sample without. An empty sequence: no sample has any.
         open_image: Opens an image by its path.
 
     Returns:
         One proposal per sample, in order.
 
     Raises:
-        InputError: If several rollouts are asked for at temperature 0.
+        InputError: If several rollouts are requested at temperature 0.
     """
     loop, rollouts = settings.loop, settings.rollouts
     check_rollout_count(rollouts, loop)
@@ -134,7 +133,7 @@ def propose(
     known = list(given) or [()] * len(samples)
     opened = prepare_samples(model, samples, loop, open_image)
     attempts = ground_and_crop(model, opened, loop, rollouts)
-    # An image may open, and turn out to be damaged when it is cut.
+    # An image may open but fail when it is cropped.
     views = [
         next((attempt for attempt in group if isinstance(attempt, FailedSample)), view)
         for view, group in zip(opened, attempts, strict=True)
@@ -176,19 +175,19 @@ def verify_drawn_boxes(
     before: BoxCheck | None = None,
     open_image: ImageOpener = SourceImage,
 ) -> tuple[BoxCheck, str]:
-    """Ask again about boxes that a person has just drawn: two or three greedy answers, no rollouts.
+    """Verify drawn boxes with two or three greedy answers, without rollouts.
 
     Args:
         model: The model.
         sample: The question.
-        boxes: In original pixels; may be empty.
-        settings: Of the turns; temperature is 0 whatever they say.
-        before: The evidence for the model's own boxes. What it says of the question stays: the answer of most
-            rollouts, which agreement is measured against, and the answer from the full image.
-        open_image: Opens the image by its path.
+        boxes: Boxes in original pixels; may be empty.
+        settings: Settings of the turns; the temperature is always 0.
+        before: Evidence of the proposed boxes. Its majority answer, the reference of the agreement, and its answer
+            from the full image are reused.
+        open_image: Opens an image by its path.
 
     Returns:
-        The evidence, and why the image could not be read, or nothing.
+        The evidence, and why the image is unreadable; empty if it is readable.
     """
     greedy = settings.model_copy(update={"temperature": 0.0})
     (view,) = prepare_samples(model, [sample], greedy, open_image)
@@ -201,7 +200,7 @@ def verify_drawn_boxes(
     full = run_direct(model, [view], greedy)[0].rollouts[0]
     (masked,) = answer_without_boxes(model, [view], [boxes], greedy)
     judged = verify_rollouts([crops], full, masked, view.image.wh)
-    # Without a known answer one answer agrees with itself alone: there must be the rollouts of a proposal.
+    # Without a known answer, agreement needs the rollouts of a proposal.
     majority = before.majority_answer if before else None
     evidence = _Evidence(judged, crops if boxes else None, full, masked, None, majority)
     check = evidence.judge(boxes, view.image.wh, 0)
@@ -210,7 +209,7 @@ def verify_drawn_boxes(
 
 @dataclass(frozen=True)
 class _Evidence:
-    """Everything that was asked about one question."""
+    """Answers collected for one question."""
 
     verification: Verification
     crops: Rollout | None
@@ -222,7 +221,7 @@ class _Evidence:
     """Whether any rollout predicted a box."""
 
     def judge(self, boxes: Sequence[Box], wh: WH, rollouts: int) -> BoxCheck:
-        """Write it down."""
+        """Compute the evidence."""
         check = self.verification
         share = area_share(boxes, wh)
         return BoxCheck(
@@ -257,7 +256,7 @@ def _answer_from_given(
     settings: LoopSettings,
     rollouts: int,
 ) -> dict[int, list[Rollout]]:
-    """For each place with given boxes, K answers from their crops: the evidence is to be about them."""
+    """Sample K answers from the crops of given boxes, so that the evidence is about these boxes."""
     places = [place for place, boxes in enumerate(given) if boxes]
     answered = answer_from_boxes(
         model, [views[place] for place in places], [given[place] for place in places], settings, rollouts
@@ -268,19 +267,19 @@ def _answer_from_given(
 def _verify(
     view: PreparedSample | FailedSample, rollouts: Sequence[Rollout], predicted: Sequence[tuple[Box, ...]]
 ) -> Verification:
-    """Judge the answers; the consensus is that of the regions which the model itself predicted at."""
+    """Evaluate the answers; the consensus is that of the regions that the model predicted."""
     check = verify_rollouts(rollouts, None, None, view.image.wh if isinstance(view, PreparedSample) else None)
     return check.model_copy(update={"consensus": mean_pairwise_iou(predicted)})
 
 
 def _majority_boxes(check: Verification, predicted: Sequence[tuple[Box, ...]]) -> tuple[Box, ...]:
-    """The boxes of most rollouts whose answer was right, or was that of most."""
+    """Consensus boxes of the rollouts whose answer is right, or the majority answer."""
     is_wanted = _is_target_answer(check)
     return compute_consensus(predicted, [is_wanted(rollout) for rollout in check.rollouts])
 
 
 def _is_target_answer(check: Verification) -> Callable[[Rollout], bool]:
-    """Whether an answer is the known one, or, without one, that of most rollouts."""
+    """Whether an answer is the known one, or, without one, the majority answer."""
     if check.evidence == "known_answer":
         return lambda rollout: rollout.score.value == 1.0
     return lambda rollout: rollout.score.extracted is not None and rollout.score.extracted == check.majority_answer

@@ -1,4 +1,4 @@
-"""What a folder of images, questions or labels most likely is, by the names in it."""
+"""Detect the kind of a folder or table: images, questions or labels."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from hart_studio.labeling.formats.reading import META, iterate_lines, parse_line
 from hart_studio.labeling.formats.table import FORMATS
 
 TABLES: Final = (".jsonl", ".csv", ".tsv", ".parquet", ".json")
-"""Endings of tables of questions. A JSON file in a folder is one only when it holds a list of rows."""
+"""Suffixes of tables of questions. A JSON file in a folder is a table only if it holds a list of rows."""
 
 IMAGE_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
-"""Files with another ending are passed over; the content decides in the end."""
+"""Suffixes of images; other files are ignored. The content decides in the end."""
 
 LABEL_SUFFIXES: Final = frozenset({*TABLES, ".arrow", ".txt", ".xml", ".yaml", ".yml", ".names"})
-"""Files that questions or labels come in."""
+"""Suffixes of files with questions or labels."""
 
 QUESTIONS: Final = "samples.jsonl"
-"""The table of a folder in the form of ``data.sources.load_jsonl``."""
+"""Table of a folder in the form of ``data.sources.load_jsonl``."""
 
 MAX_FILES: Final = 200_000
-"""Files of one folder or archive that are looked at (project default)."""
+"""Maximum files of a folder or archive that are inspected. Project default."""
 
 _HUGGING_FACE: Final = frozenset({"state.json", "dataset_dict.json", "dataset_info.json"})
 _QUESTION_FIELDS: Final = frozenset({"id", "image", "question", "choices", "answer"})
 
 
 def list_folder(folder: Path) -> Collection[str]:
-    """Names of the files and folders in a folder, folders with ``/`` at the end."""
+    """Names of the files and folders in a folder; folders end in ``/``."""
     return {path.name + ("/" if path.is_dir() else "") for path in folder.iterdir()}
 
 
 def is_system_file(name: str) -> bool:
-    """Whether macOS has added a file, whatever its ending says: it holds attributes of another.
+    """Whether macOS created the file to hold attributes of another one.
 
     Args:
         name: Parts separated by ``/``.
@@ -47,10 +47,10 @@ def is_system_file(name: str) -> bool:
 
 
 def list_images(root: Path) -> Iterator[Path]:
-    """Every image below a folder, sorted; links are not followed.
+    """Iterate over the images below a folder, sorted; links are not followed.
 
     Raises:
-        DataError: If there are too many.
+        DataError: If there are too many files.
     """
     found = 0
     for path in sorted(root.rglob("*")):
@@ -59,15 +59,15 @@ def list_images(root: Path) -> Iterator[Path]:
         if path.is_file() and not path.is_symlink():
             found += 1
             if found > MAX_FILES:
-                raise DataError(f"expected at most {MAX_FILES:,} images in {root}, got more; split the folder")
+                raise DataError(f"More than {MAX_FILES:,} images in {root}. Split the folder.")
             yield path
 
 
 def detect_kind_by_names(names: Collection[str]) -> str | None:
-    """What a folder is when the names in it tell without a look inside; None when they do not.
+    """Detect the kind of a folder from the names in it; None if the names do not determine it.
 
     Args:
-        names: As ``list_folder`` gives them.
+        names: Names from ``list_folder``.
     """
     if _HUGGING_FACE & set(names):
         return "hugging_face"
@@ -81,9 +81,9 @@ def detect_kind_by_names(names: Collection[str]) -> str | None:
 
 
 def list_tables(names: Collection[str]) -> list[str]:
-    """Names of the tables in a folder; a JSON file, which can be anything, only where there is just the one.
+    """Names of the tables in a folder; a JSON file counts only if it is the only one.
 
-    Our own records beside an export for another tool are none: the other tool may have changed its labels since.
+    Native records beside an export do not count: another tool may have changed the labels since.
     """
     files = (name for name in names if not name.endswith("/") and name != META and not is_system_file(name))
     tables = sorted(name for name in files if PurePosixPath(name).suffix.lower() in TABLES)
@@ -91,10 +91,10 @@ def list_tables(names: Collection[str]) -> list[str]:
 
 
 def choose_table(names: Collection[str], kind: str) -> str | None:
-    """The one table that a folder of a kind is read from; None when it has none.
+    """Choose the table that a folder of a kind is read from; None if it has none.
 
     Args:
-        names: As ``list_folder`` gives them.
+        names: Names from ``list_folder``.
         kind: ``questions``, ``native`` or ``table``.
 
     Raises:
@@ -107,18 +107,18 @@ def choose_table(names: Collection[str], kind: str) -> str | None:
     if len(tables) > 1:
         shown = ", ".join(tables[:4]) + (", …" if len(tables) > 4 else "")
         raise InputError(
-            f"expected one table of questions in the folder, got {len(tables)}: {shown}; leave one there or bring it "
-            "alone, or say what the folder is: its kind, such as images"
+            f"The folder has {len(tables)} tables of questions: {shown}. Keep one, import one alone, or choose the "
+            "kind of the source, such as images."
         )
     return tables[0] if tables else None
 
 
-def detect_folder_kind(names: Collection[str], bring: Callable[[str], Path]) -> str:
-    """What a folder most likely is.
+def detect_folder_kind(names: Collection[str], extract: Callable[[str], Path]) -> str:
+    """Detect the kind of a folder.
 
     Args:
         names: As ``list_folder`` gives them.
-        bring: Name of a table in it -> where it can be read.
+        extract: Name of a table in it -> path to read it from.
 
     Raises:
         InputError: If it has several tables.
@@ -126,24 +126,24 @@ def detect_folder_kind(names: Collection[str], bring: Callable[[str], Path]) -> 
     """
     if kind := detect_kind_by_names(names):
         return kind
-    if META in names and (kind := read_export_format(bring(META))):
+    if META in names and (kind := read_export_format(extract(META))):
         return kind
     table = choose_table(names, "table")
     if table is None:
         return "images"
     try:
-        return detect_table_kind(bring(table))
+        return detect_table_kind(extract(table))
     except DataError:
-        if table.lower().endswith(".json"):  # something else, as notes of a camera
+        if table.lower().endswith(".json"):  # not a table, such as camera metadata
             return "images"
         raise
 
 
 def read_export_format(records: Path) -> str | None:
-    """The format of an export of this program, as the records beside it state it; None if they state none.
+    """Format of a HART Studio export, from the records beside it; None if they do not state one.
 
     Args:
-        records: The file ``META`` of the export.
+        records: File ``META`` of the export.
     """
     try:
         _, first = next(iterate_lines(records))
@@ -154,7 +154,7 @@ def read_export_format(records: Path) -> str | None:
 
 
 def detect_table_kind(path: Path) -> str:
-    """What the rows of a table are: our own records, our own form of questions, or anyone's.
+    """Detect the kind of a table: native records, native questions, or other columns.
 
     Raises:
         DataError: If it has no rows.

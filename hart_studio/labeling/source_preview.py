@@ -1,4 +1,4 @@
-"""A look at a source before its import: what it is taken for, its first rows, and whether its images are there."""
+"""Preview of a source before its import: detected kind, first rows, and whether the images exist."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ _MAX_CELL_CHARS: Final = 120
 
 
 def preview_source(name: str, image_root: Path | None = None, image_column: str = "") -> dict[str, Any]:
-    """What a source most likely is, and what can be seen of it at once.
+    """Preview a source: its detected kind and first rows.
 
     Args:
         name: Path of a file or folder, or a hub id.
-        image_root: Folder that images' paths start from; the table's own by default.
-        image_column: Column of the images, where a person has chosen one.
+        image_root: Base folder of image paths; the table's folder by default.
+        image_column: Column of the images, if the user has chosen one.
 
     Returns:
-        ``kind``. Of images also ``count`` and the first ``shown``. Of a table of questions ``names`` of the columns,
-        the first ``rows``, for a table that is not in our own form the guessed ``columns``, and of these rows how many
-        images are ``found`` and why the first that is not there is ``missing``.
+        ``kind``. For images also ``count`` and the first ones, ``shown``. For a table ``names`` of the columns, the
+        first ``rows``, the detected ``columns`` unless the table is in native form, the number of images ``found`` for
+        these rows, and why the first other one is ``missing``.
 
     Raises:
-        InputError: If it cannot be preview.
+        InputError: If the source has no preview.
         DataError: If it cannot be read.
     """
     kind, path = detect_source_kind(name), Path(name)
@@ -43,8 +43,8 @@ def preview_source(name: str, image_root: Path | None = None, image_column: str 
         return {"kind": kind, **_preview_images(path)}
     if kind not in ("table", "questions"):
         return {"kind": kind}
-    with tempfile.TemporaryDirectory(prefix="hart-peek-") as place:
-        folder = Path(place)  # of a table in a zip, and of images that are in the table
+    with tempfile.TemporaryDirectory(prefix="hart-preview-") as place:
+        folder = Path(place)  # holds a table from a zip, and images embedded in a table
         if is_zip(path):
             with ZipArchive(path) as archive:
                 inside = archive.root + str(choose_table(archive.list_folder(archive.root), kind))
@@ -71,10 +71,10 @@ def _preview_images(path: Path) -> dict[str, Any]:
 
 
 def _check_archive_member(archive: ZipArchive, image_root: Path | None, folder: Path, value: Any) -> None:
-    """Look for the image of a row in an archive; no image is unpacked for it.
+    """Find the image of a row in an archive, without unpacking it.
 
     Raises:
-        ValueError: If it is missing, or is none.
+        ValueError: If it is missing or no image.
     """
     wanted = (PurePosixPath(archive.root) / value).as_posix() if isinstance(value, str) else ""
     if wanted in archive.files:
@@ -92,7 +92,7 @@ def _preview_rows(table: Path, kind: str, locate: Callable[[Any], object], image
     names, rows = preview_table(table)
     column = image_column or infer_columns(names).image
     has_images = column in names
-    found, missing = 0, "" if has_images else "no column was taken for the image"
+    found, missing = 0, "" if has_images else "no image column detected"
     for row in rows if has_images else ():
         try:
             locate(row.get(column))
@@ -105,7 +105,7 @@ def _preview_rows(table: Path, kind: str, locate: Callable[[Any], object], image
 
 
 def _guess_column_map(names: Sequence[str]) -> dict[str, str]:
-    """Field -> column; empty where none was found, also for a field that must have one."""
+    """Field -> column; empty if none was detected."""
     return {
         field: ", ".join(value) if isinstance(value, tuple) else value if value in names else ""
         for field, value in vars(infer_columns(names)).items()

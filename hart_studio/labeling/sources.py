@@ -1,4 +1,4 @@
-"""Where the rows of a project come from: one door for the command line and the page."""
+"""Sources of the rows of a project, for the command line and the page."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ from hart_studio.labeling.unlabeled_images import check_question, load_unlabeled
 from hart_studio.labeling.zip_archives import ProgressCallback, ZipArchive
 
 KINDS: Final = ("auto", "questions", "table", "images", "hugging_face", *FORMATS)
-"""What a source can be. ``questions``: the JSONL form of ``data.sources.load_jsonl``, with answers as letters."""
+"""Kinds of sources. ``questions``: JSONL form of ``data.sources.load_jsonl``, with letters as answers."""
 
 ZIP: Final = ".zip"
-"""Ending of an archive, which is read as the folder that was packed into it."""
+"""Suffix of archives, which are read like folders."""
 
 _WITH_ONE_TABLE: Final = frozenset({"questions", "table", "native"})
 
 
 @dataclass(frozen=True)
 class SourceSettings:
-    """How to read a source.
+    """Settings to read a source.
 
     Attributes:
-        kind: One of ``KINDS``; ``auto`` looks at the path.
-        columns: For tables and data sets: ``ColumnMapping`` field -> column, where the guess is wrong; empty = none.
-        image_root: Folder that images' paths start from.
-        question: What is asked about each image that has no question, or for each label that has none.
-        choices: Option texts for that question.
-        split: Split of a data set that has several.
-        config: Configuration of a data set that has several.
+        kind: One of ``KINDS``; ``auto`` detects it from the path.
+        columns: For tables and data sets: ``ColumnMapping`` field -> column, overrides the detection; empty = none.
+        image_root: Base folder of relative image paths.
+        question: Question for each image or label without a question.
+        choices: Option texts of that question.
+        split: Split of a hub data set.
+        config: Configuration of a hub data set.
     """
 
     kind: str = "auto"
@@ -60,34 +60,34 @@ class SourceSettings:
 
 
 class Source(NamedTuple):
-    """What is to be read."""
+    """A located source."""
 
     kind: str
-    """One of ``KINDS``, but not ``auto``."""
+    """One of ``KINDS`` except ``auto``."""
     name: str
     """Path of a file or folder, or a hub id."""
     invalid_rows: tuple[InvalidRow, ...] = ()
     """Files of an archive that could not be unpacked."""
     unpacked: Path | None = None
-    """The folder that an archive was unpacked to, if it was not there before."""
+    """Folder that the archive was unpacked to, if it is new."""
 
     def forget(self) -> None:
-        """Remove what was unpacked, because nothing of it is used."""
+        """Remove unpacked files that are not used."""
         if self.unpacked:
             shutil.rmtree(self.unpacked, ignore_errors=True)
 
 
 def locate_source(name: str, cache: Path, settings: SourceSettings, progress: ProgressCallback | None = None) -> Source:
-    """Find out what a source is. A zip is unpacked, and a folder with one table of questions is that table.
+    """Detect the kind of a source. A zip is unpacked; a folder with one table of questions counts as that table.
 
     Args:
         name: Path of a file or folder, or a hub id.
-        cache: Folder for what a zip holds.
-        settings: ``kind`` and ``question`` are read.
-        progress: Told of each file of a zip.
+        cache: Folder for unpacked files.
+        settings: Settings; only ``kind`` and ``question`` are used.
+        progress: Called for each file of a zip.
 
     Raises:
-        InputError: If the kind cannot be told, or something that it needs is missing.
+        InputError: If the kind cannot be detected, or a required setting is missing.
         DataError: If it cannot be read.
         OSError: If a zip cannot be unpacked to the cache.
     """
@@ -101,7 +101,7 @@ def locate_source(name: str, cache: Path, settings: SourceSettings, progress: Pr
         with ZipArchive(path) as archive:
             path, invalid_rows, is_new = archive.unpack(cache, progress)
             unpacked = path if is_new else None
-            if kind != "images":  # whose question may name the folder of an image
+            if kind != "images":  # its question may contain the folder name
                 path /= archive.root
     elif kind == "hugging_face" and not path.exists():
         return Source(kind, name)
@@ -118,7 +118,7 @@ def locate_source(name: str, cache: Path, settings: SourceSettings, progress: Pr
 def _choose_table(folder: Path, kind: str, name: str) -> str:
     table = choose_table(list_folder(folder), kind)
     if table is None:
-        raise InputError(f"expected a table of questions ({', '.join(TABLES)}) in {name}, got none; name its path")
+        raise InputError(f"No table of questions ({', '.join(TABLES)}) in {name}. Pass the path of the table.")
     return table
 
 
@@ -128,16 +128,16 @@ def load_source(
     """Read the rows of a source.
 
     Args:
-        source: From ``locate_source``.
-        cache: Folder for images that a source holds as bytes.
-        settings: How.
+        source: Source from ``locate_source``.
+        cache: Folder for images embedded in the source.
+        settings: Settings of the source.
         negative_question: Question for images that another tool left without a box; None = they are invalid rows.
 
     Returns:
-        Samples, gold samples or labeled samples, whichever the source has.
+        Samples, gold samples or labeled samples, depending on the source.
 
     Raises:
-        InputError: If something that the kind needs is missing.
+        InputError: If a required setting is missing.
         DataError: If it cannot be read.
     """
     try:
@@ -146,7 +146,7 @@ def load_source(
         if not source.invalid_rows:
             raise
         first = source.invalid_rows[0]
-        problem = f"{len(source.invalid_rows)} files of the zip were no use, as {first.row!r}: {first.reason}"
+        problem = f"{len(source.invalid_rows)} files of the zip are invalid, such as {first.row!r}: {first.reason}"
         raise DataError(f"{error}; {problem}") from error
     return replace(loaded, invalid_rows=(*source.invalid_rows, *loaded.invalid_rows))
 
@@ -170,10 +170,10 @@ def _load(source: Source, cache: Path, settings: SourceSettings, negative_questi
 
 
 def detect_source_kind(name: str) -> str:
-    """What a source most likely is.
+    """Detect the kind of a source.
 
     Raises:
-        InputError: If it cannot be told.
+        InputError: If it cannot be detected.
         DataError: If it cannot be read.
     """
     path = Path(name)
@@ -190,11 +190,9 @@ def detect_source_kind(name: str) -> str:
     if not path.exists() and name.count("/") == 1 and not name.startswith((".", "/", "~")):
         return "hugging_face"
     if path.suffix.lower() in IMAGE_SUFFIXES and path.exists():
-        raise InputError(
-            f"expected a folder or a zip of images, got one image, {path.name!r}; bring its folder, or a zip of it"
-        )
+        raise InputError(f"{path.name!r} is a single image. Choose its folder, or a zip of images.")
     kinds = ", ".join(KINDS[1:])
-    raise InputError(f"expected a file, a folder or a hub id, got {name!r}; check the path, or name its kind: {kinds}")
+    raise InputError(f"{name!r} is no file, folder or hub id. Check the path, or choose a kind: {kinds}.")
 
 
 def is_zip(path: Path) -> bool:
@@ -203,17 +201,17 @@ def is_zip(path: Path) -> bool:
 
 
 def map_columns(names: list[str], chosen: Mapping[str, str]) -> ColumnMapping:
-    """The guessed columns with some of them set by a person.
+    """Combine detected columns with those set by the user.
 
     Raises:
-        InputError: If a field is none of ``ColumnMapping``, or one that cannot be missing is.
+        InputError: If a field does not exist, or a required one has no column.
     """
     columns = infer_columns(names)
     for name, value in chosen.items():
         if name not in ColumnMapping.__dataclass_fields__:
             raise InputError(f"expected one of {', '.join(ColumnMapping.__dataclass_fields__)}, got {name!r}")
         if name in ("image", "question") and not value:
-            raise InputError(f"expected a column for {name}, got none; choose one")
+            raise InputError(f"No column for {name}. Choose one.")
         found: Any = value or None
         if name == "choices" and value and "," in value:
             found = tuple(part.strip() for part in value.split(","))

@@ -1,4 +1,4 @@
-"""Questions of good labels as training data: the file that a training run's ``data`` settings name."""
+"""Training data from accepted labels: the file for the ``data`` settings of a training run."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from hart_studio.labeling.records import USABLE_STATUSES
 
 
 class TrainingSet(NamedTuple):
-    """What was written."""
+    """Result of the export."""
 
     path: Path
     """JSONL in the form of ``data.sources.load_jsonl``."""
     image_root: Path
-    """Folder that the images' names start from."""
+    """Base folder of image names."""
     questions: int
-    """Rows."""
+    """Number of rows."""
     excluded: int
-    """Good labels whose answer is not known: a reward needs one."""
+    """Number of accepted labels without a known answer; a reward needs one."""
 
 
 def write_training_set(project: Project) -> TrainingSet:
-    """Write the questions of all accepted labels with known answers, and the boxes of these labels.
+    """Write questions and boxes of all accepted labels with known answers.
 
-    Reinforcement learning reads no box, which is the point of the method; SFT may teach these
-    (``method.sft_target``). Labels decide which questions are worth asking: bad questions and rejected labels stay out.
+    Reinforcement learning uses no boxes; SFT may use these (``method.sft_target``). Rejected labels and bad questions
+    are excluded.
 
     Raises:
         InputError: If no accepted label has a known answer, or a link leads out of the project.
@@ -42,7 +42,7 @@ def write_training_set(project: Project) -> TrainingSet:
     items = list(project.items(ItemFilter(statuses=USABLE_STATUSES)))
     known = [item for item in items if item.sample.answer is not None]
     if not known:
-        raise InputError("expected accepted labels with known answers to train on, got none; review some first")
+        raise InputError("No accepted labels with known answers to train on. Review some items first.")
     root = Path(os.path.commonpath([str(from_stored_path(item.image.path).parent) for item in known]))
     rows = [
         {

@@ -1,4 +1,4 @@
-"""Images without a table: a folder, and one question that is asked about each."""
+"""Images without a table: one question is asked about every image of a folder."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from hart_studio.records import Sample
 
 
 def check_question(question: str) -> None:
-    """See that there is a question to ask about images without labels.
+    """Check the question for images without labels.
 
     Raises:
-        InputError: If it is empty, or names a label.
+        InputError: If it is empty or contains ``{label}``.
     """
     if not question.strip():
-        raise InputError("expected a question to ask about each image, got none; give one")
+        raise InputError("No question to ask about each image. Enter one.")
     if "{label}" in question:
         raise InputError(
-            "expected a question without {label}, for images alone have none; write {name} for the name of the file, "
-            "{folder} for that of its folder"
+            "The question has {label}, but images alone have no labels. Use {name} for the file name, or "
+            "{folder} for the folder name."
         )
 
 
 def load_unlabeled_images(folder: Path, question: str, choices: Sequence[str] = ()) -> LoadedSamples[Sample]:
-    """Ask one question about every image below a folder.
+    """Create one question per image of a folder.
 
     Args:
-        folder: Searched with its subfolders; links are not followed.
-        question: ``{name}`` in it stands for the file's name without its ending, ``{folder}`` for that of its folder.
+        folder: Folder, searched with subfolders; links are not followed.
+        question: Question template; ``{name}`` = file name without suffix, ``{folder}`` = name of its folder.
         choices: Option texts without letters.
 
     Raises:
@@ -40,7 +40,7 @@ def load_unlabeled_images(folder: Path, question: str, choices: Sequence[str] = 
     """
     root = folder.resolve()
     if not root.is_dir():
-        raise DataError(f"expected a folder of images, got {folder}; check the path")
+        raise DataError(f"{folder} is no folder of images. Check the path.")
 
     def read(path: Path) -> Sample:
         name = to_stored_path(path.relative_to(root))
@@ -51,7 +51,7 @@ def load_unlabeled_images(folder: Path, question: str, choices: Sequence[str] = 
 
 
 def _ask(name: str, image: str, question: str, choices: Sequence[str], source: str) -> Sample:
-    """The template is filled by replacement, not by ``format``, which would let a template reach into objects."""
+    """Fill the template by replacement: ``str.format`` would allow access to attributes."""
     path = Path(name)
     text = question.replace("{name}", path.stem).replace("{folder}", path.parent.name)
     return Sample(id=name, image=image, question=text, choices=tuple(choices), source=source)

@@ -1,10 +1,10 @@
-"""Read-only parser of the write-ahead log of an SQLite file: does a log belong to the content of the file?
+"""Read-only parser of an SQLite write-ahead log: checks whether a log belongs to a database file.
 
-Every transaction of the program increments a number in the header of the file, so every one writes page 1 to the log.
-A checkpoint copies the newest page 1 of the copied frames into the file, byte for byte. So the header of the file is
-either the one that the log started from, or the header in a certain frame. Any other header came from elsewhere.
+Every transaction of HART Studio increments a number in the file header, so every transaction writes page 1 to the log.
+A checkpoint copies the newest page 1 of the copied frames into the file. So the file header is either the one that the
+log started from, or the header in one of its frames. Any other header comes from another file.
 
-The formats are those of https://www.sqlite.org/walformat.html. Nothing here takes a lock.
+Formats: https://www.sqlite.org/walformat.html. Takes no locks.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 HEADER_BYTES: Final = 100
-"""Size of the header of a database file, which is the beginning of page 1."""
+"""Size of the header of a database file, the beginning of page 1."""
 
 _LOG_HEADER_BYTES: Final = 32
 _FRAME_HEADER_BYTES: Final = 24
@@ -28,7 +28,7 @@ class LogIndex(NamedTuple):
     """State of a log, from its index (the ``-shm`` file)."""
 
     salts: bytes
-    """Drawn again whenever the log starts again from its beginning."""
+    """Salt; new whenever the log restarts."""
     page_bytes: int
     """Size of a page."""
     frames: int
@@ -36,7 +36,7 @@ class LogIndex(NamedTuple):
     copied: int
     """Number of frames that a checkpoint has copied into the file."""
     copying: int
-    """Number of frames that the newest checkpoint copies, or wanted to copy, into the file."""
+    """Number of frames that the newest checkpoint copies, or tried to copy, into the file."""
 
 
 def get_number(header: bytes) -> int:
@@ -118,7 +118,7 @@ def _read_frames(descriptor: int) -> Iterator[tuple[bool, bytes]]:
 
 
 def is_start(header: bytes, first: bytes) -> bool:
-    """Whether the first page 1 of a log may follow on a header of the file.
+    """Whether the first page 1 of a log may follow a header of the file.
 
     Another program may change page 1 without incrementing the number. A backup by ``.backup`` or ``VACUUM INTO`` has
     the number of its source, but a greater schema cookie.
@@ -132,19 +132,19 @@ def is_log_of(header: bytes, headers: tuple[bytes, ...]) -> bool:
 
     Args:
         header: Header of the file.
-        headers: From ``read_headers``.
+        headers: Headers from ``read_headers``.
     """
     return not headers or header in headers or is_start(header, headers[0])
 
 
 def is_checkpoint(header: bytes, index: LogIndex, known: LogIndex | None, newest: int, log: Path) -> bool:
-    """Whether checkpoints can have left this header in the file.
+    """Whether checkpoints can have written this header to the file.
 
     Args:
-        header: Header of the file, which has changed.
+        header: Changed header of the file.
         index: State of the log.
-        known: State of the log when the header was looked at last; None if there was none.
-        newest: Number of the newest transaction that was known then.
+        known: State of the log at the last check of the header; None if there was none.
+        newest: Newest known transaction number at that check.
         log: The log.
 
     Raises:
@@ -155,7 +155,7 @@ def is_checkpoint(header: bytes, index: LogIndex, known: LogIndex | None, newest
         return True
     if known is None or index.salts == known.salts or get_number(header) < newest:
         return False
-    # The log started again, after all of it had been copied. The header is the one that the present log started from.
+    # The log was fully copied and restarted. The header is the one that the current log started from.
     if index.copied and headers[0] is not None:
         return False
     first = next(iter(read_headers(log)), None) if index.frames else None

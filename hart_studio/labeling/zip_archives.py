@@ -1,4 +1,4 @@
-"""A zip as the folder that was packed into it: images and tables, written below one folder and nowhere else."""
+"""Read a zip like a folder: images and tables are unpacked below one folder."""
 
 from __future__ import annotations
 
@@ -25,29 +25,28 @@ from hart_studio.imaging import DEFAULT_LIMITS
 from hart_studio.labeling.source_detection import IMAGE_SUFFIXES, LABEL_SUFFIXES, MAX_FILES, is_system_file
 
 ProgressCallback = Callable[[int, int], None]
-"""Called with the rows or files done, and with those in all."""
+"""Called with the processed and the total number of rows or files."""
 
 MAX_BYTES: Final = 64 * 2**30
-"""Size of all files of an archive together, unpacked (project default)."""
+"""Maximum unpacked size of all files of an archive. Project default."""
 
 MAX_RATIO: Final = 200
-"""An entry that unpacks to more than this many times its packed size is a bomb, not an image or a table (project
-default)."""
+"""Maximum compression ratio of an entry; a higher one is treated as a zip bomb. Project default."""
 
 MAX_NAME_CHARS: Final = 1000
-"""Characters of a name with its folders (project default)."""
+"""Maximum length of a name with its folders. Project default."""
 
 MAX_FOLDERS: Final = 32
-"""Folders that a file lies in, one in the other: each is made, and costs room that no size states (project default)."""
+"""Maximum folder depth of a file: each folder takes space that no size states. Project default."""
 
 MAX_UNCHECKED_BYTES: Final = 256 * 2**20
-"""All files of an archive together may have this size, whatever the size of the archive (project default)."""
+"""Total unpacked size that is always allowed, independent of the archive size. Project default."""
 
 MAX_CONTENTS_BYTES: Final = 256 * 2**20
-"""Size of the table of contents of an archive, which is read as a whole (project default)."""
+"""Maximum size of the central directory of an archive, which is read as a whole. Project default."""
 
 _SMALL_BYTES: Final = 1 << 20
-"""What is no larger harms no one, however well it was packed."""
+"""Smaller entries are allowed at any compression ratio."""
 
 _UNPACKING: Final = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError)
 _INVALID_NAME_ERRORS: Final = frozenset({errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EILSEQ})
@@ -55,23 +54,23 @@ _MAX_STEM_CHARS: Final = 60
 
 
 class UnpackedArchive(NamedTuple):
-    """Files of an archive in a folder."""
+    """Unpacked files of an archive."""
 
     folder: Path
-    """Holds them under their names in the archive."""
+    """Folder with the files under their names in the archive."""
     invalid_rows: tuple[InvalidRow, ...]
-    """Entries that could not be used, and why."""
+    """Invalid entries and their reasons."""
     is_new: bool
-    """Whether the folder was not there before."""
+    """Whether the folder is new."""
 
 
 class _BoundedReader:
-    """An open file whose reads are bounded while ``zipfile`` reads the table of contents, whose size the file states.
+    """File wrapper that limits reads while ``zipfile`` reads the central directory, whose size the file states.
 
-    The bound holds wherever ``zipfile`` finds that size.
+    The limit applies wherever ``zipfile`` reads that size from.
 
     Attributes:
-        max_bytes: Largest read, bytes; None = any.
+        max_bytes: Maximum bytes per read; None = unlimited.
     """
 
     def __init__(self, file: io.BufferedReader) -> None:
@@ -80,33 +79,33 @@ class _BoundedReader:
         self._size = os.fstat(file.fileno()).st_size
 
     def read(self, size: int = -1, /) -> bytes:
-        """Read at most that many bytes; -1 = all that are left.
+        """Read at most that many bytes; -1 = the rest.
 
         Raises:
-            ValueError: If they are more than the bound.
+            ValueError: If the limit is exceeded.
         """
         if self.max_bytes is not None:
             left = max(0, self._size - self._file.tell())
             size = left if size < 0 else min(size, left)
             if size > self.max_bytes:
-                raise ValueError(f"a table of contents of more than {self.max_bytes >> 20} MiB")
+                raise ValueError(f"central directory larger than {self.max_bytes >> 20} MiB")
         return self._file.read(size)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """Go to a position, bytes."""
+        """Seek to a position, bytes."""
         return self._file.seek(offset, whence)
 
     def tell(self) -> int:
-        """The position, bytes."""
+        """Return the position, bytes."""
         return self._file.tell()
 
     def seekable(self) -> bool:
-        """Always: the file is a regular one."""
+        """Return True: the file is a regular one."""
         return True
 
 
 class ZipArchive:
-    """An open zip. What is neither an image nor a table of labels is passed over.
+    """An open zip. Files other than images and tables are ignored.
 
     Attributes:
         path: The file.
@@ -114,23 +113,23 @@ class ZipArchive:
     """
 
     def __init__(self, path: Path) -> None:
-        """Read the table of contents.
+        """Read the central directory.
 
         Raises:
-            DataError: If it is no zip, or holds too much.
+            DataError: If the file is no zip, or too large.
         """
         self.path = path
         try:
             self._file = open_regular_file(path, follow_symlinks=True)
         except OSError as error:
-            raise DataError(f"expected a zip at {path.name!r}, got: {error.strerror}; check the path") from error
+            raise DataError(f"Cannot read the zip {path.name!r}: {error.strerror}. Check the path.") from error
         try:
             reader = _BoundedReader(self._file)
             self._archive = zipfile.ZipFile(reader)
             reader.max_bytes = None
         except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
             self._file.close()
-            raise DataError(f"expected a zip at {path.name!r}, got: {error}; pack it again") from error
+            raise DataError(f"{path.name!r} is no valid zip: {error}. Create it again.") from error
         self.files: dict[str, zipfile.ZipInfo] = {}
         self._invalid_rows: list[InvalidRow] = []
         entries = self._archive.infolist()
@@ -148,22 +147,21 @@ class ZipArchive:
         if sizes > max(MAX_UNCHECKED_BYTES, MAX_RATIO * packed):  # entries may share their packed bytes
             self._close()
             raise DataError(
-                f"expected files of at most {MAX_RATIO} times the size of {path.name!r}, got {sizes:,} bytes from "
-                f"{packed:,}; pack the images themselves"
+                f"{path.name!r} unpacks to {sizes:,} bytes from {packed:,}, more than {MAX_RATIO} times its size. "
+                "Zip the image files themselves."
             )
         if len(entries) > MAX_FILES or sizes > MAX_BYTES:
             self._close()
             raise DataError(
-                f"expected at most {MAX_FILES:,} files and {MAX_BYTES >> 30} GiB in {path.name!r}, got more; "
-                "split the archive"
+                f"{path.name!r} has more than {MAX_FILES:,} files or {MAX_BYTES >> 30} GiB. Split the archive."
             )
 
     def _find_problem(self, name: str) -> str:
-        """Why a name is no use; empty when it is."""
+        """Why a name is invalid; empty if it is valid."""
         if name in self.files:
-            return "a name that an earlier file of the zip has"
+            return "duplicate name"
         if len(name) > MAX_NAME_CHARS or name.count("/") > MAX_FOLDERS:
-            return f"a name of more than {MAX_NAME_CHARS:,} characters, or in more than {MAX_FOLDERS} folders"
+            return f"name of more than {MAX_NAME_CHARS:,} characters or in more than {MAX_FOLDERS} folders"
         return ""
 
     def __enter__(self) -> ZipArchive:
@@ -180,14 +178,14 @@ class ZipArchive:
 
     @property
     def root(self) -> str:
-        """The folder in the archive that everything lies in, ending in ``/``; empty when there is no such one."""
+        """Common folder of all files, ending in ``/``; empty if there is none."""
         folders = [name.split("/")[:-1] for name in self.files] or [[]]
-        pairs = zip(min(folders), max(folders), strict=False)  # what these two share, all that lie between them do
+        pairs = zip(min(folders), max(folders), strict=False)  # the prefix of the first and last is that of all
         root = [first for first, last in takewhile(lambda pair: pair[0] == pair[1], pairs)]
         return "".join(f"{part}/" for part in root) if not {"", ".", ".."} & set(root) else ""
 
     def list_folder(self, folder: str) -> Collection[str]:
-        """Names of the files and folders in a folder of the archive, folders with ``/`` at the end."""
+        """Names of the files and folders in a folder of the archive; folders end in ``/``."""
         found = set()
         for name in self.files:
             if name.startswith(folder):
@@ -196,11 +194,11 @@ class ZipArchive:
         return found
 
     def unpack(self, cache: Path, progress: ProgressCallback | None = None) -> UnpackedArchive:
-        """Write every file, once: what an earlier import of the same archive has written stays.
+        """Unpack all files; files unpacked by an earlier import of the same archive are kept.
 
         Args:
-            cache: Gets a folder for the archive, named after its content and its name.
-            progress: Told after each file.
+            cache: Folder in which a folder for the archive is created, named after its content and name.
+            progress: Called after each file.
 
         Raises:
             DataError: If the archive cannot be read.
@@ -221,14 +219,14 @@ class ZipArchive:
                     invalid_rows.append(InvalidRow(name, str(error)))
                 if progress:
                     progress(number, len(self.files))
-        except OSError:  # the disk is full, most likely
+        except OSError:  # most likely a full disk
             if is_new:
                 shutil.rmtree(folder, ignore_errors=True)
             raise
         return UnpackedArchive(folder, tuple(invalid_rows), is_new)
 
     def unpack_table(self, name: str, folder: Path) -> Path:
-        """Write one file that nothing can be told without.
+        """Extract one file that the detection needs.
 
         Raises:
             DataError: If it cannot be unpacked.
@@ -237,14 +235,14 @@ class ZipArchive:
         try:
             return self.unpack_file(name, folder)
         except (ValueError, HartError) as error:
-            raise DataError(f"expected a table at {name!r} in {self.path.name!r}, got: {error}; repair it") from error
+            raise DataError(f"Cannot read the table {name!r} in {self.path.name!r}: {error}. Repair it.") from error
 
     def unpack_file(self, name: str, folder: Path) -> Path:
-        """Write one file under its name; one that is there already stays.
+        """Unpack one file under its name; an existing file is kept.
 
         Raises:
-            InputError: If its name leads out of the folder.
-            ValueError: If it cannot be unpacked, is a bomb, or is no image although its name says so.
+            InputError: If the name leads out of the folder.
+            ValueError: If it cannot be unpacked, is a zip bomb, or is no image despite its name.
             OSError: If it cannot be written.
         """
         entry = self.files[name]
@@ -259,15 +257,15 @@ class ZipArchive:
             write_atomically(path, data)
         except OSError as error:
             if error.errno in _INVALID_NAME_ERRORS:
-                raise ValueError(f"a name that no file can have here: {error.strerror}") from error
+                raise ValueError(f"invalid file name: {error.strerror}") from error
             raise
         return path
 
     def check_member(self, name: str) -> None:
-        """See, from its first bytes, that a file is an image.
+        """Check by its first bytes that a file is an image.
 
         Raises:
-            ValueError: If it is none, or cannot be unpacked.
+            ValueError: If it is no image, or cannot be unpacked.
         """
         try:
             with self._archive.open(self.files[name]) as file:
@@ -276,19 +274,21 @@ class ZipArchive:
             raise ValueError(f"cannot be unpacked: {error}") from error
 
     def read(self, name: str) -> bytes:
-        """The content of a file.
+        """Read a file.
 
         Raises:
-            ValueError: If it cannot be unpacked, or is a bomb.
+            ValueError: If it cannot be unpacked, or is a zip bomb.
         """
         entry = self.files[name]
         limit = DEFAULT_LIMITS.max_bytes
         is_bomb = entry.file_size > max(_SMALL_BYTES, MAX_RATIO * entry.compress_size)
         if entry.file_size > limit or is_bomb:
-            raise ValueError(f"unpacks to {entry.file_size:,} bytes, which no such image or table has")
+            raise ValueError(
+                f"unpacks to {entry.file_size:,} bytes, more than an image or table of that packed size can have"
+            )
         try:
             with self._archive.open(entry) as file:
-                data = file.read(limit + 1)  # what the header says is not to be trusted
+                data = file.read(limit + 1)  # the size in the header is untrusted
         except _UNPACKING as error:  # damaged, or with a password
             raise ValueError(f"cannot be unpacked: {error}") from error
         if len(data) > limit:

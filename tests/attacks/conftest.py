@@ -1,4 +1,4 @@
-"""Studios to attack: one that anyone may work on, one that is closed, one behind a login."""
+"""Test servers to attack: an open one, a read-only one, one behind a login."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from tests.attacks.targets import PASSWORD, Canary, Target, serve_target
 
 @pytest.fixture(scope="module")
 def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
-    """A studio of one's own: everyone who reaches it may work there."""
+    """A server that every client may use."""
     with serve_target(tmp_path_factory.mktemp("target")) as served:
         yield served
 
 
 @pytest.fixture(scope="module")
 def closed_target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
-    """A studio that shows and makes nothing."""
+    """A read-only server."""
     with serve_target(tmp_path_factory.mktemp("closed"), is_open=False) as served:
         yield served
 
 
 @pytest.fixture(scope="module")
 def login_target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
-    """A studio behind a login."""
+    """A server behind a login."""
     with serve_target(tmp_path_factory.mktemp("login"), login=("ada", PASSWORD)) as served:
         yield served
 
 
 @pytest.fixture(scope="module")
 def canary() -> Iterator[Canary]:
-    """A server that no one may call; the test fails at the end when someone did."""
+    """A server that must not be called; the test fails at the end if it was."""
     found = Canary()
     yield found
     found.close()

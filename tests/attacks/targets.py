@@ -1,4 +1,4 @@
-"""A served studio to attack, a server that no one may call, and ways to send what a browser never would."""
+"""Running server to attack, a server that must not be called, and requests that no browser would send."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from tests.fakes import ScriptedModel
 PROJECT_ROOT = Path(__file__).parents[2]
 BOX = '[{"bbox_2d": [250, 500, 375, 750], "label": "sign"}]'
 SECRET = "the-words-of-the-secret-file"  # noqa: S105 - it keeps no secret but these tests' own
-"""What the files hold that nothing may hand out."""
+"""Content of secret files that must not leak."""
 
 PASSWORD = "correct horse battery"  # noqa: S105 - of these tests alone
 _TRACE = re.compile(r"Traceback|File \\?\"|line \d+, in ")
@@ -43,12 +43,12 @@ _TRACE = re.compile(r"Traceback|File \\?\"|line \d+, in ")
 
 @dataclass(frozen=True)
 class Target:
-    """A served studio, and what lies around it."""
+    """A running server and its folders."""
 
     url: str
     app: gr.Blocks
     root: Path
-    """Folder of everything on disk: ``runs``, ``labels``, ``cache``, ``private``."""
+    """Folder of all data: ``runs``, ``labels``, ``cache``, ``private``."""
     run: str
     """Id of an ordinary training run."""
     evaluation: str
@@ -57,17 +57,17 @@ class Target:
 
     @property
     def cache(self) -> Path:
-        """What the server may serve."""
+        """Folder that the server may serve."""
         return self.root / "cache"
 
     @property
     def secret(self) -> Path:
-        """A file that it must never hand out."""
+        """A file that must never be served."""
         return self.root / "private" / "secret.txt"
 
     @property
     def server_functions(self) -> list[tuple[int, str]]:
-        """(component id, name) of everything that scripts of the page may call."""
+        """(component id, name) of all server functions that page scripts may call."""
         found = []
         for number, block in self.app.blocks.items():
             found += [(number, name) for name, each in vars(block).items() if getattr(each, "_is_server_fn", False)]
@@ -83,7 +83,7 @@ class Target:
         return (client or httpx).post(f"{self.url}gradio_api/component_server", json=body, timeout=60)
 
     def trigger(self, fn_index: int, data: list[Any], event_data: Any = None, session: str = "attack") -> str:
-        """Run an event handler by its number, as a page does; its whole event stream, or the refusal."""
+        """Run an event handler by its number like a page; returns the event stream or the error."""
         body = {"fn_index": fn_index, "data": data, "event_data": event_data, "session_hash": session}
         joined = httpx.post(f"{self.url}gradio_api/queue/join", json=body, timeout=60)
         if joined.status_code != 200:
@@ -97,7 +97,7 @@ class Target:
         return reported
 
     def ask(self, image: Any, endpoint: str = "ask") -> str:
-        """Call an endpoint with this in the place of the image; its whole event stream, or the refusal."""
+        """Call an endpoint with this value as the image; returns the event stream or the error."""
         rest: dict[str, list[Any]] = {
             "ask": ["What?", "", "", "scripted", None],
             "locate": ["What?", "", "scripted"],
@@ -110,7 +110,7 @@ class Target:
         return httpx.get(f"{url}/{joined.json()['event_id']}", timeout=60).text
 
     def upload(self, name: str, content: bytes) -> httpx.Response:
-        """Upload a file as a page does."""
+        """Upload a file like a page."""
         return httpx.post(f"{self.url}gradio_api/upload", files={"files": (name, content)}, timeout=60)
 
 
@@ -133,7 +133,7 @@ def leaks(text: str, target: Target, *, names_roots: bool = False) -> list[str]:
 
 
 def open_by_name(name: str) -> ChatModel:
-    """The scripted model, unless the name says how it fails."""
+    """The scripted model; fails if its name says so."""
     if name.startswith(("/", "http", "\\", ".", "file:")):
         raise ModelError(f"Model {name!r} not found: there is no such folder")
     if name == "broken":
@@ -145,7 +145,7 @@ def open_by_name(name: str) -> ChatModel:
 
 @contextmanager
 def serve_target(root: Path, *, is_open: bool = True, login: tuple[str, str] | None = None) -> Iterator[Target]:
-    """Make the data and serve the studio until the block ends."""
+    """Create the data and run the server until the block ends."""
     for name in ("runs", "labels", "cache", "private", "images"):
         (root / name).mkdir()
     (root / "private" / "secret.txt").write_text(SECRET, "utf-8")
@@ -176,7 +176,7 @@ def serve_target(root: Path, *, is_open: bool = True, login: tuple[str, str] | N
 
 
 class Canary:
-    """A web server that no one may call: whatever calls it was led there.
+    """A web server that must not be called.
 
     Attributes:
         url: Its address.
@@ -184,7 +184,7 @@ class Canary:
     """
 
     def __init__(self) -> None:
-        """Listen."""
+        """Start listening."""
         self.hits: list[str] = []
         hits = self.hits
 
@@ -197,13 +197,13 @@ class Canary:
             do_HEAD = do_POST = do_PUT = do_GET  # noqa: N815 - the names of http.server
 
             def log_message(self, *_: object) -> None:
-                """Quietly."""
+                """Log nothing."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def close(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         self._server.shutdown()
         self._server.server_close()

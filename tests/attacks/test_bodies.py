@@ -1,4 +1,4 @@
-"""Requests that are too large, too slow, or broken off: the server continues, and nothing of them stays."""
+"""Requests that are too large, too slow or incomplete: the server stays available and keeps nothing of them."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ SMALL = 64 * 1024
 
 @pytest.fixture
 def small_limits(monkeypatch: pytest.MonkeyPatch, target: Target) -> None:
-    """Bounds that a test reaches in no time."""
+    """Limits that a test reaches quickly."""
     monkeypatch.setattr(request_limits, "MAX_UPLOADED_BYTES", 16 * SMALL)
     monkeypatch.setattr(target.app, "max_file_size", 4 * SMALL)
 
 
 def open_raw(target: Target, head: str, body: bytes = b"") -> socket.socket:
-    """Begin a request by hand."""
+    """Start a raw request."""
     place = urlsplit(target.url)
     connection = socket.create_connection((place.hostname, place.port), timeout=30)
     connection.sendall(f"{head}\r\nHost: {place.netloc}\r\n".encode() + body)
@@ -111,7 +111,7 @@ def test_uploads_that_are_broken_off_leave_nothing(target: Target) -> None:
 
 
 def test_the_page_answers_while_many_drip(target: Target) -> None:
-    """Connections that send a byte now and then: headers of some, bodies of others."""
+    """Connections that send a byte now and then, in headers or bodies."""
     heads = "GET / HTTP/1.1\r\nX-Slow: "
     bodies = "POST /gradio_api/queue/join HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 100000"
     dripping = [open_raw(target, heads) for _ in range(60)]

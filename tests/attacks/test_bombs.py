@@ -1,4 +1,4 @@
-"""Files that are built to hurt, sent to a running page: images, archives, settings."""
+"""Malicious files sent to a running page: images, archives, settings."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from tests.images import encoded, png
 
 pytestmark = pytest.mark.integration
 MAX_SECONDS = 60.0
-"""For one file on a busy machine; a second on a free one."""
+"""Time limit per file on a busy machine; a second on an idle one."""
 MOST_MIB = 1500
-"""Memory that one file may add."""
+"""Memory that one file may add, bytes."""
 
 
 def forged_size(format_: str) -> bytes:
-    """A small image whose header says that it is enormous."""
+    """A small image whose header states an enormous size."""
     small = encoded(Image.new("RGB", (8, 8), "navy"), format_)
     if format_ == "GIF":
         return small[:6] + b"\xff\xff\xff\xff" + small[10:]
@@ -59,7 +59,7 @@ def peak_mib() -> float:
 
 
 @pytest.mark.parametrize("name", IMAGES)
-def test_an_image_that_is_built_to_hurt(target: Target, name: str) -> None:
+def test_a_malicious_image(target: Target, name: str) -> None:
     started, memory = time.monotonic(), peak_mib()
     (path,) = target.upload("a.png", IMAGES[name]).json()
     reported = target.ask({"path": path, "meta": {"_type": "gradio.FileData"}})
@@ -79,7 +79,7 @@ def archive(*entries: tuple[zipfile.ZipInfo | str, bytes]) -> bytes:
 
 
 def special(name: str, kind: int) -> zipfile.ZipInfo:
-    """An entry that says it is a link or a device."""
+    """An archive entry marked as a link or a device."""
     info = zipfile.ZipInfo(name)
     info.external_attr = (kind | 0o777) << 16
     return info
@@ -126,7 +126,7 @@ def test_archives_that_are_built_to_hurt(target: Target, tmp_path: Path) -> None
     ids=lambda text: text[:16],
 )  # fmt: skip
 def test_settings_that_are_built_to_hurt(target: Target, text: str) -> None:
-    """A file of settings is JSON, never YAML: an alias or a tag is no settings."""
+    """Settings files are JSON, never YAML: an alias or a tag is invalid."""
     (path,) = target.upload("settings.json", text.encode("latin-1")).json()
     number = next(number for number, function in target.app.fns.items() if function.name == "use_file")
     started = time.monotonic()

@@ -1,4 +1,4 @@
-"""Many calls of page scripts, of clients that leave or read nothing: others are answered, and nothing is left."""
+"""Many script calls of clients that disconnect or do not read: other clients are answered, and nothing leaks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.integration
 
 
 def open_call(target: Target, name: str, session: str) -> socket.socket:
-    """Send a call by hand; its answer is not waited for."""
+    """Send a raw call without waiting for the response."""
     number = next(number for number, each in target.server_functions if each == name)
     place = urlsplit(target.url)
     data = {"runs": [target.evaluation]}
@@ -37,7 +37,7 @@ def open_call(target: Target, name: str, session: str) -> socket.socket:
 
 @pytest.fixture
 def slow_reports(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Reports that take 0.3 s; when each one began."""
+    """Reports that take 0.3 s; yields the start time of each."""
     begun: list[float] = []
 
     def write_slowly(*arguments: object) -> object:

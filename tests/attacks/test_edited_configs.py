@@ -1,4 +1,4 @@
-"""Settings of runs that someone has edited, copied here, or replaced in the last moment: nothing in them is obeyed."""
+"""Run settings that were edited, copied, or replaced at the last moment have no effect."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_no_model_of_an_edited_project_is_opened(labels: LabelApi, tmp_path: Pat
 
 
 def test_a_project_that_was_copied_here_signs_nothing(labels: LabelApi, tmp_path: Path) -> None:
-    """A copy within the same server, one to another server, and one that brings a key of its own."""
+    """A copy within one server, a copy to another server, and one with its own key."""
     layout = newest(labels.open_project("p"))
     edit(layout, model="owner/name")
     for root in (labels.root, tmp_path / "other"):
@@ -247,7 +247,7 @@ def test_a_terminal_says_where_images_go_before_they_do(
     labels: LabelApi, launch: RunLauncher, canary: Canary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    """In a terminal it is the user's own decision, who is reported first; here the server is never reached."""
+    """In a terminal the user decides after a warning; here the server is never reached."""
     line = f"endpoint: {canary.url}/v1 gets the images; key from the environment variable {VARIABLE} (set)\n"
     seen: list[str] = []
 

@@ -32,7 +32,7 @@ NAMES = (b"caf\xe9.png", b"\xff\xfe.png", b"good.png", b"back\\xff slash.png", "
 
 
 def make_folder(folder: Path) -> Path:
-    """Images under these names, and a file that is none."""
+    """Images with these names, and a file that is no image."""
     folder.mkdir()
     for number, name in enumerate(NAMES):
         drawn = draw_image(folder / f"{number}.png")
@@ -122,7 +122,7 @@ def test_they_can_be_trained_on(project: Project) -> None:
 
 
 def test_a_terminal_of_plain_ascii_is_no_obstacle(tmp_path: Path) -> None:
-    """As in a bare container: no locale, no UTF-8 mode."""
+    """Like a bare container: no locale, no UTF-8 mode."""
     folder = make_folder(tmp_path / "in")
     create_project(tmp_path / "project", "gr\u00fcn")
     environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}

@@ -1,4 +1,4 @@
-"""A thousand requests that no page would send: never a 5xx, never a word about the machine."""
+"""A thousand invalid requests: never a 5xx response, never details about the machine."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ JSON = st.recursive(
     max_leaves=6,
 )
 MAKING = {"start", "resume", "delete", "start_import", "preview_source", "create", "export"}
-"""Not called with garbage that may happen to be right: they would make things, or read what they are reported to."""
+"""Excluded: random data could be valid for these, and they create things or read paths."""
 
 
 def send(target: Target, client: httpx.Client, kind: str, number: int, payload: Any) -> httpx.Response:
-    """One request of a kind, with garbage where its data should be."""
+    """A request of one kind with random data."""
     base = f"{target.url}gradio_api"
     functions = [each for each in target.server_functions if each[1] not in MAKING]
     component, name = functions[number % len(functions)]

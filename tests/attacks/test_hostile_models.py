@@ -1,4 +1,4 @@
-"""A checkpoint that someone copied into the folder of runs opens nothing but itself, wherever the page loads it."""
+"""A checkpoint copied into the runs folder opens nothing but itself, wherever the page loads it."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def reached(outside: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reached]
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    """A copied checkpoint that a lab opens, because it lies in its folder of runs."""
+    """A copied checkpoint in the runs folder of a lab."""
     layout = create_run(tmp_path / "runs", "training", RunConfig(), "sft", 10)
     folder = begin_checkpoint(layout, 1)
     shutil.copytree(BUILT_IN_MODEL, folder, dirs_exist_ok=True)

@@ -1,4 +1,4 @@
-"""Run directories that someone else has made: what they name, link to and ask for is not obeyed."""
+"""Run directories made by others: paths, links and requests in them have no effect."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from tests.attacks.targets import SECRET, Target, leaks
 
 pytestmark = pytest.mark.integration
 NEVER_SECONDS = 60.0
-"""For a call that must not hang; one takes milliseconds."""
+"""Time limit of a call that takes milliseconds."""
 
 
 @pytest.fixture
 def hostile(target: Target) -> Iterator[RunLayout]:
-    """A copy of an ordinary run, to be made worse by a test."""
+    """A copy of an ordinary run, to be changed by a test."""
     folder = target.root / "runs" / make_run_id("ap_grpo", datetime(2026, 1, 1, tzinfo=UTC))
     shutil.copytree(target.root / "runs" / target.run, folder)
     yield RunLayout(folder)
@@ -57,7 +57,7 @@ def ask_everything(target: Target, run: str, *names: str) -> str:
 
 
 def test_a_command_that_comes_with_a_run_is_not_started(target: Target, hostile: RunLayout, tmp_path: Path) -> None:
-    """A run that waits starts by itself, half a second after it is seen: only plans of this page may do so."""
+    """A queued run starts half a second after it is seen, but only if this page signed its plan."""
     touched = tmp_path / "touched"
     plan = {"argv": ["/bin/sh", "-c", f"touch {touched}"], "gpus": []}
     status = json.loads(hostile.status.read_text())
@@ -110,7 +110,7 @@ def test_numbered_files_of_a_run_that_are_none(target: Target, hostile: RunLayou
 
 
 def spoil(path: Path, kind: str, target: Target) -> None:
-    """Put something else where a file was."""
+    """Replace a file by something else."""
     path.unlink(missing_ok=True)
     if kind == "link":
         path.symlink_to(target.secret)

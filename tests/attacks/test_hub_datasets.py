@@ -1,4 +1,4 @@
-"""A hub data set whose cells name addresses and files of the server."""
+"""Hub data sets whose cells contain URLs and paths of the server."""
 
 import sys
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ def hook() -> None:
 
 @pytest.fixture(autouse=True)
 def nothing_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Online as a server is, with a folder of its own for what the library writes."""
+    """Online like a server, with a separate folder for the library."""
     global _is_watching
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "library")
@@ -47,7 +47,7 @@ def nothing_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
 
 def serve(monkeypatch: pytest.MonkeyPatch, table: datasets.Dataset) -> None:
-    """Make the table what the hub answers with; from here on nothing may be opened."""
+    """Make the hub return this table; from here on nothing may be opened."""
     global _is_watching
     _is_watching = True
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: datasets.DatasetDict({"train": table}))

@@ -1,4 +1,4 @@
-"""Runs and projects that were copied here with links in place of their own files: nothing is written outside."""
+"""Copied runs and projects with links instead of files: nothing is written outside."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ TEXT = "of a person"
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Iterator[Path]:
-    """Files of a person, which stay as they are."""
+    """User files that must not change."""
     folder = tmp_path / "outside"
     (folder / "folder").mkdir(parents=True)
     (folder / "file").write_text(TEXT)
@@ -60,7 +60,7 @@ def content(folder: Path) -> dict[Path, bytes | None]:
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunLayout:
-    """A run that was stopped."""
+    """A stopped run."""
     layout = create_run(tmp_path / "runs", "labeling", LabelingConfig(), "labeling", 1)
     write_status(layout, read_status(layout).replace(state="stopped", attempt=1))
     return layout
@@ -164,13 +164,13 @@ def test_a_checkpoint_of_the_run_itself_is_not_replaced_through_a_link(run: RunL
 
 
 def test_a_link_to_another_run_or_project_is_none(run: RunLayout, project: Project) -> None:
-    """Deleting it would delete the other one."""
+    """Deleting the link would delete the other project."""
     alias = run.folder.with_name(f"{run.run_id[:-6]}000000")
     alias.symlink_to(run.folder)
     with pytest.raises(InputError, match="is not there"):
         find_run(run.folder.parent, alias.name)
     project.folder.with_name("alias").symlink_to(project.folder)
-    with pytest.raises(InputError, match="is not there"):
+    with pytest.raises(InputError, match="No project"):
         ProjectStore(project.folder.parent).open_project("alias")
     assert find_run(run.folder.parent, run.run_id) == run
     assert ProjectStore(project.folder.parent).open_project("copied").folder == project.folder

@@ -1,4 +1,4 @@
-"""Data sets in folders that name addresses, scripts, and files elsewhere: a socket listens, and no one connects."""
+"""Data sets in folders that contain URLs, scripts and outside paths: no connection is made."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Listener:
     """Counts connections of any protocol."""
 
     def __init__(self) -> None:
-        """Listen."""
+        """Start listening."""
         self.count = 0
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.place = f"127.0.0.1:{self._socket.getsockname()[1]}"
@@ -51,14 +51,14 @@ class Listener:
             connection.close()
 
     def close(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
 
 
 @pytest.fixture
 def listener(monkeypatch: pytest.MonkeyPatch) -> Iterator[Listener]:
-    """Online as a server is: offline, the libraries would not even try."""
+    """Online like a server: offline, the libraries would not try to connect."""
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
     found = Listener()
     yield found
@@ -68,7 +68,7 @@ def listener(monkeypatch: pytest.MonkeyPatch) -> Iterator[Listener]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A good data set of one row."""
+    """A valid data set of one row."""
     made = tmp_path / "set"
     made.mkdir()
     rows = [{"image": IMAGE, "question": "What?", "answer": "red"}]
@@ -172,7 +172,7 @@ def test_links_out_of_the_folder_are_no_data_files(folder: Path, tmp_path: Path)
 
 
 def test_a_table_whose_columns_lie_in_another_file_is_refused(folder: Path, tmp_path: Path, listener: Listener) -> None:
-    """Parquet knows columns in other files (``file_path``); the reader does not follow them."""
+    """Parquet allows columns in other files (``file_path``); the reader ignores them."""
     table = pyarrow.parquet.read_table(folder / "train.parquet")
     written: list[Any] = []
     buffer = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Behind a login nothing is answered to a stranger, whatever its address: every route that there is, is tried."""
+"""Behind a login, unauthenticated requests get nothing: tests every route."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ FOR_STRANGERS = {
     ("GET", "/manifest.json"), ("GET", "/pwa_icon"), ("GET", "/logout"), ("GET", "/gradio_api/theme.css"),
     ("GET", "/gradio_api/startup-events"), ("POST", "/gradio_api/reset"), ("POST", "/gradio_api/reset/"),
 }  # fmt: skip
-"""The page with the login, what it is drawn with, and what does nothing."""
+"""Page of the login, its assets, and routes without effect."""
 
 
 def list_routes(routes: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """(method, path) of everything that an application answers, with made-up values for what a path takes."""
+    """(method, path) of all routes of an application, with made-up path values."""
     for route in routes:
         inner = getattr(route, "original_router", None) or getattr(route, "app", None)
         if hasattr(route, "methods"):
@@ -57,7 +57,7 @@ def test_every_route_is_shut_to_strangers(login_target: Target, routes: list[tup
 
 
 def test_the_login_page_does_not_show_the_api(login_target: Target) -> None:
-    """Gradio writes signatures with their defaults into the page, such as the name of the default model."""
+    """Gradio writes default values, such as the default model, into the page."""
     page = httpx.get(login_target.url).text
     assert "window.gradio_api_info = {};</script>" in page and "auth_required" in page
     assert "scripted" not in page and "/locate" not in page

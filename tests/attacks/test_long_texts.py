@@ -1,4 +1,4 @@
-"""Model output of a megabyte that is built to hold a parser: none takes time that grows with the square."""
+"""Malicious model output of a megabyte: no parser takes quadratic time."""
 
 from __future__ import annotations
 

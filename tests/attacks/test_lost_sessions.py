@@ -1,4 +1,4 @@
-"""Sessions in masses, and events that no one listens to: no setting is lost, and no model works for no one."""
+"""Many sessions, and events that no client reads: no setting is lost, and no model call is wasted."""
 
 from __future__ import annotations
 

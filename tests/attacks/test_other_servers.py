@@ -1,4 +1,4 @@
-"""No field of a page makes the server call another one: a server beside it listens, and hears nothing."""
+"""No field of a page makes the server call another server: a listener receives no connection."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture(autouse=True)
 def fetched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Addresses that gradio was about to fetch: it lets public ones through, which no test here could see otherwise."""
+    """URLs that Gradio was about to fetch: it allows public ones, which the listener cannot see."""
     found: list[str] = []
 
     async def note(url: str, cache_dir: str) -> str:

@@ -1,4 +1,4 @@
-"""Pages of other sites, other names, and cookies of the login."""
+"""Requests of other sites, other host names, and cookies of the login."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_link_from_another_site_opens_the_page_and_logs_no_one_out(target: Tar
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"])
 def test_a_form_cannot_call_a_function(target: Target, kind: str) -> None:
-    """The kinds that a browser sends to another site without asking it."""
+    """Content types that a browser sends to another site without a preflight request."""
     body = f'{{"component_id": {target.server_functions[0][0]}, "fn_name": "projects", "session_hash": "x", "data": 0}}'
     for path in ("component_server", "queue/join", "call/ask"):
         answer = httpx.post(f"{target.url}gradio_api/{path}", content=body, headers={"content-type": kind})

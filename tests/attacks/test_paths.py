@@ -1,4 +1,4 @@
-"""Names that lead elsewhere, in everything that takes one: calls, addresses of files, uploads."""
+"""Path traversal in all inputs that take a name: calls, file URLs, uploads."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KEYS = (
 
 
 def hostile_names(target: Target) -> list[str]:
-    """Ways to write the place of a file that is none of a visitor's business."""
+    """Ways to write the path of a file outside of the allowed folders."""
     secret = str(target.secret)
     return [
         secret, f"file://{secret}", "../../private/secret.txt", "..",
@@ -33,7 +33,7 @@ def hostile_names(target: Target) -> list[str]:
 
 
 def files_of(root: Path) -> dict[str, bytes]:
-    """Everything outside of the folder that is served, and of databases, which record access."""
+    """All files outside of the served folder, except databases, which record access."""
     return {
         str(path.relative_to(root)): path.read_bytes() if path.is_file() else b""
         for path in sorted(root.rglob("*"))

@@ -1,4 +1,4 @@
-"""A closed page names no folder of its machine, wherever in its data one stands."""
+"""A read-only page reveals no path of its machine, wherever its data contains one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PLACES = ("/srv/private/weights", "/home/someone/data/a.png", "C:\\Users\\bob\\x
 
 @pytest.fixture(scope="module")
 def reported(closed_target: Target) -> Iterator[Target]:
-    """The closed studio, with places of its machine in everything that a run or an evaluation may say."""
+    """The read-only server, with paths in all texts of a run and an evaluation."""
     root = closed_target.root / "runs"
     words = f"cannot read {PLACES[0]}/config.json of {closed_target.root}/runs; see {PLACES[2]}"
     image = closed_target.root / "images" / "street.png"
@@ -54,7 +54,7 @@ def fail(layout: RunLayout, words: str) -> None:
 
 
 def answers_of(target: Target) -> Iterator[tuple[str, str]]:
-    """(what was asked, the answer) of everything that a closed page may ask."""
+    """(request, response) of all requests that a read-only page may send."""
     runs = [folder.name for folder in (target.root / "runs").iterdir() if folder.is_dir()]
     samples = ["q000", "q001", "q002", "q1", "held"]
     asked: list[tuple[str, dict[str, Any]]] = [("list_runs", {}), ("evaluations", {}), ("projects", {})]

@@ -1,4 +1,4 @@
-"""Names that lead to pipes, devices and links to them: refused at once by every reader."""
+"""Paths to pipes, devices and links to them: rejected at once by every reader."""
 
 from __future__ import annotations
 

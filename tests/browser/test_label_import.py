@@ -69,7 +69,7 @@ def test_images_of_a_zip_are_counted_asked_about_and_keep_their_names(
     expect(page.locator(".hs-question")).to_have_attribute("placeholder", QUESTION)
     page.locator(".hs-question").fill("Where is the {label}?")
     page.locator(".hs-import-button").click()
-    expect(page.locator(".hs-import-message")).to_contain_text("expected a question without {label}")
+    expect(page.locator(".hs-import-message")).to_contain_text("The question has {label}")
     page.locator(".hs-question").fill(QUESTION)
     page.locator(".hs-import-button").click()
     expect(page.locator(".hs-import-message")).to_contain_text("2 added")
@@ -163,7 +163,7 @@ def test_boxes_that_came_in_are_preselected_to_be_verified(
     page.locator(".hs-rollouts").fill("2")
     page.locator(".hs-start-run").click()
     expect(page.locator(".hs-label-message")).to_contain_text(
-        "none that is new or failed; import some, or choose others: Items"
+        "No item to label with status new or failed. Import items, or choose other statuses: Items"
     )
 
 
@@ -230,7 +230,7 @@ def test_one_class_for_all_boxes_of_an_export(
     page.locator("[data-panel=export]").click()
     page.locator(".hs-export-class").fill("road sign")
     page.locator(".hs-format").select_option("native")
-    expect(page.locator(".hs-label-message")).to_contain_text("keeps every label as it is")
+    expect(page.locator(".hs-label-message")).to_contain_text("keeps the labels of all boxes")
     page.locator(".hs-format").select_option("coco")
     expect(page.locator(".hs-export-loss")).to_contain_text("labels of 2 boxes, exported as 'road sign'")
     page.locator(".hs-export").click()

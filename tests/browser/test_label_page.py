@@ -183,7 +183,7 @@ def test_a_missing_source_is_reported(open_page: Callable[..., Page], studio: st
     expect(page.locator(".hs-import-message")).to_contain_text("expected a readable file")
     page.locator("[data-panel=propose]").click()
     page.locator(".hs-start-run").click()
-    expect(page.locator(".hs-label-message")).to_contain_text("expected items to label, got none")
+    expect(page.locator(".hs-label-message")).to_contain_text("No item to label")
 
 
 def test_the_list_is_filtered_and_accepted_at_once_after_a_question(

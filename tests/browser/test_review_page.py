@@ -359,7 +359,7 @@ def test_a_label_that_changed_meanwhile_is_not_overwritten(review: tuple[Page, P
     with project.database.writing() as connection:
         project.append_label(connection, item.id, newer)
     page.keyboard.press("a")
-    expect(page.locator(".hs-review-message")).to_contain_text("a newer one by Bo")
+    expect(page.locator(".hs-review-message")).to_contain_text("Bo has changed this label")
     assert next(project.items()).label.status == "rejected"
 
 

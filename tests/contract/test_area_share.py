@@ -9,7 +9,7 @@ import pytest
 from hart_studio.algorithms.methods import METHODS
 from hart_studio.evaluation.job import compute_metrics
 from hart_studio.evaluation.measurement import measure
-from hart_studio.evaluation.needle_card import summarise
+from hart_studio.evaluation.needle_card import summarize
 from hart_studio.evaluation.records import SampleResult, list_area_shares
 from hart_studio.evaluation.statistics import draw_resamples
 from hart_studio.evaluation.tables.grounding import measure_grounding
@@ -56,7 +56,7 @@ def test_evaluations_cards_and_the_study_agree(records: list[SampleResult]) -> N
     assert grounding is not None
     assert (grounding.area_share, grounding.usable) == (pytest.approx(0.3), 0.5)
     assert compute_metrics(records)["area_share"] == pytest.approx(0.3)
-    card = summarise(records, [1.0] * 4)["grounding, mean area share"]
+    card = summarize(records, [1.0] * 4)["grounding, mean area share"]
     assert (card["mean"], card["count"]) == (pytest.approx(0.3), 2)
     cell = VARIANTS["base"]
     measured = {cell.name: VariantResults(cell, {0: records})}
@@ -77,6 +77,6 @@ def test_without_any_box_there_is_no_area(samples: list[GoldSample]) -> None:
     grounding = measure_grounding(records)
     assert grounding is not None and grounding.area_share is None
     assert "area_share" not in compute_metrics(records)
-    assert "grounding, mean area share" not in summarise(records, [1.0] * 4)
+    assert "grounding, mean area share" not in summarize(records, [1.0] * 4)
     found = evaluate_held_out(blind, samples, METHODS["ap_grpo"], RunConfig())
     assert found is not None and "area_share" not in found

@@ -104,7 +104,7 @@ def test_a_claim_ends_and_no_decision_is_lost(tmp_path: Path, put_clock: Callabl
     queue = ReviewQueue(project)
     held = queue.next_item("Ada")
     assert held is not None
-    with pytest.raises(ConflictError, match="Ada works on"):
+    with pytest.raises(ConflictError, match="Ada has this item open"):
         queue.open_item("Bob", held.id)
     put_clock(jump)
     assert queue.open_item("Bob", held.id).id == held.id, "a claim that ends in a year would be one for ever"

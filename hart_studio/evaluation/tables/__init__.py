@@ -1,1 +1,1 @@
-"""Tables of the paper from any set of evaluations, and their writers."""
+"""Tables of the paper for any evaluations, and their writers."""

@@ -1,4 +1,4 @@
-"""Table 1 and Proposition 1: what a right answer says about the box."""
+"""Table 1 and Proposition 1: joint counts of right answers and right boxes."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from hart_studio.evaluation.tables.table import Cell, Table, TableRow, bits, per
 from hart_studio.records import PROTOCOLS
 
 WRONG_BOX: Final = "P(wrong box | right answer), %"
-"""Head of the column of Table 1 that matters."""
+"""Main column of Table 1."""
 
 
 def table_1(evaluations: Sequence[Evaluation]) -> Table:
     """Joint counts of answer and box.
 
     Args:
-        evaluations: Any; those with gold boxes and a grounding turn are shown.
+        evaluations: Evaluations; those with gold boxes and a grounding turn are shown.
     """
     columns = ("model", "benchmark", *FRONT[1:], *CONTINGENCY_CELLS, WRONG_BOX, *BACK)
     rows = []

@@ -1,4 +1,4 @@
-"""Table 4: V*, HR-Bench and MMStar, each averaged as it is meant to be; and any benchmark by category."""
+"""Table 4: V*, HR-Bench and MMStar with their official averages; and any benchmark by category."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ BENCHMARKS: Final = ("vstar", *HR_BENCH, "mmstar")
 """Benchmarks of Table 4."""
 
 REPEATED: Final = "HR-Bench asks each question several times: its errors are over questions, not over answers."
-"""For the captions of tables with ``accuracy_cell``."""
+"""Caption sentence of tables with ``accuracy_cell``."""
 
 _HR_KINDS: Final = ("single", "cross")
 
 
 def accuracy_cell(evaluation: Evaluation, protocol: Protocol, extractor: Extractor = "strict") -> Number | None:
-    """Share of right answers with its standard error, which is over questions where they repeat.
+    """Share of right answers with its standard error, over questions where they are repeated.
 
     Args:
         evaluation: The evaluation.
         protocol: Protocol of the answers.
-        extractor: Who read them.
+        extractor: Extractor of the answers.
     """
     found = count_accuracy(evaluation.records, protocol, extractor)
     if evaluation.benchmark in HR_BENCH:
@@ -59,10 +59,10 @@ def accuracy_cell(evaluation: Evaluation, protocol: Protocol, extractor: Extract
 
 
 def table_4(evaluations: Sequence[Evaluation]) -> Table:
-    """One figure per benchmark: the plain share, for HR-Bench the mean over its cycles, for MMStar both means.
+    """One metric per benchmark: the share; for HR-Bench the mean over cycles, for MMStar both means.
 
     Args:
-        evaluations: Any; those of the four benchmarks are shown.
+        evaluations: Evaluations; those of the four benchmarks are shown.
     """
     columns = ("model", "benchmark", *FRONT[1:], "accuracy, %", "macro over l2, %", *BACK)
     rows = []
@@ -98,7 +98,7 @@ def table_hr_bench(evaluations: Sequence[Evaluation], benchmark: str) -> Table:
     """HR-Bench by kind of question and by cycle.
 
     Args:
-        evaluations: Any; those of the benchmark are shown.
+        evaluations: Evaluations; those of the benchmark are shown.
         benchmark: One of ``HR_BENCH``.
     """
     found = of_benchmark(evaluations, benchmark)
@@ -127,8 +127,8 @@ def table_categories(evaluations: Sequence[Evaluation], benchmark: str) -> Table
     """Any benchmark by the first level of its categories; MMStar with both of its means.
 
     Args:
-        evaluations: Any; those of the benchmark are shown.
-        benchmark: Its name.
+        evaluations: Evaluations; those of the benchmark are shown.
+        benchmark: Name of the benchmark.
     """
     found = of_benchmark(evaluations, benchmark)
     names = unique([category_at(record, 1) for evaluation in found for record in evaluation.records])

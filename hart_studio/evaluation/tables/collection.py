@@ -1,4 +1,4 @@
-"""All tables that some evaluations can fill, in the order of the paper."""
+"""All tables that some evaluations have data for, in the order of the paper."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from hart_studio.evaluation.tables.tasks import MME_REALWORLD, table_2, table_3
 
 
 def make_tables(evaluations: Sequence[Evaluation]) -> list[Table]:
-    """The tables with at least one measured row.
+    """Make the tables with at least one measured row.
 
     Args:
-        evaluations: Any, of any benchmarks. One without a scored answer is in the summary and in the tables of boxes
-            and rules only.
+        evaluations: Evaluations of any benchmarks. Those without a scored answer are only in the summary and in the
+            tables of boxes and rules.
     """
     included = [found for found in evaluations if found.records]
     scored = [

@@ -1,4 +1,4 @@
-"""Differences between evaluations of the same benchmark, paired by question."""
+"""Paired differences between evaluations of the same benchmark."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from hart_studio.records import PROTOCOLS
 
 
 def table_comparison(evaluations: Sequence[Evaluation]) -> Table:
-    """Every two evaluations of the same benchmark: accuracy under each common protocol, and grounding.
+    """Compare every two evaluations of the same benchmark: accuracy per common protocol, and grounding.
 
     Args:
-        evaluations: Any; a pair without a common question is left out.
+        evaluations: Evaluations; pairs without common questions are skipped.
     """
     columns = (
         *("model", "compared with", "benchmark", "protocol", "dates", "figure", "difference, points"),
@@ -26,7 +26,7 @@ def table_comparison(evaluations: Sequence[Evaluation]) -> Table:
     for first, second in combinations(evaluations, 2):
         if first.benchmark != second.benchmark:
             continue
-        # The later one is compared with the earlier one, so a gain of what came later is positive.
+        # The later evaluation is compared with the earlier one, so its gain is positive.
         for how, figure, found in _differences(second, first):
             cells: tuple[Cell, ...] = (
                 *(name_of(second), name_of(first), first.benchmark, how, f"{second.date}, {first.date}", figure),

@@ -1,4 +1,4 @@
-"""The project's strict extractor beside a benchmark's own, and the rules that read the answers."""
+"""Comparison of the strict extractor with a benchmark's own, and the rules that extracted the answers."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from hart_studio.evaluation.tables.table import Cell, Table, TableRow, percent
 
 
 def table_extractors(evaluations: Sequence[Evaluation]) -> Table:
-    """Accuracy by both extractors, and how often they disagree.
+    """Accuracy by both extractors, and their disagreements.
 
     Args:
-        evaluations: Any; those whose benchmark has an extractor of its own are shown.
+        evaluations: Evaluations; those whose benchmark has its own extractor are shown.
     """
     columns = (
         *("model", "benchmark", *FRONT[1:], "strict, %", "unscored", "official, %", "unscored by the official"),
@@ -46,10 +46,10 @@ def table_extractors(evaluations: Sequence[Evaluation]) -> Table:
 
 
 def table_rules(evaluations: Sequence[Evaluation]) -> Table:
-    """How often each extraction rule fired.
+    """Count how often each extraction rule fired.
 
     Args:
-        evaluations: Any; all are shown.
+        evaluations: Evaluations; all are shown.
     """
     columns = ("model", "benchmark", *FRONT[1:], "extractor", "rule", "answers", "share, %", "questions")
     rows = []

@@ -1,4 +1,4 @@
-"""Table 6 and the numbers of Fig. 3: how well boxes meet gold boxes, never by IoG alone."""
+"""Table 6 and the data of Fig. 3: overlap of predicted and gold boxes."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ from hart_studio.evaluation.tables.rows import front_cells, published_row, quest
 from hart_studio.evaluation.tables.table import Cell, Table, TableRow, percent, percent_between
 
 IOU_THRESHOLDS: Final = tuple(round(0.05 * step, 2) for step in range(20))
-"""Thresholds of Fig. 3, 0.00 to 0.95. At 0.00 every gold box counts, found or not."""
+"""Thresholds of Fig. 3, 0.00 to 0.95. At 0.00 every gold box counts."""
 
 _TURN: Final = "grounding turn"
 _FOUND: Final = "gold boxes with IoG > 0.3, %"
 
 
 class Grounding(NamedTuple):
-    """The boxes of one evaluation beside the gold boxes."""
+    """Grounding metrics of one evaluation."""
 
     questions: int
-    """Questions with gold boxes and a grounding turn."""
+    """Number of questions with gold boxes and a grounding turn."""
     boxes: int
-    """Gold boxes of these questions."""
+    """Number of gold boxes of these questions."""
     found: Estimate
-    """Share of the gold boxes with IoG > 0.3: the paper's figure, 833 boxes on TreeBench."""
+    """Share of gold boxes with IoG > 0.3: the paper's metric, 833 boxes on TreeBench."""
     found_per_question: float
-    """Mean over questions of the share of their gold boxes that are found."""
+    """Share of found gold boxes per question, averaged over questions."""
     all_found: float
-    """Share of the questions whose gold boxes are all found."""
+    """Share of questions with all gold boxes found."""
     iou: float
-    """Mean of the best IoU over gold boxes."""
+    """Mean best IoU over gold boxes."""
     iou_per_question: float
-    """Mean over questions of the mean best IoU of their gold boxes."""
+    """Mean best IoU per question, averaged over questions."""
     area_share: float | None
-    """Mean share of the image that the predicted boxes cover, over questions with a usable box; None without any."""
+    """Mean share of the image covered by the predicted boxes, over questions with a usable box; None without any."""
     usable: float
-    """Share of the questions with at least one usable box."""
+    """Share of questions with a usable box."""
 
 
 def measure_grounding(records: Sequence[SampleResult]) -> Grounding | None:
-    """Compare boxes with gold boxes; None without gold boxes or without a grounding turn."""
+    """Compare predicted with gold boxes; None without gold boxes or grounding turns."""
     asked = [record for record in records if record.golds]
     found = estimate_found(asked)
     if found is None:
@@ -66,7 +66,7 @@ def measure_grounding(records: Sequence[SampleResult]) -> Grounding | None:
 
 
 def share_by_iou(records: Sequence[SampleResult]) -> list[float]:
-    """Share of all gold boxes whose best IoU is at least each of ``IOU_THRESHOLDS``; empty without gold boxes."""
+    """Share of gold boxes with a best IoU of at least each of ``IOU_THRESHOLDS``; empty without gold boxes."""
     ious = [gold.iou for record in records for gold in record.golds]
     return [fmean(iou >= threshold for iou in ious) for threshold in IOU_THRESHOLDS] if ious else []
 
@@ -75,7 +75,7 @@ def table_6(evaluations: Sequence[Evaluation]) -> Table:
     """Grounding.
 
     Args:
-        evaluations: Any; those with gold boxes and a grounding turn are shown.
+        evaluations: Evaluations; those with gold boxes and a grounding turn are shown.
     """
     columns = (
         *("model", "benchmark", "protocol", "date", "n", "gold boxes", _FOUND),
@@ -106,7 +106,7 @@ def table_6(evaluations: Sequence[Evaluation]) -> Table:
 
 
 def table_iou(evaluations: Sequence[Evaluation]) -> Table:
-    """The numbers of Fig. 3; arguments as for ``table_6``."""
+    """Data of Fig. 3; arguments as for ``table_6``."""
     columns = (
         *("model", "benchmark", "protocol", "date", "n", "gold boxes"),
         *(f"IoU ≥ {threshold:.2f}, %" for threshold in IOU_THRESHOLDS),

@@ -1,4 +1,4 @@
-"""Tables 5 and 7: perception and reasoning on both benchmarks of the paper, one row per model and protocol."""
+"""Tables 5 and 7: perception and reasoning on the paper's two benchmarks, one row per model and protocol."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def level_table(evaluations: Sequence[Evaluation], number: Literal[5, 7]) -> Tab
     """Perception and reasoning.
 
     Args:
-        evaluations: Any; those of the two benchmarks are shown, joined by model and protocol. Where a model has several
-            on the same benchmark, nothing tells which belong together: each has a row, with the end of its run's id.
-        number: Which table of the paper: they differ in the published rows, which titles repeat.
+        evaluations: Evaluations; those of the two benchmarks are shown, joined by model and protocol. If a model has
+            several on one benchmark, they cannot be matched: each has a row, with the end of its run id.
+        number: Table of the paper; the published rows differ.
     """
     figures = [f"{benchmark}: {level.lower()}, %" for benchmark in _BENCHMARKS for level in LEVELS]
     counts = tuple(f"{benchmark}: n" for benchmark in _BENCHMARKS)

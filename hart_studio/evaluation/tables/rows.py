@@ -1,4 +1,4 @@
-"""What every row of a table says besides its figures: who, how, when, and over how many questions."""
+"""Common cells of the tables: model, protocol, date and number of questions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hart_studio.evaluation.tables.table import Cell, Number, TableRow
 from hart_studio.records import PROTOCOLS, Protocol
 
 FRONT: Final = ("model", "protocol", "date", "n")
-"""First columns; ``n`` is what the figures of the row are over."""
+"""First columns; ``n`` is the number of questions of the row's metrics."""
 
 BACK: Final = ("questions", "unscored", "fallbacks")
 """Last columns of tables of answers."""
@@ -26,7 +26,7 @@ SCORED: Final = (
 
 
 def name_of(evaluation: Evaluation) -> str:
-    """What a row is called: the title, and the model when the title does not name it. Paths shrink to their end."""
+    """Row name: the title, with the model unless the title contains it. Paths are shortened to their end."""
     model = evaluation.model.rstrip("/\\")
     shown = PurePath(model).name if PurePath(model).is_absolute() or "\\" in model else model
     short = shown.rpartition("/")[2]
@@ -36,11 +36,11 @@ def name_of(evaluation: Evaluation) -> str:
 
 
 def label_of(evaluation: Evaluation, among: Sequence[Evaluation]) -> str:
-    """The title, for places with little room; with the end of the run's id when another one has the same title.
+    """Short title; with the end of the run id if another evaluation has the same title.
 
     Args:
         evaluation: The evaluation.
-        among: What it stands beside.
+        among: Evaluations shown together.
     """
     is_alone = sum(other.title == evaluation.title for other in among) < 2
     return evaluation.title if is_alone else f"{evaluation.title} {evaluation.run_id[-6:]}"
@@ -51,8 +51,8 @@ def front_cells(evaluation: Evaluation, how: str, count: int) -> tuple[Cell, ...
 
     Args:
         evaluation: The evaluation.
-        how: The protocol, or the turn that was measured.
-        count: What the figures of the row are over.
+        how: Protocol, or measured turn.
+        count: Number of questions of the row's metrics.
     """
     return name_of(evaluation), how, evaluation.date, count
 
@@ -63,18 +63,18 @@ def back_cells(evaluation: Evaluation, found: Accuracy) -> tuple[Cell, ...]:
 
 
 def questions_cell(evaluation: Evaluation) -> Cell:
-    """How many questions were measured; says so when these are not all."""
+    """Number of measured questions; marked as partial if incomplete."""
     count = len(evaluation.records)
     return count if evaluation.is_complete else f"{count:,} of {evaluation.total:,}, partial"
 
 
 def published_row(columns: Sequence[str], method: str, values: Mapping[str, float | int | str]) -> TableRow:
-    """A row of the paper.
+    """Row with published results.
 
     Args:
-        columns: Heads of the table.
+        columns: Column heads.
         method: Name in the paper.
-        values: Column -> figure, count or text; all other cells are empty.
+        values: Column -> value or text; other cells are empty.
     """
     cells: list[Cell] = [method]
     for column in columns[1:]:
@@ -84,7 +84,7 @@ def published_row(columns: Sequence[str], method: str, values: Mapping[str, floa
 
 
 def each_protocol(evaluations: Sequence[Evaluation]) -> Iterator[tuple[Evaluation, Protocol]]:
-    """Every evaluation under each of its protocols, in a fixed order."""
+    """All evaluations under each of their protocols, in a fixed order."""
     for evaluation in evaluations:
         for protocol in PROTOCOLS:
             if protocol in evaluation.protocols:
@@ -92,15 +92,15 @@ def each_protocol(evaluations: Sequence[Evaluation]) -> Iterator[tuple[Evaluatio
 
 
 def of_benchmark(evaluations: Sequence[Evaluation], *names: str) -> list[Evaluation]:
-    """The evaluations of some benchmarks, in order."""
+    """Evaluations of some benchmarks, in order."""
     return [evaluation for evaluation in evaluations if evaluation.benchmark in names]
 
 
 def file_stem(text: str) -> str:
-    """A name for a file: names of benchmarks and runs come from files and may hold anything."""
+    """File name from a text: names of benchmarks and runs are untrusted."""
     return re.sub("[^A-Za-z0-9_-]+", "_", text)[:120]
 
 
 def unique(names: Sequence[str]) -> list[str]:
-    """Each name once, in the order of first appearance."""
+    """Distinct names in order of first appearance."""
     return list(dict.fromkeys(names))

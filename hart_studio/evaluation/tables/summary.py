@@ -1,4 +1,4 @@
-"""The figures that are looked at first, one row per evaluation and protocol."""
+"""Summary table: the main metrics, one row per evaluation and protocol."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def table_summary(evaluations: Sequence[Evaluation]) -> Table:
     """Accuracy, grounding and lucky answers side by side.
 
     Args:
-        evaluations: Any; all are shown.
+        evaluations: Evaluations; all are shown.
     """
     columns = (
         *("model", "benchmark", *FRONT[1:], "accuracy, %", "official, %", "P(wrong box | right), %"),

@@ -1,4 +1,4 @@
-"""A table before it is written: texts and numbers, never markup."""
+"""Table model: texts and numbers without markup."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import Literal, NamedTuple
 from hart_studio.evaluation.statistics import Estimate
 
 RowKind = Literal["measured", "published"]
-"""Whether the figures of a row were measured here, or are the paper's."""
+"""Whether the values of a row were measured here or published in the paper."""
 
 
 class Number(NamedTuple):
-    """A figure in the unit that its column names."""
+    """A value in the unit of its column."""
 
     value: float
-    """The figure; finite."""
+    """Finite value."""
     digits: int = 1
-    """Decimals that are shown."""
+    """Number of decimals."""
     error: float | None = None
-    """Its standard error, where it has one."""
+    """Standard error, if any."""
     interval: tuple[float, float] | None = None
-    """Lower and upper end of its bootstrap interval, where it has one."""
+    """Lower and upper end of the bootstrap interval, if any."""
     is_signed: bool = False
-    """Whether a plus is shown: a difference."""
+    """Whether to show a plus sign: a difference."""
 
     def __str__(self) -> str:
         shown = f"{self.value:{'+' if self.is_signed else ''}.{self.digits}f}"
@@ -35,28 +35,28 @@ class Number(NamedTuple):
 
 
 Cell = str | int | Number | None
-"""A text, a count, a figure, or None where there is nothing to tell."""
+"""A text, a count, an estimate, or None for an empty cell."""
 
 
 class TableRow(NamedTuple):
-    """One line of a table."""
+    """A row of a table."""
 
     kind: RowKind
-    """Where its figures are from."""
+    """Source of its values."""
     cells: tuple[Cell, ...]
-    """One per column; the first names the row."""
+    """One cell per column; the first names the row."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table, ready for any writer.
+    """A table for any writer.
 
     Attributes:
-        name: Stem of its files, as ``table_1``.
-        title: Above it.
-        caption: What its figures are, in sentences.
-        columns: Heads, with units.
-        rows: In the order in which they are shown.
+        name: File name without suffix, such as ``table_1``.
+        title: Title above the table.
+        caption: Caption sentences.
+        columns: Column heads with units.
+        rows: Rows in display order.
     """
 
     name: str
@@ -74,7 +74,7 @@ class Table:
 
     @property
     def is_measured(self) -> bool:
-        """Whether any row was measured here; without one there is nothing to show."""
+        """Whether any row was measured here; otherwise the table is not shown."""
         return any(row.kind == "measured" for row in self.rows)
 
 
@@ -91,5 +91,5 @@ def percent_between(found: Estimate | None, is_signed: bool = False) -> Number |
 
 
 def bits(found: Estimate | None, is_signed: bool = False) -> Number | None:
-    """Information with its interval."""
+    """Information in bits with its interval."""
     return None if found is None else Number(found.value, 3, None, (found.low, found.high), is_signed)

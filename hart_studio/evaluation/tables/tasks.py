@@ -1,4 +1,4 @@
-"""Tables 2 and 3: accuracy by sub-task, and the weighted overall figure."""
+"""Tables 2 and 3: accuracy by sub-task, and the weighted overall accuracy."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LEVELS: Final = ("Perception", "Reasoning")
 """First level of the categories of both benchmarks."""
 
 MME_REALWORLD: Final = ("mme_realworld_lite", "mme_realworld", "mme_realworld_train")
-"""Parts of MME-RealWorld; the paper's figures are those of the first."""
+"""Parts of MME-RealWorld; the published results are those of the first."""
 
 _CAPTION: Final = (
     f"{SCORED} Overall is the mean over sub-tasks weighted by their questions. Published rows are the paper's; those "
@@ -44,7 +44,7 @@ def table_2(evaluations: Sequence[Evaluation], benchmark: str = MME_REALWORLD[0]
     """MME-RealWorld by task and sub-task.
 
     Args:
-        evaluations: Any; those of the benchmark are shown.
+        evaluations: Evaluations; those of the benchmark are shown.
         benchmark: One of ``MME_REALWORLD``.
     """
     is_lite = benchmark == MME_REALWORLD[0]
@@ -99,5 +99,5 @@ def _task_table(
 
 
 def _plain(category: str) -> str:
-    """A category whatever its case, spaces and underscores."""
+    """Normalize case, spaces and underscores of a category."""
     return re.sub("[^a-z0-9/]+", " ", category.lower()).strip()

@@ -1,4 +1,4 @@
-"""Tables as Markdown, CSV, LaTeX and HTML. Each writer escapes every text: names of models come from anywhere."""
+"""Write tables as Markdown, CSV, LaTeX and HTML. All texts are escaped, because model names are untrusted."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from hart_studio.evaluation.html_page import write_table
 from hart_studio.evaluation.tables.table import Cell, Number, Table, TableRow
 
 NONE: Final = "–"
-"""Stands where there is nothing to tell."""
+"""Written for an empty cell."""
 
 PUBLISHED: Final = "published"
-"""Marks a row of the paper."""
+"""Marks a published row."""
 
 _MARKDOWN: Final = re.compile(r"[\\`*\[\]<>&~]|(?<!\w)_|_(?!\w)")
 _LATEX: Final = {
@@ -38,17 +38,17 @@ _LATEX: Final = {
     **{letter: f"\\{letter}" for letter in "&%$#_{}"},
 }
 _FORMULA: Final = ("=", "+", "-", "@")
-"""What a spreadsheet takes for the beginning of a formula; tabs and line ends become spaces."""
+"""Characters that start a formula in spreadsheets; tabs and line ends become spaces."""
 
 
 def format_rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; besides the bar, which parts the cells, nothing in them is escaped."""
+    """Write a Markdown table; only the bar in cells is escaped."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def to_markdown(table: Table) -> str:
-    """Title, caption and table; rows of the paper are in italics and say that they are published."""
+    """Write title, caption and table; published rows are in italics and marked."""
     rows = []
     for row in table.rows:
         shown = [escape_markdown(cell) if isinstance(cell, str) else show_cell(cell) for cell in row.cells]
@@ -60,7 +60,7 @@ def to_markdown(table: Table) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """One line per row; errors and intervals have columns of their own, so every cell is one number or one text."""
+    """Write one line per row; errors and intervals have their own columns, so each cell is one number or text."""
     parts = [_parts_of(table.rows, index) for index in range(len(table.columns))]
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
@@ -73,9 +73,9 @@ def to_csv(table: Table) -> str:
 
 
 def to_latex(table: Table) -> str:
-    """A ``table`` environment as wide as the text, for the packages ``booktabs`` and ``graphicx``.
+    """Write a ``table`` environment of text width, for the packages ``booktabs`` and ``graphicx``.
 
-    Rows of the paper are in italics, below a rule.
+    Published rows are in italics, below a rule.
     """
     lines = [" & ".join(_latex(column) for column in table.columns) + r" \\", r"\midrule"]
     last = None
@@ -106,14 +106,14 @@ def to_latex(table: Table) -> str:
 
 
 def to_html(table: Table) -> str:
-    """A ``table`` element inside a box that scrolls sideways; the first column stays in sight."""
+    """Write a ``table`` element in a container that scrolls horizontally; the first column is fixed."""
     rows = [[show_cell(cell) for cell in row.cells] for row in table.rows]
     kinds = [row.kind for row in table.rows]
     return write_table(table.columns, rows, caption=table.caption, kinds=kinds, has_row_heads=True)
 
 
 def escape_markdown(text: str) -> str:
-    """A text that Markdown shows as it is, on one line."""
+    """Escape a text for Markdown, on one line."""
     return _MARKDOWN.sub(lambda found: _escape_sign(found[0]), " ".join(text.split()))
 
 
@@ -122,7 +122,7 @@ def _escape_sign(sign: str) -> str:
 
 
 def show_cell(cell: Cell) -> str:
-    """A cell as a text."""
+    """Format a cell as text."""
     if cell is None:
         return NONE
     return f"{cell:,}" if isinstance(cell, int) else str(cell)
@@ -138,7 +138,7 @@ def _neutral(text: str) -> str:
 
 
 def _parts_of(rows: Sequence[TableRow], index: int) -> list[str]:
-    """Ends of the heads of a column's parts: the figure, and what any row has besides it."""
+    """Suffixes of the column heads of a column's parts: value, error and interval, where any row has them."""
     numbers = [cell for row in rows if isinstance(cell := row.cells[index], Number)]
     parts = [""]
     if any(number.error is not None for number in numbers):
@@ -150,7 +150,7 @@ def _parts_of(rows: Sequence[TableRow], index: int) -> list[str]:
 
 def _split(cell: Cell, parts: Sequence[str]) -> list[str]:
     if not isinstance(cell, Number):
-        # A text is free text and could be taken for a formula; a count cannot.
+        # Only a text could be taken for a formula, not a count.
         shown = "" if cell is None else str(cell) if isinstance(cell, int) else _neutral(cell)
         return [shown, *[""] * (len(parts) - 1)]
     low, high = cell.interval or (None, None)

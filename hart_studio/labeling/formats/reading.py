@@ -1,7 +1,7 @@
-"""What every loader does: find the image, check the numbers, group boxes by question, count what is no label.
+"""Shared code of the loaders: find images, validate numbers, group boxes by question, count invalid rows.
 
-The frame of every format is the upright image. A file that states another size than the image has is about
-another image, or about one that was turned or scaled: its boxes are counted as bad, never rescaled by a guess.
+All formats refer to the upright image. If a file states another image size, it belongs to another image, or to one that
+was rotated or scaled: its boxes are counted as invalid and never rescaled.
 """
 
 from __future__ import annotations
@@ -31,32 +31,31 @@ from hart_studio.labeling.records import LabeledSample, Status
 from hart_studio.records import Box
 
 TEMPLATE: Final = "Where is the {label}?"
-"""Question for the boxes of one label, in formats that have no questions."""
+"""Question template for formats without questions."""
 
 NOTHING_TO_ASK: Final = "an image without boxes and without a question"
-"""Reason for a row that says "nothing here", when no question was given for such images."""
+"""Reason for an image without boxes when no question was given for such images."""
 
 META: Final = "hart_meta.jsonl"
-"""Our own records beside an export: no loader takes it for a part of the other format."""
+"""Native records beside an export; loaders of other formats ignore this file."""
 
 MAX_TEXT_CHARS: Final = 100_000
-"""A longer label or question is no text for people, characters."""
+"""Maximum length of a label or question."""
 
 _STATUSES: Final = frozenset(get_args(Status))
 
 
 @dataclass(frozen=True)
 class ImportOptions:
-    """How to read another tool's labels.
+    """Options for reading labels of another tool.
 
     Attributes:
-        image_root: Folder that the images' names start from; None = where the format puts them.
-        source: Name of the data set; empty = the folder's.
-        template: Question for a box of a format without questions; ``{label}`` becomes its label. Boxes of one
-            image with the same question are one sample.
-        negative_question: Question for an image that has neither boxes nor a question; None = it is counted as a
-            row that has nothing to ask about.
-        image_cache: Folder for images that are stored inside the file (Parquet).
+        image_root: Base folder of image names; None = default of the format.
+        source: Name of the data set; empty = name of the folder.
+        template: Question for boxes of a format without questions; ``{label}`` is replaced by the label. Boxes of one
+            image with the same question form one sample.
+        negative_question: Question for images without boxes and without a question; None = they are invalid rows.
+        image_cache: Folder for images embedded in the file (Parquet).
     """
 
     image_root: Path | None = None
@@ -68,68 +67,67 @@ class ImportOptions:
     def __post_init__(self) -> None:
         for question in (self.template, self.negative_question):
             if question is not None and not question.strip():
-                raise InputError("expected a question, got empty text; write one, such as 'Where is the {label}?'")
+                raise InputError("The question is empty. Write one, such as 'Where is the {label}?'.")
 
 
 class FoundImage(NamedTuple):
-    """An existing image that a file names."""
+    """An image found by its name in a file."""
 
     name: str
-    """As the file has it."""
+    """Name in the file."""
     path: str
-    """Absolute, below the root."""
+    """Absolute path, below the root."""
     wh: WH
     """Upright (width, height), pixels."""
 
     def check_size(self, width: Any, height: Any) -> None:
-        """Compare with the size that the file states; none or 0 is no statement.
+        """Compare with the size stated in the file; none or 0 = not stated.
 
         Raises:
-            ValueError: If it is another size.
+            ValueError: If the sizes differ.
         """
         if width in (None, 0) or height in (None, 0):
             return
         stated = (to_number(width, "width"), to_number(height, "height"))
         if stated != self.wh:
             raise ValueError(
-                f"expected boxes of an image of {self.wh[0]} x {self.wh[1]} pixels, got a stated size of "
-                f"{stated[0]:g} x {stated[1]:g}"
+                f"image is {self.wh[0]} x {self.wh[1]} pixels, but the file states {stated[0]:g} x {stated[1]:g}"
             )
 
     def box(self, xyxy: Sequence[Any], label: Any = "", score: Any = None) -> Box:
-        """A box that a file has, clipped to the image.
+        """Read a box of the file, clipped to the image.
 
         Args:
             xyxy: Four numbers, pixels of the upright image.
-            label: Its label.
-            score: Its score; what is no share in [0, 1] is not one.
+            label: Label of the box.
+            score: Score of the box; ignored unless it is a number in [0, 1].
 
         Raises:
-            ValueError: If it is no box, or lies outside.
+            ValueError: If the box is invalid or outside of the image.
         """
         edges = tuple(to_number(edge, "box") for edge in xyxy)
         if len(edges) != 4:
-            raise ValueError(f"expected four numbers for a box, got {len(edges)}")
+            raise ValueError(f"box has {len(edges)} numbers instead of four")
         is_share = isinstance(score, (int, float)) and not isinstance(score, bool) and 0 <= score <= 1
         box = Box.from_xyxy(edges, to_label(label), float(score) if is_share else None)
         inside = clip(box, self.wh)
         if inside is None:
-            raise ValueError(f"a box outside of the image of {self.wh[0]} x {self.wh[1]} pixels")
+            raise ValueError(f"box is outside of the image of {self.wh[0]} x {self.wh[1]} pixels")
         return inside
 
 
 class ImageFinder:
-    """Looks images up below one folder, each once."""
+    """Finds images below one folder, with a cache."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._found: dict[str, FoundImage] = {}
 
     def find(self, name: Any) -> FoundImage:
-        """The image of that name.
+        """Find an image by name.
 
         Raises:
-            ValueError: If the name is no text, or there is no such file.
+            ValueError: If the name is no text, or the file does not exist.
             InputError: If the name leads out of the folder.
             ImageError: If the file is no image.
         """
@@ -142,10 +140,10 @@ class ImageFinder:
 
 
 class LabelCollector:
-    """Gathers samples and invalid rows, in file order.
+    """Collects samples and invalid rows, in file order.
 
     Attributes:
-        options: How to read.
+        options: Import options.
         source: Name of the data set.
     """
 
@@ -156,38 +154,38 @@ class LabelCollector:
 
     @contextmanager
     def row(self, location: str) -> Iterator[None]:
-        """Count whatever goes wrong inside as one invalid row.
+        """Catch an error inside the block and record one invalid row.
 
         Args:
-            location: Where it is, for people.
+            location: Location of the row, for messages.
         """
         try:
             yield
         except (ValueError, OverflowError, RecursionError, HartError) as error:
-            reason = ValueError("a number that is too large") if isinstance(error, OverflowError) else error
+            reason = ValueError("number is too large") if isinstance(error, OverflowError) else error
             self._rows.append((location, reason))
 
     def add(self, location: str, sample: LabeledSample) -> None:
-        """Keep a sample."""
+        """Add a sample."""
         self._rows.append((location, sample))
 
     def add_boxes(self, location: str, image: FoundImage, boxes: Iterable[tuple[Box, str]]) -> None:
-        """Keep boxes without a question: one sample for each question that the template makes.
+        """Add boxes without a question: one sample per question made by the template.
 
         Args:
-            location: Where they are, for people.
+            location: Location of the row, for messages.
             image: Their image.
-            boxes: Each with the words for ``{label}``.
+            boxes: Boxes, each with the text for ``{label}``.
         """
         by_question: dict[str, list[Box]] = {}
         for box, words in boxes:
-            # Not str.format: a template must not be able to reach into objects.
+            # Not str.format: a template must not access attributes.
             by_question.setdefault(self.options.template.replace("{label}", words), []).append(box)
         for question, members in by_question.items():
             self.add_question(location, image, question, members)
 
     def add_negative(self, location: str, image: FoundImage) -> None:
-        """Keep an image that is there to say that it shows nothing."""
+        """Add a negative: an image that is confirmed to show nothing."""
         if self.options.negative_question is None:
             self._rows.append((location, ValueError(NOTHING_TO_ASK)))
         else:
@@ -196,14 +194,14 @@ class LabelCollector:
     def add_question(
         self, location: str, image: FoundImage, question: str, boxes: Sequence[Box], about: Any = None
     ) -> None:
-        """Keep a question with its boxes.
+        """Add a question with its boxes.
 
         Args:
-            location: Where it is, for people.
+            location: Location of the row, for messages.
             image: Its image.
             question: The question.
             boxes: Its boxes.
-            about: Fields ``id``, ``choices``, ``answer``, ``kind`` and ``status`` of the same row, where it has them.
+            about: Row with optional fields ``id``, ``choices``, ``answer``, ``kind`` and ``status``.
         """
         with self.row(location):
             known = about if isinstance(about, dict) else {}
@@ -224,7 +222,7 @@ class LabelCollector:
             self._rows.append((location, sample))
 
     def finish(self) -> LoadedSamples[LabeledSample]:
-        """What was gathered.
+        """Return the collected samples and invalid rows.
 
         Raises:
             DataError: If there is no sample.
@@ -239,15 +237,15 @@ class LabelCollector:
 
 
 def sample_id(name: str, question: str, choices: Sequence[str] = ()) -> str:
-    """A stable id for a question about an image: 16 hexadecimal digits of a hash of all that it is."""
+    """Stable id of a question about an image: 16 hexadecimal digits of a hash."""
     return hashlib.sha256(json.dumps([name, question, list(choices)]).encode()).hexdigest()[:16]
 
 
 def to_number(value: Any, name: str) -> float:
-    """A finite number.
+    """Convert to a finite number.
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If it is no finite number.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError(f"expected a number in {name!r}, got {type(value).__name__}")
@@ -261,10 +259,10 @@ def to_number(value: Any, name: str) -> float:
 
 
 def parse_number(text: Any, name: str) -> float:
-    """A finite number written as text.
+    """Parse a finite number.
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If it is no finite number.
     """
     try:
         return to_number(float(text), name)
@@ -273,10 +271,10 @@ def parse_number(text: Any, name: str) -> float:
 
 
 def to_label(value: Any, name: str = "label") -> str:
-    """A text of bounded length.
+    """Convert to a text of limited length.
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If it is no text or too long.
     """
     text = to_text(value, name)
     if len(text) > MAX_TEXT_CHARS:
@@ -285,10 +283,10 @@ def to_label(value: Any, name: str = "label") -> str:
 
 
 def to_list(row: Any, name: str) -> list[Any]:
-    """The list that a row must have in a field.
+    """Read a required list field.
 
     Raises:
-        ValueError: If it has none.
+        ValueError: If it is missing or no list.
     """
     value = get_field(row, name)
     if not isinstance(value, list):
@@ -309,12 +307,12 @@ def from_xywh(xywh: Any) -> XYXY:
 
 
 def to_xywh(box: Box) -> list[float]:
-    """``[x_min, y_min, width, height]``, as COCO and Hugging Face write boxes."""
+    """Convert a box to ``[x_min, y_min, width, height]``, as in COCO and Hugging Face."""
     return [box.x_min, box.y_min, box.width, box.height]
 
 
 def read_bytes(path: Path) -> bytes:
-    """All of a regular file.
+    """Read a regular file.
 
     Raises:
         DataError: If it cannot be read, or is larger than ``MAX_DOCUMENT_BYTES``.
@@ -322,17 +320,17 @@ def read_bytes(path: Path) -> bytes:
     try:
         return read_regular_file(path, MAX_DOCUMENT_BYTES, follow_symlinks=True)
     except OSError as error:
-        raise DataError(f"expected a readable file at {path}, got {error.strerror}; check the path") from error
+        raise DataError(f"Cannot read {path}: {error.strerror}. Check the path.") from error
 
 
 def iterate_lines(path: Path) -> Iterator[tuple[int, bytes | ValueError]]:
-    """Lines of a JSONL file of any size, one at a time in memory.
+    """Iterate over the lines of a JSONL file of any size, one line in memory at a time.
 
     Args:
         path: The file.
 
     Yields:
-        The number of each line that is not blank, from 1, and the line, or why it is too long to be read.
+        Number from 1 and content of each line that is not blank, or an error if it is too long.
 
     Raises:
         DataError: If the file cannot be read.
@@ -340,17 +338,17 @@ def iterate_lines(path: Path) -> Iterator[tuple[int, bytes | ValueError]]:
     try:
         file = open_regular_file(path, follow_symlinks=True)
     except OSError as error:
-        raise DataError(f"expected a readable file at {path}, got {error.strerror}; check the path") from error
+        raise DataError(f"Cannot read {path}: {error.strerror}. Check the path.") from error
     with file:
         for number, line in read_lines(file):
             if line is None:
-                yield number, ValueError(f"expected at most {MAX_LINE_BYTES:,} bytes in a line, got more")
+                yield number, ValueError(f"line is longer than {MAX_LINE_BYTES:,} bytes")
             elif line.strip():
                 yield number, line
 
 
 def parse_line(line: bytes | ValueError) -> Any:
-    """The JSON value of a line from ``iterate_lines``.
+    """Parse a line from ``iterate_lines`` as JSON.
 
     Raises:
         ValueError: If the line is too long or no JSON.
@@ -362,19 +360,19 @@ def parse_line(line: bytes | ValueError) -> Any:
 
 
 def read_json(path: Path) -> Any:
-    """A JSON document.
+    """Read a JSON file.
 
     Raises:
-        DataError: If it cannot be read or is none.
+        DataError: If it cannot be read or is no JSON.
     """
     try:
         return parse_bounded_json(read_bytes(path))
     except (ValueError, RecursionError) as error:
-        raise DataError(f"expected JSON in {path}, got text that is none: {error}; repair the file") from error
+        raise DataError(f"{path} is no valid JSON: {error}. Repair the file.") from error
 
 
 def list_files(path: Path, *patterns: str) -> list[Path]:
-    """The file itself, or the files of a folder that the first fitting pattern finds, sorted.
+    """Return the file itself, or the files of a folder that match the first pattern with a match, sorted.
 
     Raises:
         DataError: If there are none.
@@ -384,4 +382,4 @@ def list_files(path: Path, *patterns: str) -> list[Path]:
     for pattern in patterns:
         if found := sorted(file for file in path.glob(pattern) if file.is_file() and file.name != META):
             return found
-    raise DataError(f"expected a file or a folder with {' or '.join(patterns)} at {path}, got none; check the path")
+    raise DataError(f"No file {' or '.join(patterns)} at {path}. Check the path.")

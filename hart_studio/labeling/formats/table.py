@@ -1,4 +1,4 @@
-"""The formats as one table: how each is read and written, and what of a label it keeps."""
+"""Table of the label formats: how each is read and written, and which parts of a label it preserves."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ LabelAspect = Literal[
     "unlabeled", "negatives", "questions", "choices", "classes", "scores", "scores_if_all_known", "box_scores",
     "statuses", "evidence", "provenance", "reviews", "history",
 ]  # fmt: skip
-"""Something that a format can hold. ``questions``: with their answers, each with its own boxes. ``evidence``: all of
-``BoxCheck``. ``reviews``: reviewer, time and note."""
+"""Part of a label that a format can hold. ``questions``: questions with answers and their own boxes. ``evidence``: the
+whole ``BoxCheck``. ``reviews``: reviewer, time and note."""
 
 Loader = Callable[[Path, ImportOptions | None], LoadedSamples[LabeledSample]]
 Saver = Callable[[ExportPlan, Path], None]
@@ -40,29 +40,29 @@ _QUESTION_ASPECTS: Final[frozenset[LabelAspect]] = frozenset(
     {"negatives", "questions", "choices", "classes", "statuses"}
 )
 _FLOAT_NOISE_PX: Final = 1e-6
-"""What changing between corners, sizes, centers and percent can cost on an image of any size that is opened."""
+"""Rounding error of conversions between corners, sizes, centers and percent, for all supported image sizes."""
 
 
 def _exactly(wh: WH, options: ExportOptions) -> tuple[float, float]:
-    del wh, options  # the same for all
+    del wh, options  # independent of both
     return _FLOAT_NOISE_PX, _FLOAT_NOISE_PX
 
 
 @dataclass(frozen=True)
 class FormatInfo:
-    """One line of the table.
+    """Description of a format.
 
     Attributes:
         name: Key in ``FORMATS``.
-        title: Name for people.
+        title: Display name.
         load: Reads a file or folder.
-        save: Writes a plan's labels into a folder that holds its images; None = the format is only read.
-        preserves: What it can hold.
-        export_path: Where a copied image goes in the folder; None = images are inside the files.
-        can_reference: Whether images may stay where they are.
-        tolerance: Size of an image, options -> how far an edge may move, original pixels across and down.
-        written: Box, size, options -> the box as it comes back, original pixels; None = as it was.
-        exclusion_reason: Why its readers would drop an image; empty = they would not.
+        save: Writes the labels of a plan into the export folder; None = the format is read-only.
+        preserves: Parts of a label that it can hold.
+        export_path: Path of a copied image in the export; None = images are embedded.
+        can_reference: Whether images can be referenced instead of copied.
+        tolerance: Image size, options -> maximum rounding error of an edge, original pixels, horizontal and vertical.
+        written: Box, image size, options -> box as read back, original pixels; None = unchanged.
+        exclusion_reason: Why readers of the format would drop an image; empty = they do not.
     """
 
     name: str
@@ -77,24 +77,22 @@ class FormatInfo:
     exclusion_reason: Callable[[PlannedImage], str] | None = None
 
     def check_options(self, options: ExportOptions) -> None:
-        """See that the format can do what is asked for.
+        """Check that the format supports the options.
 
         Raises:
-            InputError: If it cannot.
+            InputError: If it does not.
         """
         if options.images == "reference" and not self.can_reference:
-            raise InputError(
-                f"expected images to be copied, got 'reference': {self.title} needs them in its own folder"
-            )
+            raise InputError(f"{self.title} cannot reference images. Copy them into the export.")
         if options.box_class and self.name == "native":
             raise InputError(
-                f"expected no class for all boxes, got {options.box_class!r}: {self.title} keeps every label as it is; "
-                "leave the class away, or choose another format"
+                f"{self.title} keeps the labels of all boxes, so it does not support one class ({options.box_class!r}) "
+                "for all boxes. Remove the class, or choose another format."
             )
 
 
 def _save_hf_parquet(plan: ExportPlan, folder: Path) -> None:
-    from hart_studio.labeling.formats.hf_parquet import save_hf_parquet  # noqa: PLC0415 - seconds to import
+    from hart_studio.labeling.formats.hf_parquet import save_hf_parquet  # noqa: PLC0415 - takes seconds to import
 
     save_hf_parquet(plan, folder)
 
@@ -193,17 +191,17 @@ _TABLE: Final = (
 )
 
 FORMATS: Final[dict[str, FormatInfo]] = {info.name: info for info in _TABLE}
-"""Every format by name. ``image_folder`` and ``grounded_chat`` keep more than they promise here for some labels."""
+"""All formats by name. ``image_folder`` and ``grounded_chat`` preserve more than stated here for some labels."""
 
 
 def get_format(name: str) -> FormatInfo:
-    """A format that can be written.
+    """Return a format that can be written.
 
     Raises:
-        InputError: If there is none of that name.
+        InputError: If no such format exists.
     """
     info = FORMATS.get(name)
     if info is None or info.save is None:
         known = ", ".join(each.name for each in _TABLE if each.save)
-        raise InputError(f"expected one of the formats {known}, got {name!r}; choose one of them")
+        raise InputError(f"Unknown export format {name!r}. Choose one of: {known}.")
     return info

@@ -1,7 +1,7 @@
-"""X-AnyLabeling and LabelMe: a JSON file per image with ``shapes``. It is read, not written.
+"""X-AnyLabeling and LabelMe: a JSON file per image with ``shapes``. Read-only format.
 
-Rectangles have two corners, or all four, in float pixels of the upright image. A shape's ``description`` is what the
-question asks for, where there is one; else its label is.
+Rectangles have two or four corners, in float pixels of the upright image. The question asks for the ``description`` of
+a shape, or else for its label.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from hart_studio.records import Box
 
 
 def load_x_anylabeling(path: Path, options: ImportOptions | None = None) -> LoadedSamples[LabeledSample]:
-    """Read one file, or those of a folder.
+    """Read a file, or all files of a folder.
 
     Args:
         path: A JSON file, or a folder with ``*.json`` or ``*/*.json``.
-        options: How to read. Images are looked up beside the files of each folder by default.
+        options: Import options. The default image folder is that of each file.
 
     Raises:
-        DataError: If there is no file, or the one that was named cannot be read, or if there is no sample.
+        DataError: If there is no file, ``path`` is an unreadable file, or there is no sample.
     """
     options = options or ImportOptions()
     collector = LabelCollector(path, options)
     if path.is_file():
-        read_json(path)  # alone it is the whole data set, so its error is the answer
+        read_json(path)  # a single file is the whole data set, so its error is raised
     for file in list_files(path, "*.json", "*/*.json"):
         with collector.row(file.name):
             _read_file(file, ImageFinder(options.image_root or file.parent), collector)
@@ -62,7 +62,7 @@ def _read_file(file: Path, images: ImageFinder, collector: LabelCollector) -> No
 
 
 def _read_shape(shape: Any, image: FoundImage) -> tuple[Box, str]:
-    """The box, and the words for what it shows."""
+    """Read the box, and the text that the question asks for."""
     kind = get_field(shape, "shape_type")
     if kind != "rectangle":
         raise ValueError(f"expected a rectangle, got {str(kind)[:40]!r}")

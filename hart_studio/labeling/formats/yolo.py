@@ -1,11 +1,11 @@
 """Ultralytics YOLO detection: ``data.yaml``, ``images/<split>`` and ``labels/<split>``.
 
-One line per box, exactly five columns: class, then center and size as shares of the upright image's sides, six
-decimals, inside [0, 1]. A sixth column would make the reader drop the whole image. ``data.yaml`` has no ``path``: the
-reader then takes the file's own folder, wherever it is started from. A confirmed negative has an empty label file;
-an image that no one looked at is not written, because it would be trained on as background.
+One line per box with exactly five columns: class, then center and size as shares of the upright image size, six
+decimals, inside [0, 1]. A sixth column would make the reader drop the whole image. ``data.yaml`` has no ``path``, so
+the reader uses the folder of the file, independent of the working directory. A confirmed negative has an empty label
+file; an unlabeled image is not written, because it would be trained on as background.
 
-Reading obeys four keys of ``data.yaml`` and no other: others can hold code that the original reader would run.
+Only four keys of ``data.yaml`` are read: others can hold code that the original reader would run.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from hart_studio.records import Box
 CONFIG: Final = "data.yaml"
 CLASSES: Final = "classes.txt"
 STEP: Final = 1e-6
-"""One unit of the last decimal, share of a side."""
+"""Resolution of the written decimals, share of a side."""
 MIN_IMAGE_SIDE: Final = 10
-"""Ultralytics drops images with a shorter side, pixels."""
+"""Minimum image side, pixels; Ultralytics drops smaller images."""
 
 _MAX_CONFIG_BYTES: Final = 1 << 20
 _MAX_DEPTH: Final = 32
@@ -47,26 +47,26 @@ _READ_SUFFIXES: Final = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".ti
 
 
 def export_path(image: PlannedImage) -> str:
-    """Where a copied image goes."""
+    """Path of a copied image in the export."""
     return f"images/{image.split}/{image.name}"
 
 
 def exclusion_reason(image: PlannedImage) -> str:
-    """Why the reader would drop an image without a word; empty when it would not."""
+    """Why the reader would drop an image without a warning; empty if it would not."""
     if min(image.wh) < MIN_IMAGE_SIDE:
-        return f"an image with a side below {MIN_IMAGE_SIDE} px, which YOLO trainers drop"
+        return f"image side below {MIN_IMAGE_SIDE} px, which YOLO trainers drop"
     if Path(image.name).suffix.lower() not in _READ_SUFFIXES:
-        return f"a {Path(image.name).suffix[1:].upper()} image, which YOLO trainers do not read"
+        return f"{Path(image.name).suffix[1:].upper()} image, which YOLO trainers do not read"
     return ""
 
 
 def tolerance(wh: WH) -> tuple[float, float]:
-    """How far an edge can move by the rounding of center and size, pixels across and down."""
+    """Rounding error of an edge, from center and size, pixels, horizontal and vertical."""
     return 1.5 * STEP * wh[0] + 1e-6, 1.5 * STEP * wh[1] + 1e-6
 
 
 def written_box(box: Box, wh: WH) -> XYXY:
-    """The box as it can be read back, original pixels."""
+    """Box as read back from the export, original pixels."""
     shares = [float(share) for share in _shares(box, wh)]
     return _from_shares(shares, wh)
 
@@ -75,14 +75,14 @@ def save_yolo(plan: ExportPlan, folder: Path) -> None:
     """Write ``data.yaml`` and the label files.
 
     Raises:
-        InputError: If train or val is empty: the reader requires both.
+        InputError: If train or val is empty; the reader requires both.
         OSError: If the folder cannot be written.
     """
     for split in ("train", "val"):
         if split not in plan.splits:
             raise InputError(
-                f"expected at least one image in {split}, got none: YOLO needs train and val; "
-                f"raise the share of {split}, label more images or change the salt"
+                f"No image in the split {split}: YOLO needs train and val. Raise the share of {split}, label more "
+                "images, or change the salt."
             )
     numbers = {name: number for number, name in enumerate(plan.classes)}
     for split in plan.splits:
@@ -90,7 +90,7 @@ def save_yolo(plan: ExportPlan, folder: Path) -> None:
         labels.mkdir(parents=True, exist_ok=True)
         for image in plan.of_split(split):
             rows = (f"{numbers[class_name(box)]} {' '.join(_shares(box, image.wh))}\n" for box in image.merged_boxes)
-            # Two boxes may be one after rounding; the reader would warn of the second.
+            # Boxes may be equal after rounding; the reader would warn about duplicates.
             text = "".join(dict.fromkeys(rows))
             (labels / f"{Path(image.name).stem}.txt").write_text(text, encoding="utf-8", newline="\n")
     config = {split: f"images/{split}" for split in plan.splits}
@@ -104,10 +104,10 @@ def load_yolo(path: Path, options: ImportOptions | None = None) -> LoadedSamples
 
     Args:
         path: ``data.yaml``, a folder with one, or a folder with ``images``, ``labels`` and ``classes.txt``.
-        options: How to read. ``image_root`` replaces the folder that everything starts from.
+        options: Import options. ``image_root`` replaces the base folder of all paths.
 
     Raises:
-        DataError: If the names of the classes or the images cannot be found, or if there is no sample.
+        DataError: If class names or images cannot be found, or if there is no sample.
     """
     options = options or ImportOptions()
     config = path / CONFIG if path.is_dir() else path
@@ -118,7 +118,7 @@ def load_yolo(path: Path, options: ImportOptions | None = None) -> LoadedSamples
         lines = read_bytes(root / CLASSES).decode("utf-8", errors="replace").splitlines()
         names, folders = dict(enumerate(line.strip() for line in lines)), ["images"]
     else:
-        raise DataError(f"expected {CONFIG} or {CLASSES} in {path}, got neither; name the folder of the data set")
+        raise DataError(f"No {CONFIG} or {CLASSES} in {path}. Choose the folder of the data set.")
     collector = LabelCollector(path, options)
     images = ImageFinder(root)
     for name in dict.fromkeys(_image_names(root, folders, collector)):
@@ -128,7 +128,7 @@ def load_yolo(path: Path, options: ImportOptions | None = None) -> LoadedSamples
 
 
 def _shares(box: Box, wh: WH) -> list[str]:
-    """Center and size as shares, written; a side that rounding would flatten keeps one unit."""
+    """Format center and size as shares; a side that rounding would reduce to 0 becomes one unit."""
     written = []
     for low, high, side in ((box.x_min, box.x_max, wh[0]), (box.y_min, box.y_max, wh[1])):
         first, last = max(0.0, low / side), min(1.0, high / side)
@@ -148,27 +148,26 @@ def _from_shares(shares: list[float], wh: WH) -> XYXY:
 
 
 def _read_config(file: Path) -> tuple[dict[int, str], list[str]]:
-    """Names of the classes, and the folders or lists of images."""
+    """Read class names, and folders or lists of images."""
     data = read_bytes(file)
     depths = accumulate((sign in b"[{") - (sign in b"]}") for sign in data[:_MAX_CONFIG_BYTES])
     if len(data) > _MAX_CONFIG_BYTES or max(depths, default=0) > _MAX_DEPTH:
-        # The time of the YAML library grows with the square of the depth: a few kilobytes would hold it for minutes.
+        # The YAML library takes quadratic time in the depth: a few kilobytes would take minutes.
         raise DataError(
-            f"expected at most {_MAX_CONFIG_BYTES} bytes and {_MAX_DEPTH} nested lists in {file}, got more; "
-            "name another file"
+            f"{file} has more than {_MAX_CONFIG_BYTES} bytes or {_MAX_DEPTH} nested lists. Choose another file."
         )
     try:
         config = yaml.safe_load(data)
     except Exception as error:  # the library's constructors raise anything, from IndexError to OverflowError
-        raise DataError(f"expected YAML in {file}, got: {str(error).splitlines()[:1]}; repair the file") from error
+        raise DataError(f"{file} is no valid YAML: {str(error).splitlines()[:1]}. Repair the file.") from error
     if not isinstance(config, dict):
-        raise DataError(f"expected train, val and names in {file}, got no mapping; name another file")
+        raise DataError(f"{file} is no YOLO file: it has no train, val and names. Choose another file.")
     folders = []
     for split in SPLITS:
         value = config.get(split)
         values = [value] if isinstance(value, str) else value
         if isinstance(values, list) and all(isinstance(each, str) for each in values):
-            # Widely used exporters write ../train/images and mean train/images; the original reader knows, too.
+            # Common exporters write ../train/images for train/images; the original reader handles this too.
             folders += [each.removeprefix("../") for each in values]
     return _class_names(config.get("names"), file), folders
 
@@ -176,15 +175,15 @@ def _read_config(file: Path) -> tuple[dict[int, str], list[str]]:
 def _class_names(names: Any, file: Path) -> dict[int, str]:
     pairs = dict(enumerate(names)) if isinstance(names, list) else names
     if not isinstance(pairs, dict) or not pairs:
-        raise DataError(f"expected names of classes in {file}, got {type(names).__name__}; add names")
+        raise DataError(f"{file} has no class names. Add names.")
     try:
         return {int(parse_number(number, "names")): to_label(name, "names") for number, name in pairs.items()}
     except ValueError as error:
-        raise DataError(f"expected numbers and texts in names of {file}, got: {error}; repair it") from error
+        raise DataError(f"Invalid names in {file}: {error}. Repair the file.") from error
 
 
 def _image_names(root: Path, folders: list[str], collector: LabelCollector) -> Iterator[str]:
-    """Names of the images below the root, sorted within each folder."""
+    """Image names below the root, sorted within each folder."""
     for folder in folders:
         with collector.row(folder):
             image_folder = resolve_inside(root, folder)
@@ -200,7 +199,7 @@ def _image_names(root: Path, folders: list[str], collector: LabelCollector) -> I
                 lines = read_bytes(image_folder).decode("utf-8", errors="replace").splitlines()
                 yield from (line.strip().removeprefix("./") for line in lines if line.strip())
             else:
-                raise ValueError("a folder of images that is missing")
+                raise ValueError("image folder is missing")
 
 
 def _read_image_labels(
@@ -208,11 +207,11 @@ def _read_image_labels(
 ) -> None:
     image = images.find(name)
     parts = list(PurePosixPath(name).parts)
-    if "images" in parts:  # the last one, as the original reader does it
+    if "images" in parts:  # the last one, like the original reader
         parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
     file = resolve_inside(root, str(PurePosixPath(*parts).with_suffix(".txt")))
     if not file.is_file():
-        raise ValueError("an image without a label file: no one said that it shows nothing")
+        raise ValueError("image without a label file")
     lines = [
         (number, line)
         for number, line in enumerate(read_bytes(file).decode("utf-8-sig", errors="replace").splitlines(), start=1)
@@ -234,8 +233,8 @@ def _read_line(line: str, names: dict[int, str], image: FoundImage) -> Box:
         raise ValueError(f"expected 5 columns, got {len(columns)}")
     number = parse_number(columns[0], "class")
     if number not in names:
-        raise ValueError(f"expected the number of a class, got {columns[0][:20]}")
+        raise ValueError(f"unknown class number {columns[0][:20]}")
     shares = [parse_number(column, "box") for column in columns[1:]]
     if not all(-0.01 <= share <= 1.01 for share in shares):
-        raise ValueError("expected shares of the image in [0, 1], got one outside")
+        raise ValueError("box coordinate outside of [0, 1]")
     return image.box(_from_shares(shares, image.wh), names[int(number)])

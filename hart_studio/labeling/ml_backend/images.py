@@ -1,8 +1,8 @@
-"""Images that a Label Studio task names: from one folder, from one host, or from the task itself.
+"""Images that a Label Studio task refers to: in one folder, on one host, or inside the task.
 
-A task comes from the network, so it does not choose where the server looks. A URL's host is only compared: the
-connection goes to the host that the operator named, and a redirect is held to the same rule. The access token goes to
-that host and nowhere else.
+A task comes from the network, so it cannot choose where the server reads. The host of a URL is only compared: the
+connection goes to the host that the operator configured, also for redirects. The access token is sent only to that
+host.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from hart_studio.imaging import ImageLimits, SourceImage
 from hart_studio.labeling.formats.label_studio import LOCAL_FILES, image_name
 
 MAX_IMAGE_BYTES: Final = 64 << 20
-"""Of an image from the network or from inside a task, bytes (project default)."""
+"""Maximum size of an image from the network or inside a task, bytes. Project default."""
 FETCH_TIMEOUT_SECONDS: Final = 20.0
-"""Of one image, seconds (project default)."""
+"""Timeout for one image, seconds. Project default."""
 MAX_REDIRECTS: Final = 3
 
 _PORTS: Final = {"http": 80, "https": 443}
@@ -37,24 +37,24 @@ _DATA_URI: Final = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
 
 
 class ServerOrigin(NamedTuple):
-    """A server: what two URLs must have in common to be of the same one."""
+    """Scheme, host and port of a server."""
 
     scheme: str
     """``http`` or ``https``."""
     host: str
-    """Name or address."""
+    """Host name or address."""
     port: int
-    """Also when the URL leaves it out."""
+    """Port, also when the URL omits it."""
 
     @property
     def url(self) -> str:
-        """As a URL."""
+        """The origin as a URL."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.scheme}://{host}:{self.port}"
 
 
 def parse_origin(url: str) -> ServerOrigin | None:
-    """The server of a URL; None when it is no ``http(s)`` URL, or one with a user name."""
+    """Parse the origin of a URL; None if it is no ``http(s)`` URL, or has a user name."""
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -66,56 +66,54 @@ def parse_origin(url: str) -> ServerOrigin | None:
 
 
 def parse_server_url(url: str) -> ServerOrigin:
-    """The Label Studio server that an operator named.
+    """Parse the URL of the Label Studio server.
 
     Raises:
-        InputError: If it is not scheme, host and port alone.
+        InputError: If it has more than scheme, host and port.
     """
     origin = parse_origin(url)
     if origin is None or urlsplit(url)._replace(scheme="", netloc="").geturl() not in ("", "/"):
-        raise InputError(
-            "expected --label-studio-url such as http://localhost:8080, got another form; leave out the rest"
-        )
+        raise InputError("Invalid --label-studio-url. Use the form http://HOST:PORT, such as http://localhost:8080.")
     return origin
 
 
 def parse_token(text: str) -> str:
-    """The access token as it may stand in a header.
+    """Validate the access token for use in a header.
 
     Raises:
-        InputError: If it cannot. The message does not show it.
+        InputError: If it has invalid characters. The message does not contain the token.
     """
     token = text.strip()
     if not all(sign in string.ascii_letters + string.digits + string.punctuation for sign in token):
-        raise InputError("expected LABEL_STUDIO_API_KEY of plain letters and digits, got other signs; copy it again")
+        raise InputError("LABEL_STUDIO_API_KEY has characters other than letters and digits. Copy it again.")
     return token
 
 
 def make_image_loader(image_root: Path | None, server_url: str, token: str) -> ImageLoader:
-    """What an operator allows.
+    """Create an image loader from the settings of the operator.
 
     Args:
-        image_root: A folder, or None.
-        server_url: Label Studio's scheme, host and port, or an empty text.
-        token: Its access token, or an empty text.
+        image_root: Folder of images, or None.
+        server_url: Scheme, host and port of Label Studio, or empty.
+        token: Access token of Label Studio, or empty.
 
     Raises:
-        InputError: If the folder is missing, or the others have another form.
+        InputError: If the folder is missing, or another setting is invalid.
     """
     if image_root is not None and not image_root.is_dir():
-        raise InputError(f"expected a folder at {image_root}, got none; check --image-root")
+        raise InputError(f"No folder at {image_root}. Check --image-root.")
     return ImageLoader(image_root, parse_server_url(server_url) if server_url else None, parse_token(token))
 
 
 @dataclass(frozen=True)
 class ImageLoader:
-    """Opens what a task may name, and refuses the rest.
+    """Opens images that a task may refer to, and rejects others.
 
     Attributes:
         image_root: Folder of ``/data/local-files/?d=...`` and of relative paths; None = no files.
-        server: The Label Studio server; None = nothing is fetched.
-        token: Its access token; empty = none.
-        max_bytes: Most bytes of an image that is no file below ``image_root``.
+        server: Label Studio server; None = no downloads.
+        token: Access token of the server; empty = none.
+        max_bytes: Maximum size of an image that is no file below ``image_root``.
     """
 
     image_root: Path | None = None
@@ -127,20 +125,20 @@ class ImageLoader:
         """Open an image.
 
         Args:
-            reference: As the task has it.
-            seconds: For fetching it; never more than ``FETCH_TIMEOUT_SECONDS``.
+            reference: Reference of the image in the task.
+            seconds: Download timeout; at most ``FETCH_TIMEOUT_SECONDS``.
 
         Raises:
-            ImageError: If it is none, cannot be fetched, or is too large.
-            InputError: If it is from anywhere else, or leads out of the folder.
-            ValueError: If there is no such file.
+            ImageError: If it is no image, cannot be downloaded, or is too large.
+            InputError: If the source is not allowed, or the path leads out of the folder.
+            ValueError: If the file does not exist.
         """
         if reference[:5].lower() == "data:":
             return self._open_bytes(self._decode(reference))
         if self.image_root and (reference.startswith(LOCAL_FILES) or not re.match(r"/|[\w.+-]+:", reference)):
             return SourceImage(resolve_image_path(self.image_root, image_name(reference)))
         if self.server:
-            # A path alone is one of Label Studio's own: an uploaded file.
+            # A plain path is an uploaded file of Label Studio.
             url = self.server.url + reference if re.match(r"/[^/\\]", reference) else reference
             if parse_origin(url) == self.server:
                 return self._open_bytes(self._fetch(url, self.server, min(seconds, FETCH_TIMEOUT_SECONDS)))
@@ -154,38 +152,38 @@ class ImageLoader:
         allowed += ["a file below --image-root"] if self.image_root else []
         allowed += [f"a URL of {self.server.url}"] if self.server else []
         origin = parse_origin(reference)
-        got = f"one of {origin.url}" if origin else "another kind of address"
+        source = origin.url if origin else "unsupported address"
         return InputError(
-            f"expected an image that is {' or '.join(allowed)}, got {got}; see --image-root and --label-studio-url"
+            f"Image source not allowed: {source}. Use {' or '.join(allowed)}; see --image-root and --label-studio-url."
         )
 
     def _decode(self, reference: str) -> bytes:
         head = _DATA_URI.match(reference)
         if head is None:
-            raise ImageError("expected a data: URI in base64, got another one; encode it again")
+            raise ImageError("The data: URI is not base64. Encode it as base64.")
         if (len(reference) - head.end()) // 4 * 3 > self.max_bytes + 3:
             raise self._size_error()
         try:
             return base64.b64decode(reference[head.end() :], validate=True)
         except ValueError as error:
-            raise ImageError("expected base64 in a data: URI, got other signs; encode it again") from error
+            raise ImageError("The data: URI has invalid base64. Encode it again.") from error
 
     def _fetch(self, url: str, server: ServerOrigin, seconds: float) -> bytes:
         deadline = time.monotonic() + seconds
         for _ in range(MAX_REDIRECTS + 1):
             if parse_origin(url) != server:
                 raise ImageError(
-                    f"expected an image of {server.url}, got a redirect to another server, which is not followed; "
-                    "copy the image to Label Studio, or use local files"
+                    f"{server.url} redirects the image to another server; such redirects are not followed. "
+                    "Copy the image to Label Studio, or use local files."
                 )
             found = self._get(url, server, deadline)
             if isinstance(found, bytes):
                 return found
             url = urljoin(url, found)
-        raise ImageError(f"expected at most {MAX_REDIRECTS} redirects, got more; look at Label Studio's settings")
+        raise ImageError(f"More than {MAX_REDIRECTS} redirects. Check the settings of Label Studio.")
 
     def _get(self, url: str, server: ServerOrigin, deadline: float) -> bytes | str:
-        """The content, or where it is."""
+        """Return the content, or the target of a redirect."""
         parts = urlsplit(url)
         path = quote(f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/", string.punctuation)
         headers = {"Authorization": f"Token {self.token}"} if self.token else {}
@@ -203,8 +201,8 @@ class ImageLoader:
                     return response.headers.get("Location", "")
                 if response.status != 200:
                     raise ImageError(
-                        f"expected an image of {server.url}, got HTTP status {response.status}; "
-                        "check LABEL_STUDIO_API_KEY and that the image is there"
+                        f"{server.url} answered the image request with HTTP status {response.status}. "
+                        "Check LABEL_STUDIO_API_KEY and that the image exists."
                     )
                 data = response.read(self.max_bytes + 1)
             if limit.is_over:
@@ -212,9 +210,9 @@ class ImageLoader:
         except (OSError, HTTPException, ValueError) as error:
             if time.monotonic() >= deadline or isinstance(error, TimeoutError):
                 raise self._timeout_error(server) from error
-            # The text of the error is not shown: it may quote what was sent.
+            # The error text is not shown: it may contain the token.
             raise ImageError(
-                f"expected an image of {server.url}, got {type(error).__name__}; check --label-studio-url"
+                f"Cannot load the image from {server.url}: {type(error).__name__}. Check --label-studio-url."
             ) from error
         finally:
             connection.close()
@@ -223,14 +221,14 @@ class ImageLoader:
         return data
 
     def _timeout_error(self, server: ServerOrigin) -> ImageError:
-        return ImageError(f"expected an image of {server.url} in time, got none; try again, or use local files")
+        return ImageError(f"Timeout while loading an image from {server.url}. Try again, or use local files.")
 
     def _size_error(self) -> ImageError:
-        return ImageError(f"expected an image of at most {self.max_bytes:,} bytes, got more; use local files")
+        return ImageError(f"Image larger than {self.max_bytes:,} bytes. Use local files.")
 
 
 class _TimeLimit:
-    """Ends a connection when its time is over: a time-out of the socket begins again with every byte."""
+    """Closes a connection after a total time; a socket timeout restarts with every byte."""
 
     def __init__(self, sock: socket.socket, seconds: float) -> None:
         self.is_over = False

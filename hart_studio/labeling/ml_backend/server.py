@@ -1,8 +1,8 @@
-"""HART as an ML backend of Label Studio: tasks in, verified boxes out, by Label Studio's own protocol.
+"""Label Studio ML backend: takes tasks, returns verified boxes, with Label Studio's protocol.
 
-A prediction is what a labeling run would propose (``self_verify.propose``). When someone has just drawn boxes, those
-are asked about instead (``verify_drawn_boxes``). Whatever is wrong with one task is said of that task; the request goes
-on. Only servers call it, so a request that a browser's page sent is refused, whatever site the page is of.
+A prediction equals the proposal of a labeling run (``self_verify.propose``). If the user has just drawn boxes, these
+are verified instead (``verify_drawn_boxes``). An error of one task is reported for that task; the other tasks are
+processed. Only servers call this API, so requests from a browser page are rejected, whatever their origin.
 """
 
 from __future__ import annotations
@@ -54,27 +54,27 @@ from hart_studio.labeling.self_verify import Proposal, ProposalSettings, propose
 from hart_studio.models.chat import ChatModel
 
 SOFT_TIMEOUT_SECONDS: Final = 80.0
-"""Of a request, seconds; Label Studio hangs up after 100, gateways after 90 (project default)."""
+"""Time limit of a request, seconds. Label Studio times out after 100 s, gateways after 90 s. Project default."""
 MAX_BODY_BYTES: Final = 96 << 20
-"""Of a request, bytes: an image inside of a task, in base64 (project default)."""
+"""Maximum request size, bytes; a task may contain a base64 image. Project default."""
 MAX_REQUESTS: Final = 32
-"""At once, those that wait included (project default)."""
+"""Maximum concurrent requests, including queued ones. Project default."""
 BATCH: Final = 8
-"""Tasks whose images are in memory together (project default)."""
+"""Tasks per batch, whose images are in memory together. Project default."""
 MAX_REMEMBERED: Final = 1024
-"""Questions of which the evidence is kept, for boxes that are drawn later (project default)."""
+"""Cached evidence of questions, for boxes that are drawn later. Project default."""
 
 _log = logging.getLogger(__name__)
 
 Prediction = dict[str, Any]
-"""What Label Studio gets for one task."""
+"""Response for one task."""
 
 
 class HartBackend:
-    """Answers Label Studio's requests with one model, one request at a time.
+    """Answers Label Studio requests with one model, one request at a time.
 
     Attributes:
-        version: Name of the model, as Label Studio shows it.
+        version: Model name shown in Label Studio.
     """
 
     def __init__(
@@ -86,15 +86,15 @@ class HartBackend:
         calibration: Calibration | None = None,
         soft_timeout: float = SOFT_TIMEOUT_SECONDS,
     ) -> None:
-        """Wait for requests.
+        """Create the backend.
 
         Args:
             model: The model.
-            version: Its name.
-            loader: Where images may come from.
-            settings: How boxes are proposed.
-            calibration: The model's own; a prediction outside of its domain has no score.
-            soft_timeout: Of a request, seconds.
+            version: Name of the model.
+            loader: Opens allowed images.
+            settings: Settings of the proposals.
+            calibration: Calibration of the model; predictions outside its domain have no score.
+            soft_timeout: Time limit of a request, seconds.
         """
         self.version = version
         self._model, self._loader, self._settings, self._calibration = model, loader, settings, calibration
@@ -104,31 +104,31 @@ class HartBackend:
         self._checks: OrderedDict[str, BoxCheck] = OrderedDict()
 
     def setup(self, payload: dict[str, Any]) -> dict[str, Any]:
-        """Say whether a project can be served.
+        """Check whether the backend supports a project.
 
         Raises:
-            InputError: If its labeling configuration cannot.
+            InputError: If it does not support the labeling configuration.
         """
         read_label_config(payload.get("schema", payload.get("label_config")))
         return {"model_version": self.version}
 
     def predict(self, payload: dict[str, Any], arrived: float) -> dict[str, list[Prediction]]:
-        """Predict tasks, in order. Other requests wait meanwhile.
+        """Predict tasks in order. Other requests wait.
 
         Args:
             payload: ``tasks``, ``label_config`` and ``params`` of the protocol.
-            arrived: When the request came, by ``time.monotonic``.
+            arrived: Arrival time of the request, ``time.monotonic``.
 
         Raises:
-            InputError: If the request as a whole cannot be used.
+            InputError: If the request is invalid.
         """
         config = read_label_config(payload.get("label_config", payload.get("schema")))
         tasks = payload.get("tasks")
         if not isinstance(tasks, list):
-            raise InputError(f"expected a list in 'tasks', got {type(tasks).__name__}; send {{'tasks': [...]}}")
+            raise InputError(f"expected a list in 'tasks', got {type(tasks).__name__}")
         drawn = config.get_drawn_regions(payload)
         if drawn and len(tasks) != 1:
-            raise InputError(f"expected one task with drawn boxes, got {len(tasks)}; send them one by one")
+            raise InputError(f"Interactive requests must have one task, got {len(tasks)}. Send the tasks one by one.")
         deadline = arrived + self._soft_timeout
         results: list[Prediction] = []
         if self._lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
@@ -140,7 +140,7 @@ class HartBackend:
                     results = self._propose_until(config, tasks, deadline)
             finally:
                 self._lock.release()
-        late = f"the time limit of {self._soft_timeout:g} s was reached before this task; ask for fewer tasks at once"
+        late = f"the time limit of {self._soft_timeout:g} s was reached before this task. Send fewer tasks at once."
         results += [self._no_prediction(late) for _ in tasks[len(results) :]]
         failed = [
             (task, result["meta"]["reason"]) for task, result in zip(tasks, results, strict=True) if _failed(result)
@@ -152,7 +152,7 @@ class HartBackend:
         return {"results": results}
 
     def _propose_until(self, config: LabelConfig, tasks: Sequence[Any], deadline: float) -> list[Prediction]:
-        """As many tasks at a time as fit into memory and, by the pace so far, into the time that is left."""
+        """Process tasks in batches that fit into memory and, at the current speed, into the remaining time."""
         results: list[Prediction] = []
         while len(results) < len(tasks) and (left := deadline - time.monotonic()) > 0:
             fitting = BATCH if self._seconds_per_task is None else int(min(BATCH, left / self._seconds_per_task))
@@ -176,11 +176,11 @@ class HartBackend:
         ]
 
     def _propose_safely(self, asked: Sequence[OpenedTask]) -> list[Proposal]:
-        """Propose for all of them at once. When that fails, for each alone, so that none takes others along."""
+        """Propose for all tasks at once; if that fails, for each alone, so that one task cannot fail others."""
         images = {each.sample.image: each.image for each in asked}
         try:
             return propose(self._model, [each.sample for each in asked], self._settings, open_image=images.__getitem__)
-        except Exception as error:  # whatever a library raises about one task, the others continue
+        except Exception as error:  # a library may raise anything for one task; the others continue
             if len(asked) > 1:
                 return [proposal for each in asked for proposal in self._propose_safely([each])]
             return [Proposal(asked[0].sample.id, (), None, describe_error(error), is_unexpected=True)]
@@ -204,7 +204,7 @@ class HartBackend:
         return prediction if score is None else {**prediction, "score": score}
 
     def _score(self, asked: OpenedTask, check: BoxCheck, has_boxes: bool) -> float | None:
-        """The score inside of the calibration's domain. A task names no data set, so the image must show its domain."""
+        """Score inside the calibration's domain. A task has no data set name, so the image must show its domain."""
         if self._calibration is None:
             return None
         form, loop = get_answer_form(asked.sample), self._settings.loop
@@ -213,7 +213,7 @@ class HartBackend:
         return self._calibration.score_label(check, has_boxes, origin).score
 
     def _check(self, config: LabelConfig, asked: OpenedTask | str, drawn: Sequence[Any]) -> Prediction:
-        """What there is to say of boxes that someone drew: marks only, for the boxes are there already."""
+        """Verify drawn boxes: returns only marks, because the boxes exist already."""
         if isinstance(asked, str):
             return self._no_prediction(asked)
         try:
@@ -221,7 +221,7 @@ class HartBackend:
             before = self._checks.get(asked.identity)
             loop = self._settings.loop
             check, failure = verify_drawn_boxes(self._model, asked.sample, boxes, loop, before, lambda _: asked.image)
-        except Exception as error:  # whatever a library raises about a task, the answer is about that task
+        except Exception as error:  # a library may raise anything for a task; the error is reported for it
             return self._no_prediction(describe_error(error))
         if failure:
             return self._no_prediction(failure)
@@ -231,7 +231,7 @@ class HartBackend:
             result.append(make_answer(f"{asked.identity}_checked_answer", check.crops_answer, config.controls))
         if config.controls.verdict and verdict:
             result.append(make_verdict(f"{asked.identity}_checked_verdict", verdict, config.controls))
-        unknown = "no verdict: there is no known answer, and no prediction of this task to compare with"
+        unknown = "no verdict: the task has no known answer and no earlier prediction"
         text = [f"crop answer: {check.crops_answer or 'none'}", f"verdict: {verdict}" if verdict else unknown]
         return {"model_version": self.version, "result": result, "meta": {"text": text}}
 
@@ -254,18 +254,18 @@ Credentials = tuple[str, str]
 
 
 def read_credentials(environ: Mapping[str, str], host: str) -> Credentials | None:
-    """Whom the server lets in; None = everyone, on this machine alone.
+    """Credentials that clients must send; None = no authentication, on this machine only.
 
     Args:
-        environ: With ``BASIC_AUTH_USER`` and ``BASIC_AUTH_PASS``, both or none.
-        host: Address that the server listens at.
+        environ: Environment with both or none of ``BASIC_AUTH_USER`` and ``BASIC_AUTH_PASS``.
+        host: Address to listen on.
 
     Raises:
-        InputError: If only one is set, or none for a host that other machines reach.
+        InputError: If only one is set, or none for a host that other machines can reach.
     """
     user, password = environ.get("BASIC_AUTH_USER", ""), environ.get("BASIC_AUTH_PASS", "")
     if bool(user) != bool(password):
-        raise InputError("expected both BASIC_AUTH_USER and BASIC_AUTH_PASS, or none, got one; set the other, too")
+        raise InputError("Only one of BASIC_AUTH_USER and BASIC_AUTH_PASS is set. Set both or none.")
     if user:
         return user, password
     try:
@@ -274,8 +274,8 @@ def read_credentials(environ: Mapping[str, str], host: str) -> Credentials | Non
         is_near = False
     if not is_near:
         raise InputError(
-            f"expected a password for {host!r}, which other machines reach, got none; set BASIC_AUTH_USER and "
-            "BASIC_AUTH_PASS, or serve on 127.0.0.1"
+            f"A password is required for {host!r}, which other machines can reach. Set BASIC_AUTH_USER and "
+            "BASIC_AUTH_PASS, or serve on 127.0.0.1."
         )
     return None
 
@@ -283,12 +283,12 @@ def read_credentials(environ: Mapping[str, str], host: str) -> Credentials | Non
 def build_app(
     backend: HartBackend, credentials: Credentials | None = None, max_body_bytes: int = MAX_BODY_BYTES
 ) -> Starlette:
-    """The web application.
+    """Create the web application.
 
     Args:
-        backend: What answers.
-        credentials: Whom it lets in; None = everyone.
-        max_body_bytes: Of a request, bytes.
+        backend: Backend that answers the requests.
+        credentials: Credentials that clients must send; None = no authentication.
+        max_body_bytes: Maximum request size, bytes.
     """
 
     def posted(handle: Callable[[dict[str, Any], float], Any], status: int = 200) -> Callable[[Request], Any]:
@@ -323,18 +323,18 @@ def build_app(
 
 
 def serve(app: Starlette, host: str, port: int) -> None:
-    """Answer until interrupted."""
+    """Serve until interrupted."""
     uvicorn.run(app, host=host, port=port, limit_concurrency=MAX_REQUESTS, server_header=False, log_level="info")
 
 
 class _Json(JSONResponse):
     def render(self, content: Any) -> bytes:
-        """ASCII only: a question may hold a half of a character, which UTF-8 has no form for."""
+        """Encode as ASCII: a question may contain a lone surrogate, which UTF-8 cannot encode."""
         return json.dumps(content, allow_nan=False).encode("ascii")
 
 
 class _RequestGuard:
-    """ASGI middleware: refuses pages (403) and strangers (401)."""
+    """ASGI middleware: rejects browser requests (403) and unauthenticated requests (401)."""
 
     def __init__(self, app: ASGIApp, credentials: Credentials | None) -> None:
         self._app = app
@@ -344,14 +344,10 @@ class _RequestGuard:
         if scope["type"] == "http":
             headers = Headers(scope=scope)
             if "origin" in headers:
-                await _Json({"error": "expected a request of a server, got one of a page; refused"}, 403)(
-                    scope, receive, send
-                )
+                await _Json({"error": "Requests from browser pages are rejected."}, 403)(scope, receive, send)
                 return
             if self._expected is not None and not self._is_known(headers.get("authorization", "")):
-                refusal = {
-                    "error": "expected the right user and password, got others; set them in the model's settings"
-                }
+                refusal = {"error": "Wrong user or password. Set them in the model settings of Label Studio."}
                 challenge = {"www-authenticate": 'Basic realm="HART"'}
                 await _Json(refusal, 401, challenge)(scope, receive, send)
                 return
@@ -372,9 +368,9 @@ async def _read_body(request: Request, max_bytes: int) -> bytes:
         async for part in request.stream():
             body += part
             if len(body) > max_bytes:
-                raise HTTPException(413, f"expected at most {max_bytes:,} bytes, got more; send fewer tasks at once")
+                raise HTTPException(413, f"Request larger than {max_bytes:,} bytes. Send fewer tasks at once.")
     except ClientDisconnect as error:
-        raise InputError("expected a whole request, got a part; send it again") from error
+        raise InputError("Incomplete request. Send it again.") from error
     return bytes(body)
 
 
@@ -382,7 +378,7 @@ def _read_object(body: bytes) -> dict[str, Any]:
     try:
         payload = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise InputError("expected a JSON object, got text that is no JSON; send the protocol's fields") from error
+        raise InputError("The request is no valid JSON. Send a JSON object.") from error
     if not isinstance(payload, dict):
-        raise InputError(f"expected a JSON object, got {type(payload).__name__}; send the protocol's fields")
+        raise InputError(f"expected a JSON object, got {type(payload).__name__}")
     return payload

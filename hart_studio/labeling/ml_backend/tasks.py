@@ -1,7 +1,7 @@
-"""What Label Studio asks for: the labeling configuration of a project, and the image and question of a task.
+"""Parse Label Studio requests: the labeling configuration of a project, and image and question of a task.
 
-A configuration comes from the network, so it is XML of bounded size without a document type, which leaves nothing to
-expand and nothing to load.
+A configuration comes from the network. It must be XML of limited size without a document type, so there are no entities
+to expand or files to load.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from hart_studio.labeling.ml_backend.images import ImageLoader
 from hart_studio.records import Box, Sample
 
 MAX_CONFIG_CHARS: Final = 1 << 18
-"""A longer configuration is none, characters."""
+"""Maximum length of a labeling configuration."""
 
 _MAX_REASON_CHARS: Final = 500
 _QUICK_UPLOAD: Final = "$undefined$"
@@ -35,10 +35,10 @@ class LabelConfig:
     """The parts of a labeling configuration that a prediction needs.
 
     Attributes:
-        controls: Names of its tags.
-        labels: What a box may be called; empty for boxes without labels.
-        image_field: Field of a task's data with the image.
-        question_fields: Fields that may hold the question, the first that does counts.
+        controls: Names of the tags.
+        labels: Allowed box labels; empty for boxes without labels.
+        image_field: Field of the task data with the image.
+        question_fields: Fields that may hold the question; the first one present counts.
     """
 
     controls: Controls
@@ -46,16 +46,16 @@ class LabelConfig:
     image_field: str
     question_fields: tuple[str, ...]
 
-    def choose_label(self, wanted: str) -> str:
-        """The label of the same name, else the first."""
-        same = (label for label in self.labels if label.casefold() == wanted.casefold())
+    def choose_label(self, name: str) -> str:
+        """Return the label of that name, else the first label."""
+        same = (label for label in self.labels if label.casefold() == name.casefold())
         return next(same, self.labels[0] if self.labels else "")
 
     def get_image_reference(self, data: Mapping[str, Any]) -> str:
-        """Where the image of a task is.
+        """Return the image reference of a task.
 
         Raises:
-            ValueError: If the task names none.
+            ValueError: If the task has none.
         """
         found = data.get(self.image_field, data.get(_QUICK_UPLOAD))
         if not isinstance(found, str) or not found:
@@ -63,14 +63,14 @@ class LabelConfig:
         return found
 
     def read_sample(self, data: Mapping[str, Any], image: str) -> Sample:
-        """The question of a task.
+        """Read the question of a task.
 
         Args:
-            data: The task's data.
-            image: Path or key of its image.
+            data: Data of the task.
+            image: Path or key of the image.
 
         Raises:
-            ValueError: If there is no question, or its choices or its answer cannot be used.
+            ValueError: If the question is missing, or choices or answer are invalid.
         """
         texts = (data.get(field) for field in self.question_fields)
         question = next((text for text in texts if isinstance(text, str) and text.strip()), None)
@@ -86,7 +86,7 @@ class LabelConfig:
         )
 
     def get_drawn_regions(self, payload: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """The boxes of a request that someone has just drawn on the image: the interactive mode."""
+        """Boxes that the user has just drawn on the image (interactive mode)."""
         params = payload.get("params")
         context = params.get("context") if isinstance(params, dict) else None
         result = context.get("result") if isinstance(context, dict) else None
@@ -102,10 +102,10 @@ class LabelConfig:
 def read_label_config(text: Any) -> LabelConfig:
     """Read the XML of a labeling configuration.
 
-    The first control for boxes counts whose image is a variable of the task: ``RectangleLabels``, else ``Rectangle``.
+    The first control for boxes on a task image counts: ``RectangleLabels``, else ``Rectangle``.
 
     Raises:
-        InputError: If it is no such configuration.
+        InputError: If the configuration is invalid or lacks such a control.
     """
     tags = list(_parse(text).iter())
     images = {tag.get("name", ""): field for tag in _named(tags, "image") if (field := _variable(tag))}
@@ -115,20 +115,20 @@ def read_label_config(text: Any) -> LabelConfig:
             if tag.get("name") and tag.get("toName") in images and (labels or kind == "rectangle"):
                 return _cluster_around(tags, images, tag, labels)
     raise InputError(
-        'expected <Image name="image" value="$image"/> and <RectangleLabels name="label" toName="image"> with a '
-        "<Label value=...> in it, got a labeling configuration without; add them in the project's settings"
+        'The labeling configuration needs <Image name="image" value="$image"/> and <RectangleLabels name="label" '
+        'toName="image"> with a <Label value=...> in it. Add them in the project settings.'
     )
 
 
 class OpenedTask(NamedTuple):
-    """A task that the model can be asked about."""
+    """A task with its open image."""
 
     sample: Sample
-    """Its question; the image's path is a key that no other image has."""
+    """Question; its image path is a unique key."""
     image: SourceImage
-    """Its image."""
+    """Open image."""
     identity: str
-    """The same for the same question about the same image."""
+    """Equal for the same question about the same image."""
 
 
 def read_task(
@@ -137,14 +137,14 @@ def read_task(
     """Open the image and read the question of a task.
 
     Args:
-        config: Of its project.
-        task: As Label Studio sends it.
-        loader: Where images may come from.
-        opened: Images that are open, by key; a new one is added.
-        deadline: For fetching the image, by ``time.monotonic``.
+        config: Labeling configuration of the project.
+        task: Task as sent by Label Studio.
+        loader: Opens allowed images.
+        opened: Open images by key; a new one is added.
+        deadline: Deadline for loading the image, ``time.monotonic``.
 
     Returns:
-        The task, or why the model cannot be asked about it.
+        The task, or why it cannot be processed.
     """
     try:
         data = get_field(task, "data")
@@ -161,16 +161,16 @@ def read_task(
 
 
 def to_drawn_box(region: dict[str, Any], image: SourceImage) -> Box:
-    """A box that someone has drawn, in original pixels.
+    """Read a drawn box, in original pixels.
 
     Raises:
-        ValueError: If it is no upright rectangle on this image.
+        ValueError: If it is no axis-aligned rectangle on this image.
     """
     return read_region(region, FoundImage(image.name, image.name, image.wh))
 
 
 def describe_error(error: Exception) -> str:
-    """One line; what is not ours is named only, for its text is not meant for other machines."""
+    """One line of text. Only errors of HART Studio are quoted, because other texts may reveal internals."""
     if isinstance(error, ValidationError):
         return error.errors()[0]["msg"].removeprefix("Value error, ")[:_MAX_REASON_CHARS]
     if isinstance(error, (HartError, ValueError)):
@@ -184,7 +184,7 @@ def _cluster_around(
     image = boxes.get("toName", "")
     own = [tag for tag in tags if tag.get("toName") == image and tag.get("perRegion") != "true"]
     texts = [tag.get("name", "") for tag in _named(own, "textarea")]
-    # Of several text fields only the one of that name is surely for the answer.
+    # With several text fields, only the one named `answer` is known to hold the answer.
     answer = "answer" if "answer" in texts else texts[0] if len(texts) == 1 else ""
     verdicts = (
         tag.get("name", "")
@@ -208,33 +208,31 @@ def _cluster_around(
 
 def _parse(text: Any) -> ElementTree.Element:
     if not isinstance(text, str) or not text.strip():
-        raise InputError("expected the XML of a labeling configuration, got none; set one up in the project's settings")
+        raise InputError("The project has no labeling configuration. Add one in the project settings.")
     if len(text) > MAX_CONFIG_CHARS:
         raise InputError(
-            f"expected a labeling configuration of at most {MAX_CONFIG_CHARS} characters, got {len(text)}; shorten it"
+            f"The labeling configuration has {len(text)} characters; the limit is {MAX_CONFIG_CHARS}. Shorten it."
         )
-    # Entities can be declared in a document type only. In decoded text its name has one spelling.
+    # Entities are declared only in a document type, which has one spelling in decoded text.
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
-        raise InputError(
-            "expected a labeling configuration without document type and entities, got one with; remove them"
-        )
+        raise InputError("The labeling configuration declares a document type or entities. Remove them.")
     try:
-        return ElementTree.fromstring(text)  # noqa: S314 - the lines above have refused what makes it unsafe
+        return ElementTree.fromstring(text)  # noqa: S314 - the lines above reject unsafe XML
     except (ElementTree.ParseError, ValueError) as error:
-        raise InputError(f"expected a labeling configuration in XML, got: {error}; repair it") from error
+        raise InputError(f"The labeling configuration is no valid XML: {error}. Repair it.") from error
 
 
 def _named(tags: list[ElementTree.Element], name: str) -> Iterator[ElementTree.Element]:
-    """The tags of a name; Label Studio does not mind its case."""
+    """Tags of a name, ignoring case like Label Studio."""
     return (tag for tag in tags if tag.tag.lower() == name)
 
 
 def _variable(tag: ElementTree.Element) -> str:
-    """The field of a task's data that a tag shows; empty when it shows a fixed text."""
+    """Field of the task data that a tag shows; empty for a fixed text."""
     value = tag.get("value", "").strip()
     return value[1:] if value.startswith("$") else ""
 
 
 def _label_of(tag: ElementTree.Element) -> str:
-    """What a result calls a label."""
+    """Name of a label in results."""
     return (tag.get("alias") or tag.get("value") or "") if tag.tag.lower() == "label" else ""

@@ -10,7 +10,7 @@ QUESTIONS = 18
 
 @pytest.fixture
 def needle_folder(tmp_path: Path) -> Path:
-    """Questions on small scenes."""
+    """Questions about small scenes."""
     size = ["--width", "320", "--height", "240", "--objects", "3", "3"]
     folder = tmp_path / "needle"
     assert write_needle(["--split", "test", "--count", str(QUESTIONS), "--out", str(folder), *size]) == 0

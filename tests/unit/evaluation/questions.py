@@ -1,4 +1,4 @@
-"""Eight questions whose figures are worked out by hand in the tests that use them."""
+"""Eight questions whose metrics are computed by hand in the tests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FAR_GOLD = Box.from_xyxy((90, 90, 100, 100))
 
 
 def answer_result(value: float | None, official: float | None = None, **changes: object) -> AnswerResult:
-    """An answer; the official extractor is asked when its score is given."""
+    """An answer; with the official extractor if its score is given."""
     values: dict[str, object] = {
         "score": Score(value=value, extracted="A" if value else "B", expected="A", rule="boxed" if value else "none"),
         "outcome": "ok",
@@ -78,7 +78,7 @@ def eight_questions() -> tuple[SampleResult, ...]:
 
 
 def evaluation(records: tuple[SampleResult, ...] | None = None, **changes: object) -> Evaluation:
-    """The eight questions of ``treebench`` as one model answered them, or other ones."""
+    """The eight questions of ``treebench``, or others, with the answers of one model."""
     found = eight_questions() if records is None else records
     protocols: tuple[Protocol, ...] = ("crops_only", "direct")
     values: dict[str, object] = {

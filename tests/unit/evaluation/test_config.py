@@ -1,4 +1,4 @@
-"""How many questions an evaluation asks, as far as that is known before they are read, and the bounds of settings."""
+"""Number of questions known before they are read, and limits of the settings."""
 
 from __future__ import annotations
 

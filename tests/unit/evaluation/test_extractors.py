@@ -1,4 +1,4 @@
-"""The benchmarks' own extractors: what each reads, and how far that is from the strict one."""
+"""The benchmarks' own extractors, and their differences from the strict one."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MME = [
     ("The best option is D.", "D", "first_letter"),
     ("Best answer: C", "C", "first_letter"),  # the opening is taken off, or its B would be read
     ("Based on the sign, the answer is (C)", "B", "first_letter"),  # the known trap
-    ("Looking At the sign, (C)", "A", "first_letter"),
+    ("Reading At the sign, (C)", "A", "first_letter"),
     ("E", "E", "first_letter"),
     ("F", "E", "part_of_option"),  # the f of "none of them"
     ("X", None, "none"),
@@ -79,7 +79,7 @@ HR_BENCH = [
     ("(C) blue", "C", "token"),
     ("A is wrong. The option, I think, must be: **C**.", None, "none"),  # two letters, and no "answer is"
     ("I think that it must be: **C**.", "C", "token"),
-    ("C is what one sees when one looks at the image", None, "none"),  # the letter is not near the end
+    ("C is what one sees when one views the image", None, "none"),  # the letter is not near the end
     ("A or C", None, "none"),  # two letters
     ("A is wrong, so the correct answer is **C**", "C", "statement"),
     ("Not A, not B: it is blue", "C", "option"),
@@ -145,7 +145,7 @@ def test_an_unknown_answer_is_not_scored(name: str) -> None:
 
 
 def test_the_strict_extractor_does_not_guess() -> None:
-    text = "Based on the sign one cannot tell"
+    text = "Based on the sign one cannot say"
     score = score_with_official_extractor("mme_realworld", text, FIVE)
     assert score is not None and score.extracted == "B"
     assert score_answer(text, FIVE.choices, "C").extracted is None
@@ -153,7 +153,7 @@ def test_the_strict_extractor_does_not_guess() -> None:
 
 def test_a_benchmark_without_an_extractor() -> None:
     assert score_with_official_extractor("", "C", CHOICE) is None
-    with pytest.raises(InputError, match=r"one of the extractors mme_realworld, .*, got 'needle'"):
+    with pytest.raises(InputError, match=r"Unknown extractor 'needle'. Choose one of: mme_realworld"):
         score_with_official_extractor("needle", "C", CHOICE)
 
 

@@ -32,7 +32,7 @@ def model() -> ScriptedModel:
 
 
 class FailingModel(ScriptedModel):
-    """Fails whenever one of the questions holds a word, after a number of good calls."""
+    """Fails when a question contains a word, after a number of successful calls."""
 
     word = ""
     calls_left = 10**9
@@ -55,7 +55,7 @@ def failing(word: str = "", calls: int = 10**9) -> FailingModel:
 
 
 def answers_of(layout: RunLayout) -> list[str]:
-    """Everything that was measured but for the time that it took."""
+    """All measured values except times."""
     found = [record.model_dump(mode="json") for record in load_evaluation(layout).records]
     for record in found:
         record.pop("attempt")
@@ -159,7 +159,7 @@ def test_a_question_that_fails_is_unscored_and_takes_no_other_along(config: Eval
     warnings = [event.payload for event in read_events(layout).events if event.payload.type == "warning"]
     assert len(warnings) == len(failed)
     state, status = get_state(layout)
-    assert state == "stopped" and f"failed at {len(failed)} questions" in status.error, "so that it can be resumed"
+    assert state == "stopped" and f"failed on {len(failed)} questions" in status.error, "so that it can be resumed"
     before = {record.sample_id: record for record in records}
     assert run_evaluation(layout, lambda _: model())
     assert get_state(layout)[0] == "completed"
@@ -183,7 +183,7 @@ def test_other_questions_are_not_mixed_into_an_evaluation(config: EvaluationConf
         run_evaluation(layout, lambda _: failing(calls=4))
     path = Path(config.path) / "samples.jsonl"
     path.write_text(path.read_text().replace('"question": "', '"question": "Now: '))
-    with pytest.raises(DataError, match=r"questions that .* began with"):
+    with pytest.raises(DataError, match=r"differ from those that .* started with"):
         run_evaluation(layout, lambda _: model())
 
 
@@ -195,7 +195,7 @@ def test_the_first_process_does_not_wait_for_one_that_has_ended(config: Evaluati
 
     with pytest.raises(ModelError, match="no memory left"):
         run_evaluation(layout, no_model, Shard(1, 2, attempt=7))
-    with pytest.raises(ModelError, match=r"one has ended: process 1: no memory left"):
+    with pytest.raises(ModelError, match=r"has ended: process 1: no memory left"):
         run_evaluation(layout, lambda _: model(), Shard(0, 2, attempt=7))
     assert get_state(layout)[0] == "failed"
 
@@ -206,7 +206,7 @@ def test_a_server_that_never_answers_is_given_up_in_time(
     clock = iter(range(0, 10**9, 300))  # every call of the model takes five minutes
     monkeypatch.setattr(job, "time", SimpleNamespace(monotonic=lambda: next(clock), sleep=lambda _: None))
     layout = prepare_run(tmp_path / "runs", config)
-    with pytest.raises(ModelError, match="all failed"):
+    with pytest.raises(ModelError, match="The model failed on the last"):
         run_evaluation(layout, lambda _: failing(word="Output the coordinates"))
     assert load_evaluation(layout).records == (), "long before sixteen questions"
 
@@ -216,7 +216,7 @@ def test_a_model_that_never_answers_ends_the_evaluation_and_wastes_no_question(
 ) -> None:
     layout = prepare_run(tmp_path / "runs", config)
     broken = failing(word="Output the coordinates")
-    with pytest.raises(ModelError, match=f"last {MAX_CONSECUTIVE_FAILURES} questions all failed"):
+    with pytest.raises(ModelError, match=f"last {MAX_CONSECUTIVE_FAILURES} questions:"):
         run_evaluation(layout, lambda _: broken)
     assert get_state(layout)[0] == "failed"
     assert len(load_evaluation(layout).records) < MAX_CONSECUTIVE_FAILURES, "the last ones are still to do"
@@ -266,7 +266,7 @@ def test_an_unknown_benchmark_makes_no_run(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
-def test_what_goes_on_before_the_first_answer_is_reported(
+def test_phases_before_the_first_answer_are_reported(
     config: EvaluationConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layout = prepare_run(tmp_path / "runs", config)

@@ -21,7 +21,7 @@ def sample(folder: Path, name: str, *golds: Box) -> GoldSample:
 
 
 def model() -> ScriptedModel:
-    """Points at the left half, that is at 0 0 100 100 of 200 x 100 pixels; wrong only with image and crops."""
+    """Predicts the left half, 0 0 100 100 of 200 x 100 pixels; wrong only with image and crops."""
     return ScriptedModel(
         grounding=['[{"bbox_2d": [0, 0, 500, 1000], "label": "x"}]', "nowhere"],
         crops_only="\\boxed{A}",
@@ -72,7 +72,7 @@ def test_direct_alone_asks_no_one_to_point(tmp_path: Path) -> None:
     )
     assert asked.requests("grounding") == []
     assert (record.is_pointed, record.golds, record.is_grounded) == (False, (), False)
-    with pytest.raises(DataError, match="gold boxes and a grounding turn of one"):
+    with pytest.raises(DataError, match="one has no gold boxes or no grounding turn"):
         _ = record.found_share
     with pytest.raises(DataError, match="not asked under crops_only"):
         record.value("crops_only")
@@ -99,7 +99,7 @@ def test_an_image_that_cannot_be_read_is_unscored_not_wrong(tmp_path: Path) -> N
     assert found[0].answers["crops_only"].official is None
     assert found[0].golds == () and found[0].image_wh is None
     assert found[1].value("crops_only") == 1.0, "the others continue"
-    with pytest.raises(DataError, match="readable image of one"):
+    with pytest.raises(DataError, match="Cannot read the image of one"):
         measure(model(), [broken])
 
 
@@ -113,7 +113,7 @@ def test_a_fault_has_a_record_too(tmp_path: Path) -> None:
 
 
 def test_a_comparison_needs_gold_boxes_and_known_answers(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="expected gold boxes of one"):
+    with pytest.raises(DataError, match="one has no gold boxes"):
         measure(model(), [sample(tmp_path, "one")])
     unknown = sample(tmp_path, "two", Box.from_xyxy((0, 0, 9, 9))).model_copy(update={"answer": None})
     with pytest.raises(DataError, match="no known answer"):

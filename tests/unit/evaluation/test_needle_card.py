@@ -24,14 +24,14 @@ def samples(tmp_path: Path) -> list[GoldSample]:
 
 
 def question_in(request, samples: list[GoldSample]) -> GoldSample:
-    """The sample whose question the last message asks; the questions of this set differ."""
+    """The sample whose question the last message contains."""
     text = "".join(part for message in request.messages for part in message.parts if isinstance(part, str))
     (sample,) = [sample for sample in samples if sample.question in text]
     return sample
 
 
 def knowing_model(samples: list[GoldSample], shift: float = 0.0) -> ScriptedModel:
-    """Points exactly (or ``shift`` thousandths beside), reads every crop, and answers the full image wrongly."""
+    """Predicts the gold box (``shift`` thousandths off), reads every crop, and answers the full image wrongly."""
 
     def point(request) -> str:
         boxes = [

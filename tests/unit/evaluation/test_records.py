@@ -42,5 +42,5 @@ def test_records_come_back_as_they_were(tmp_path: Path) -> None:
     assert read_records(tmp_path / "r.jsonl") == records
     assert len((tmp_path / "r.jsonl").read_text().splitlines()) == 2
     (tmp_path / "r.jsonl").write_text('{"sample_id": "one"}\n')
-    with pytest.raises(DataError, match=r"r\.jsonl line 1"):
+    with pytest.raises(DataError, match=r"r\.jsonl, line 1"):
         read_records(tmp_path / "r.jsonl")

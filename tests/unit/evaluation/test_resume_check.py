@@ -1,4 +1,4 @@
-"""A resume with another model, other settings or other images is refused: it would mix two evaluations."""
+"""A resume with another model, other settings or other images is rejected."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_settings_that_change_answers_are_named(
     config = EvaluationConfig(model=str(model))
     layout = begin(tmp_path, config, images)
     changed = EvaluationConfig.model_validate({"model": str(model), **settings})
-    with pytest.raises(DataError, match=rf"settings \({named}\) changed since it began"):
+    with pytest.raises(DataError, match=rf"settings \({named}\) changed since it started"):
         check_inputs(layout, read_inputs(changed, map(str, images)))
 
 
@@ -93,7 +93,7 @@ def test_other_images_are_refused_and_one_that_came_back_is_not(tmp_path: Path, 
         check_inputs(layout, read_inputs(config, map(str, images)))
 
 
-def test_a_served_model_is_what_its_server_calls_it(tmp_path: Path) -> None:
+def test_a_served_model_has_the_name_of_its_server(tmp_path: Path) -> None:
     served = ServedSettings(url="http://127.0.0.1:1/v1", model="a", family="qwen3_vl")
     config = EvaluationConfig(served=served)
     layout = begin(tmp_path, config, [])
@@ -112,7 +112,7 @@ def test_a_torn_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_evaluation_is_not_resumed_with_another_model(config: EvaluationConfig, tmp_path: Path) -> None:
-    """Whole job: nothing is asked, and what was measured stays."""
+    """A complete job asks nothing and keeps its records."""
     folder = shutil.copytree(resolve_model_name("built-in-hart"), tmp_path / "m")
     config = config.model_copy(update={"model": str(folder)})
     layout = prepare_run(tmp_path / "runs", config)

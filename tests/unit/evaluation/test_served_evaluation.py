@@ -1,4 +1,4 @@
-"""An evaluation against an endpoint: a question that it refuses is unscored, and the others continue."""
+"""Evaluation with an endpoint: a question that it rejects is unscored, and the others continue."""
 
 from pathlib import Path
 

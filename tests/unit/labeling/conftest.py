@@ -29,7 +29,7 @@ def image(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def drawn_image(tmp_path: Path) -> Path:
-    """An image that carries the evidence of a drawn needle scene."""
+    """An image file with the metadata of a drawn needle scene."""
     return draw_marked(tmp_path / "scene.jpg")
 
 
@@ -47,7 +47,7 @@ def project(tmp_path: Path) -> Project:
 
 @pytest.fixture
 def filled(project: Project, image: Path) -> Project:
-    """Six questions about one image, all proposed by a model with scores 0.1 to 0.6."""
+    """Six questions about one image, proposed with scores 0.1 to 0.6."""
     import_samples(project, LoadedSamples("streets", tuple(ask(image, number) for number in range(6))))
     for number, item in enumerate(list(project.items())):
         add_label(project, item.id, score=(number + 1) / 10)
@@ -76,7 +76,7 @@ def add_label(project: Project, item_id: str, **fields: object) -> Label:
 
 
 def fill_many(project: Project, image: Path, count: int) -> None:
-    """Many proposed items at once, copies of one in SQL: scores 0 to 0.999, every tenth without one."""
+    """Many proposed items, copied in SQL: scores 0 to 0.999, every tenth without one."""
     import_samples(project, LoadedSamples("streets", (ask(image),)))
     first = next(project.items())
     add_label(project, first.id, score=0.5, check=make_check(sufficiency=0.5, crops_right=True))

@@ -1,4 +1,4 @@
-"""Boxes are compared as every pair would be, in time that grows with their number."""
+"""Boxes match as in a pairwise comparison, in linear time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TOLERANCES = st.sampled_from([(0.0, 0.0), (0.5, 0.5), (0.5, 1.0), (1e-6, 2.0)])
 
 
 @given(BOXES, BOXES, TOLERANCES)
-def test_it_finds_what_comparing_every_pair_finds(
+def test_matches_equal_those_of_pairwise_comparison(
     boxes: list[NamedBox], others: list[NamedBox], tolerance: tuple[float, float]
 ) -> None:
     limits = (*tolerance, *tolerance)

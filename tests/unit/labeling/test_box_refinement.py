@@ -70,7 +70,7 @@ def test_edges_go_where_the_rollouts_point(image: Path) -> None:
     assert tight.label == "sign"
 
 
-def test_no_edge_goes_past_what_the_answer_needs(image: Path) -> None:
+def test_no_edge_moves_past_the_needed_region(image: Path) -> None:
     model = ScriptedModel(crops_only=sees_whole_square)
     tight = refine(image, BoxRefinementSettings(steps=6, overshoot=0.3), model)
     assert tight.x_min <= 450 and tight.y_min <= 350 and tight.x_max >= 550 and tight.y_max >= 450
@@ -91,7 +91,7 @@ def test_a_box_that_is_not_enough_stays(image: Path) -> None:
     assert sum(len(call.requests) for call in model.calls) == 1
 
 
-def test_a_box_that_no_one_points_into_is_not_asked_about(image: Path) -> None:
+def test_a_box_without_predicted_boxes_inside_is_not_refined(image: Path) -> None:
     away = Box.from_xyxy((850, 650, 950, 750))
     assert refine(image, BoxRefinementSettings(), ScriptedModel(), away) == away
 

@@ -62,7 +62,7 @@ def test_more_labels_than_were_confirmed_are_refused(filled: Project) -> None:
     assert filled.count_by("status") == {"proposed": 6}
 
 
-def test_what_others_decided_or_hold_is_skipped_and_counted(filled: Project, item_ids: list[str]) -> None:
+def test_labels_decided_or_locked_by_others_are_skipped_and_counted(filled: Project, item_ids: list[str]) -> None:
     queue = ReviewQueue(filled)
     queue.decide("Bo", item_ids[0], 1, "reject")  # after Ada was reported of six
     queue.open_item("Bo", item_ids[1])

@@ -84,9 +84,7 @@ def test_the_domain_is_found_in_the_files_and_not_in_names(samples: list[GoldSam
         infer_calibration_domain([*samples, *scenes], "both", settings)
 
 
-def test_scenes_with_other_than_the_default_settings_are_nothing_to_calibrate_on(
-    samples: list[GoldSample], tmp_path: Path
-) -> None:
+def test_scenes_with_other_settings_cannot_be_calibrated_on(samples: list[GoldSample], tmp_path: Path) -> None:
     drawn = draw_marked(tmp_path / "b.jpg", domain=NEEDLE_CUSTOM)
     scenes = [sample.model_copy(update={"image": str(drawn)}) for sample in samples]
     with pytest.raises(DataError, match="not be valid for other scene settings"):
@@ -119,14 +117,14 @@ def test_a_calibration_says_which_files_it_was_made_with(samples: list[GoldSampl
 
 
 def mix(record: EvaluatedProposal, count: int) -> list[EvaluatedProposal]:
-    """Copies of a record of a right label; of every twenty, two in a row are wrong: one to fit and one to test on."""
+    """Copies of a record of a right label; two in a row of every twenty are wrong: one to fit, one to test on."""
     assert record.example is not None
     wrong = record.model_copy(update={"example": record.example._replace(is_right=False)})
     return [wrong if place % 20 < 2 else record for place in range(count)]
 
 
 def write_samples(folder: Path, samples: list[GoldSample], **changes: dict[str, object]) -> Path:
-    """A folder to calibrate on, each sample with an image of its own; ``changes`` by id."""
+    """A folder to calibrate on, each sample with its own image; ``changes`` by id."""
     folder.mkdir()
     rows = []
     for sample in samples:
@@ -157,10 +155,10 @@ def test_samples_that_cannot_be_used_are_left_out_and_counted(
     assert [sample.id for sample in found.samples] == ["0", "8"]
     assert found.excluded["no gold box"] == 2 and found.excluded["no answer"] == 1
     assert sum(found.excluded.values()) == 7
-    assert any("a box lies outside of the image" in reason for reason in found.excluded)
+    assert any("box is outside of the image" in reason for reason in found.excluded)
 
 
-def test_nothing_to_calibrate_on_is_reported_before_the_model_is_loaded(
+def test_missing_gold_boxes_are_reported_before_the_model_is_loaded(
     samples: list[GoldSample], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hart_studio.labeling.__main__.load_model", lambda *_: pytest.fail("loaded the model"))

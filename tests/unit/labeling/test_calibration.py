@@ -134,7 +134,7 @@ def test_more_evidence_never_lowers_the_score_of_the_built_in_models(
     assert scores == sorted(scores) and scores[0] < scores[-1]
 
 
-def test_a_label_with_a_caution_is_never_accepted_unseen() -> None:
+def test_a_label_with_a_caution_is_never_auto_accepted() -> None:
     calibration = make_calibration()
     good, odd = make_check(sufficiency=1.0), make_check(sufficiency=1.0, cautions=("scattered",))
     assert calibration.auto_accepts(good, 0.95)

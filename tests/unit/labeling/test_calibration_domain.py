@@ -1,4 +1,4 @@
-"""Inside and outside of a calibration's domain."""
+"""Labels inside and outside of a calibration's domain."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_domain_in_words() -> None:
     assert both.describe() == "images of the data set 'streets', free text and multiple choice"
 
 
-def test_the_answer_form_is_that_of_the_question() -> None:
+def test_the_answer_format_of_a_question() -> None:
     assert get_answer_form(Sample(id="a", image="a", question="?")) == "free_text"
     assert get_answer_form(Sample(id="a", image="a", question="?", choices=("a", "b"))) == "multiple_choice"
 

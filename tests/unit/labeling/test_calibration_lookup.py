@@ -1,4 +1,4 @@
-"""What is reported of the scores of a run before anyone waits for it."""
+"""Description of the scores of a run before it starts."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_other_settings_than_the_calibrations_leave_no_score(drawn: Project, pro
     assert "number of rollouts or temperature differs from the calibration (8 rollouts" in caution
 
 
-def test_tightening_is_reported(drawn: Project) -> None:
+def test_refinement_is_reported(drawn: Project) -> None:
     (caution,) = describe_score_basis(TRAINED_MODEL, drawn, settings(is_refining=True)).cautions
     assert "box refinement differs" in caution
 

@@ -59,12 +59,12 @@ def decide(project: Project, item_id: str) -> None:
 
 
 def read_number(path: Path) -> int:
-    """The transaction number in the header of a file that no one has open."""
+    """Transaction number in the header of a file without connections."""
     return int.from_bytes(path.read_bytes()[68:72], "big")
 
 
 def read_status(folder: Path, item_id: str) -> str:
-    """What another program reads from the files in a folder."""
+    """State of the files in a folder, read by another program."""
     query = "SELECT status FROM items WHERE id = ?"
     connection = sqlite3.connect(folder / DATABASE)
     try:
@@ -74,7 +74,7 @@ def read_status(folder: Path, item_id: str) -> str:
 
 
 def back_up(project: Project, target: Path) -> None:
-    """A backup file as SQLite's own command makes it."""
+    """A backup file made by SQLite's own command."""
     copy = sqlite3.connect(target)
     with project.database.reading() as connection:
         connection.backup(copy)
@@ -82,7 +82,7 @@ def back_up(project: Project, target: Path) -> None:
 
 
 def restore_in_place(source: Path, target: Path) -> None:
-    """Overwrite a file by another process, so that this one keeps its locks."""
+    """Overwrite a file in another process, so that this process keeps its locks."""
     subprocess.run(["cp", str(source), str(target)], check=True)
 
 
@@ -205,7 +205,7 @@ def test_a_folder_that_is_removed_while_a_transaction_is_committed(
     assert len(checks) == 3
 
 
-def test_a_moved_folder_is_reported_and_goes_on_at_its_new_place(
+def test_a_moved_folder_is_reported_and_works_at_its_new_path(
     filled: Project, item_ids: list[str], tmp_path: Path
 ) -> None:
     decide(filled, item_ids[0])
@@ -285,7 +285,7 @@ def test_a_file_that_is_overwritten_in_place_after_a_checkpoint(
     assert read_status(filled.folder, item_ids[0]) == "accepted"
 
 
-def test_a_file_that_is_overwritten_by_its_own_state_keeps_what_the_log_holds(
+def test_a_file_overwritten_by_its_own_state_keeps_the_log(
     filled: Project, item_ids: list[str], tmp_path: Path
 ) -> None:
     with filled.database.reading() as connection:
@@ -502,7 +502,7 @@ def test_a_log_that_cannot_be_moved_away_never_reaches_the_restored_file(
     assert read_status(filled.folder, item_ids[1]) == "accepted"
 
 
-def test_a_log_that_was_deleted_is_reported_and_what_it_held_is_kept(filled: Project, item_ids: list[str]) -> None:
+def test_a_deleted_log_is_reported_and_its_content_is_kept(filled: Project, item_ids: list[str]) -> None:
     decide(filled, item_ids[0])
     with pytest.raises(DataError, match=r"was deleted or replaced.*not saved"), filled.database.writing() as connection:
         connection.execute("UPDATE items SET status = 'rejected'")

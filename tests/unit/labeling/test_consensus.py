@@ -15,7 +15,7 @@ def at(x: float, y: float = 0, side: float = 100) -> Box:
     return Box.from_xyxy((x, y, x + side, y + side))
 
 
-def test_the_median_of_what_most_point_at() -> None:
+def test_consensus_is_the_median_of_most_boxes() -> None:
     found = compute_consensus([(at(0),), (at(10),), (at(20),), (at(5000),)], ALL)
     assert [box.xyxy for box in found] == [(10, 0, 110, 100)]
 
@@ -36,12 +36,12 @@ def test_two_regions_that_most_mean_are_both_kept() -> None:
     assert [box.xyxy for box in compute_consensus(sets, ALL)] == [(0.5, 0, 100.5, 100), (500, 0, 600, 100)]
 
 
-def test_without_a_majority_the_most_popular_region_stands_alone() -> None:
+def test_without_a_majority_the_region_with_most_votes_is_returned() -> None:
     sets = [(at(0),), (at(3),), (at(1000),), (at(2000),), (at(3000),), (at(4000),)]
     assert compute_consensus(sets, [True] * 6) == (Box.from_xyxy((1.5, 0, 101.5, 100)),)
 
 
-def test_no_one_has_a_box() -> None:
+def test_no_rollout_has_a_box() -> None:
     assert compute_consensus([(), ()], (True, True)) == ()
     assert compute_consensus([], ()) == ()
 

@@ -22,7 +22,7 @@ ONE_SPLIT = {"train": 1.0}
 
 @pytest.fixture
 def negatives(project: Project, tmp_path: Path) -> Project:
-    """Five images, two questions each. Of each the first one is accepted without a box: nothing is there."""
+    """Five images with two questions each; the first one of each is an accepted negative."""
     seconds: list[tuple[Status, bool] | None] = [
         None, ("proposed", True), ("auto_accepted", True), ("rejected", True), ("bad_question", False),
     ]  # fmt: skip
@@ -74,9 +74,7 @@ def test_a_label_below_the_least_score_leaves_its_image_open(negatives: Project,
     assert preview_export(negatives, "pascal_voc", options).excluded == report.excluded
 
 
-def test_the_command_says_what_it_leaves_out(
-    negatives: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_prints_exclusions(negatives: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     asked = ["export", str(negatives.folder), str(tmp_path / "out"), "--format", "pascal_voc"]
     assert main([*asked, "--dry-run"]) == 0
     reported = [line for line in capsys.readouterr().out.splitlines() if "excluded" in line]

@@ -1,4 +1,4 @@
-"""Original images of an export, and names that no two of them share."""
+"""Original images of an export, and unique file names."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_an_image_that_changed_or_went_is_refused(tmp_path: Path) -> None:
         check_image(file)
 
 
-def test_names_differ_whatever_the_case(tmp_path: Path) -> None:
+def test_names_are_unique_ignoring_case(tmp_path: Path) -> None:
     files = [image_file(draw_image(tmp_path / name)) for name in ("x/a.png", "y/A.png", "z/b.png")]
     names = unique_names([(file, ".png") for file in files])
     assert len({name.casefold() for name in names}) == 3

@@ -19,7 +19,7 @@ def test_our_own_records_lose_nothing(tmp_path: Path) -> None:
     assert counts("native", full_item(draw_image(tmp_path / "a.png"))) == {}
 
 
-def test_what_these_very_labels_lose(tmp_path: Path) -> None:
+def test_losses_of_labels(tmp_path: Path) -> None:
     path = draw_image(tmp_path / "a.png", (1000, 1000))
     plain = make_item(path, [(1, 2, 3, 4), (1.5, 2, 3, 4.25)])
     assert counts("coco", plain) == {}
@@ -62,7 +62,7 @@ def test_scores_of_an_image_folder_are_kept_only_together(tmp_path: Path) -> Non
     assert counts("image_folder", scored, make_item(path, [(1, 2, 3, 4)], "b?")) == {"scores": 1}
 
 
-def test_scores_of_changed_boxes_and_words_of_a_model_are_reported(tmp_path: Path) -> None:
+def test_losses_of_box_scores_and_model_texts_are_reported(tmp_path: Path) -> None:
     path = draw_image(tmp_path / "a.png")
     changed = make_item(path, [Box.from_xyxy((1, 2, 3, 4), "sign", 0.5)], score=0.5, status="edited")
     proposed = make_item(path, [Box.from_xyxy((1, 2, 3, 4), "Z")], "b?", score=0.5, origin="model")
@@ -77,5 +77,5 @@ def test_items_that_are_not_chosen_lose_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["x_anylabeling", "pdf"])
 def test_a_format_that_is_not_written(name: str) -> None:
-    with pytest.raises(InputError, match="expected one of the formats native, coco"):
+    with pytest.raises(InputError, match="Choose one of: native, coco"):
         export_losses(name, [])

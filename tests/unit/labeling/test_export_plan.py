@@ -79,7 +79,7 @@ def test_who_is_chosen(tmp_path: Path) -> None:
     assert plan.images[0].waiting == 3, "one that no one decided on, two with boxes that are left out"
 
 
-def test_what_items_say(tmp_path: Path) -> None:
+def test_item_properties(tmp_path: Path) -> None:
     path = draw_image(tmp_path / "a.png")
     box = (1.0, 2.0, 3.0, 4.0)
     said = {}
@@ -192,7 +192,7 @@ def test_numbers_of_classes_stay_from_one_export_to_the_next(tmp_path: Path) -> 
     ("origin", "score", "expected"),
     [("model", 0.9, 0.9), ("model", None, None), ("human", 0.9, None), ("imported", 0.9, None)],
 )
-def test_only_boxes_of_a_model_that_no_one_changed_have_a_score(
+def test_only_unchanged_boxes_of_a_model_have_a_score(
     origin: Any, score: float | None, expected: float | None, tmp_path: Path
 ) -> None:
     boxes = [Box.from_xyxy((1, 1, 9, 9), "sign", 0.4)]

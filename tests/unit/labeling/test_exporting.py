@@ -43,7 +43,7 @@ def test_turned_images_are_noted_only_where_there_are_some(items: list[Item], tm
     assert note.startswith("images rotated by EXIF: 1; boxes refer to the upright image")
 
 
-def test_the_whole_record_stands_beside(tmp_path: Path) -> None:
+def test_the_full_record_is_in_the_metadata_file(tmp_path: Path) -> None:
     item = full_item(draw_image(tmp_path / "in" / "a.png"))
     export_labels([item], "createml", tmp_path / "out", ExportOptions(splits={"val": 1.0}))
     ((found,), _) = load_items(tmp_path / "out" / "hart_meta.jsonl")
@@ -69,7 +69,7 @@ def test_one_class_for_all_boxes(tmp_path: Path, name: str) -> None:
 def test_our_own_format_keeps_each_label(items: list[Item], tmp_path: Path) -> None:
     for act in (lambda options: export_labels(items, "native", tmp_path / "out", options),
                 lambda options: export_losses("native", items, options)):  # fmt: skip
-        with pytest.raises(InputError, match="keeps every label as it is"):
+        with pytest.raises(InputError, match="keeps the labels of all boxes"):
             act(ExportOptions(box_class="sign"))
     assert not (tmp_path / "out").exists()
 
@@ -111,7 +111,7 @@ def test_a_crash_leaves_nothing(name: str, items: list[Item], tmp_path: Path, mo
 def test_a_wrong_box_is_found_and_named(
     name: str, items: list[Item], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The file is written from other labels than those that were meant."""
+    """The file is written from other labels than planned."""
     info = FORMATS[name]
 
     def save_shifted(plan: Any, folder: Path) -> None:
@@ -164,15 +164,15 @@ def test_unreviewed_images_never_become_background(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "reason"),
     [
-        ("yolo", {"images": "reference"}, "expected images to be copied"),
-        ("hf_parquet", {"images": "reference"}, "expected images to be copied"),
-        ("yolo", {"splits": {"train": 1.0}}, "at least one image in val"),
-        ("x_anylabeling", {}, "expected one of the formats"),
+        ("yolo", {"images": "reference"}, "cannot reference images"),
+        ("hf_parquet", {"images": "reference"}, "cannot reference images"),
+        ("yolo", {"splits": {"train": 1.0}}, "No image in the split val"),
+        ("x_anylabeling", {}, "Unknown export format"),
         ("coco", {"statuses": ("failed",)}, r"No labels to export \(10 items: status accepted\)"),
         ("grounded_chat", {"chat_family": "qwen2_5_vl"}, "needs model_wh_of"),
     ],
 )
-def test_what_does_not_fit(name: str, options: Any, reason: str, items: list[Item], tmp_path: Path) -> None:
+def test_options_that_do_not_fit(name: str, options: Any, reason: str, items: list[Item], tmp_path: Path) -> None:
     with pytest.raises(InputError, match=reason):
         export_labels(items, name, tmp_path / "out", ExportOptions(**options))
     assert [path.name for path in tmp_path.iterdir()] == ["in"]

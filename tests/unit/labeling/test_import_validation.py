@@ -1,4 +1,4 @@
-"""Records state any score; only calibrations of this project give one."""
+"""Records may state any score; only calibrations of this project count."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def calibrate(project: Project, **fields: object) -> None:
 
 
 def accepted(project: Project, image: Path, **fields: object) -> Item:
-    """An item whose label says that it was accepted without review."""
+    """An item with an auto-accepted label."""
     import_samples(project, LoadedSamples("streets", (ask(image),)))
     item = next(project.items(with_history=True))
     chosen = {
@@ -68,7 +68,7 @@ def test_the_project_scores_the_evidence_and_not_the_record(project: Project, im
         ({"origin": "imported"}, "given_boxes"),
     ],
 )
-def test_what_no_calibration_supports_waits_for_review(
+def test_labels_without_a_matching_calibration_need_review(
     project: Project, image: Path, fields: dict[str, object], uncalibrated: str | None
 ) -> None:
     calibrate(project)

@@ -102,7 +102,7 @@ def test_invalid_rows_are_counted_listed_and_stop_nothing(project: Project, imag
 def test_another_answer_to_the_same_question_is_reported(project: Project, image: Path) -> None:
     report = import_samples(project, load(ask(image, answer="B"), ask(image, answer="A")))
     assert (report.added, report.invalid_count) == (1, 1)
-    assert "with the answer 'B', and comes with 'A'" in report.invalid_rows[0].reason
+    assert "with the answer 'B'; the row has 'A'" in report.invalid_rows[0].reason
     assert next(project.items()).sample.answer == "B"
 
 
@@ -189,9 +189,9 @@ def test_an_item_that_was_tampered_with_is_an_invalid_row(filled: Project, image
     report = import_items(other, wrong, LoadedSamples("native", ()))
     assert (report.added, report.invalid_count) == (0, 3)
     assert [bad.reason for bad in report.invalid_rows] == [
-        "the id is not that of its image, question and choices",
+        "the id does not match image, question and choices",
         "its history has gaps",
-        "the image is not the one that was labeled",
+        "the image is not the labeled one",
     ]
 
 
@@ -214,14 +214,14 @@ def test_boxes_of_another_project_are_checked_like_those_of_another_tool(filled:
     assert (report.added, report.invalid_count) == (2, 3)
     reasons = [bad.reason for bad in report.invalid_rows]
     assert "outside of the image" in reasons[0] and "outside of the image" in reasons[2]
-    assert reasons[1] == "expected at most 100 boxes in a label, got 101"
+    assert reasons[1] == "label has 101 boxes; the limit is 100"
     assert other.item(items[1].id).label.boxes[0].xyxy == (0, 0, *WH)
 
 
-def test_more_boxes_than_a_person_can_review_are_an_invalid_row(project: Project, image: Path) -> None:
+def test_too_many_boxes_are_an_invalid_row(project: Project, image: Path) -> None:
     row = LabeledSample(**ask(image).model_dump(), boxes=(BOX,) * 101)
     report = import_samples(project, load(row))
-    assert (report.added, report.invalid_rows[0].reason) == (0, "expected at most 100 boxes in a label, got 101")
+    assert (report.added, report.invalid_rows[0].reason) == (0, "label has 101 boxes; the limit is 100")
 
 
 def test_the_file_decides_of_which_domain_an_image_is_and_not_a_record(

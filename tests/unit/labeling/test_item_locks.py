@@ -16,11 +16,11 @@ from hart_studio.labeling.item_locks import (
 from hart_studio.labeling.project import Project
 
 
-def test_a_claim_keeps_others_away_until_it_is_released(filled: Project, item_ids: list[str]) -> None:
+def test_a_lock_excludes_others_until_it_is_released(filled: Project, item_ids: list[str]) -> None:
     with filled.database.writing() as connection:
         lock_item(connection, item_ids[0], "Ada")
         check_not_locked(connection, item_ids[0], "Ada")
-        with pytest.raises(ConflictError, match="Ada works on"):
+        with pytest.raises(ConflictError, match="Ada has this item open"):
             lock_item(connection, item_ids[0], "Bo")
         release_item_locks(connection, "Ada")
         lock_item(connection, item_ids[0], "Bo")
@@ -34,7 +34,7 @@ def test_a_reviewer_holds_one_item(filled: Project, item_ids: list[str]) -> None
 
 
 @pytest.mark.parametrize("jump", [ITEM_LOCK_SECONDS + 1, -ITEM_LOCK_SECONDS])
-def test_an_expired_claim_and_one_of_a_clock_put_back_hold_nothing(
+def test_an_expired_lock_and_one_of_a_clock_set_back_are_ignored(
     filled: Project, item_ids: list[str], monkeypatch: pytest.MonkeyPatch, jump: float
 ) -> None:
     now = time.time()
@@ -48,5 +48,5 @@ def test_an_expired_claim_and_one_of_a_clock_put_back_hold_nothing(
 
 @pytest.mark.parametrize("name", ["", "   ", "x" * 121, None, 5, "a\x00b"])
 def test_a_reviewer_has_a_name(name: str) -> None:
-    with pytest.raises(InputError, match="a name of 1 to 120"):
+    with pytest.raises(InputError, match="reviewer name must have 1 to 120"):
         check_reviewer(name)

@@ -93,7 +93,7 @@ def test_the_two_kinds_of_evidence_have_figures_of_their_own(project: Project, i
     assert "verified" not in step.metrics
 
 
-def test_only_what_is_wanted_and_never_what_a_person_decided(twenty: Project) -> None:
+def test_only_selected_items_and_never_reviewed_ones(twenty: Project) -> None:
     first, second, *_ = twenty.items()
     queue = ReviewQueue(twenty)
     queue.decide("Ada", first.id, 0, "reject")
@@ -107,7 +107,7 @@ def test_only_what_is_wanted_and_never_what_a_person_decided(twenty: Project) ->
     assert twenty.item(second.id).label.status == "accepted"
 
 
-def test_a_run_that_accepts_unseen_leaves_one_to_audit(twenty: Project) -> None:
+def test_a_run_with_auto_accept_leaves_one_to_audit(twenty: Project) -> None:
     calibrated(twenty)
     twenty.change_settings(twenty.settings.model_copy(update={"audit_share": 1e-9}))
     run(twenty, batch=7)
@@ -116,11 +116,11 @@ def test_a_run_that_accepts_unseen_leaves_one_to_audit(twenty: Project) -> None:
 
 
 def test_nothing_to_do(project: Project) -> None:
-    with pytest.raises(InputError, match=r"none that is new or failed.*Items on the page, --status"):
+    with pytest.raises(InputError, match=r"No item to label with status new or failed.*Items on the page, --status"):
         prepare_run(project, config())
 
 
-def test_a_run_that_died_goes_on_where_it_ended(twenty: Project) -> None:
+def test_a_killed_run_resumes_where_it_ended(twenty: Project) -> None:
     calls = 0
 
     def die(request: ChatRequest) -> str:
@@ -217,9 +217,7 @@ def test_an_image_that_is_gone_or_another_one_is_reported(project: Project, imag
     assert "image changed since import: expected 50 x 50 pixels, got 60 x 50" in notes[1]
 
 
-def test_another_file_of_the_same_size_in_the_place_of_an_image_is_a_failed_item(
-    project: Project, tmp_path: Path
-) -> None:
+def test_an_image_replaced_by_one_of_the_same_size_fails(project: Project, tmp_path: Path) -> None:
     scene, kept = draw_marked(tmp_path / "scene.jpg"), draw_marked(tmp_path / "kept.jpg", "gray")
     import_samples(project, LoadedSamples("s", (ask(scene, 0), ask(kept, 1))))
     Image.effect_noise(WH, 80).convert("RGB").save(scene)
@@ -312,7 +310,7 @@ def test_boxes_that_are_imported_while_a_run_works_stay_and_are_verified(
     assert [(label.origin, label.boxes) for label in (*first.history[1:], first.label)] == [("imported", (CAR,))] * 2
     assert first.label.check is not None
     assert (second.label.origin, second.label.revision) == ("model", 1)
-    assert any("changed while the run worked" in message for message in warnings(layout))
+    assert any("changed while the run processed" in message for message in warnings(layout))
     assert read_status(layout).step == 2
 
 
@@ -343,7 +341,7 @@ def calibrated(project: Project, **fields: object) -> Calibration:
     return calibration
 
 
-def test_sure_labels_are_accepted_unseen(twenty: Project) -> None:
+def test_confident_labels_are_auto_accepted(twenty: Project) -> None:
     calibrated(twenty)
     layout = run(twenty)
     assert twenty.count_by("status") == {"auto_accepted": 20}
@@ -360,7 +358,7 @@ def test_a_run_with_other_rollouts_than_its_calibration_warns(twenty: Project) -
     assert {(label.status, label.score, label.uncalibrated) for label in labels} == {("proposed", None, "sampling")}
 
 
-def test_nothing_is_accepted_unseen_when_a_person_wants_to_see_all(twenty: Project) -> None:
+def test_review_all_disables_auto_accept(twenty: Project) -> None:
     calibrated(twenty)
     run(twenty, is_auto_accepting=False)
     assert twenty.count_by("status") == {"proposed": 20}
@@ -392,7 +390,7 @@ def test_photographs_get_no_score_from_the_calibration_of_drawn_scenes(
     assert any("1 of 2 items will be uncalibrated" in message for message in warnings(layout))
 
 
-def test_a_label_that_its_own_crop_contradicts_is_never_accepted_unseen(twenty: Project) -> None:
+def test_a_contradicted_label_is_never_auto_accepted(twenty: Project) -> None:
     curve = make_calibration().curves["known_answer"].model_copy(update={"weights": (9.0,) * 8})
     calibrated(twenty, curves={"known_answer": curve})
     run(twenty, right_model(crops_only="A"))

@@ -47,7 +47,7 @@ def test_only_items_that_both_runs_have_done(filled: Project, item_ids: list[str
 def test_unknown_runs_and_nothing_in_common(filled: Project, item_ids: list[str]) -> None:
     predict(filled, "one", {item_ids[0]: (True, (BOX,))})
     predict(filled, "two", {item_ids[1]: (True, (BOX,))})
-    with pytest.raises(InputError, match="choose one from its list"):
+    with pytest.raises(InputError, match="Choose one from the list"):
         compare_runs(filled, "one", "three")
     with pytest.raises(InputError, match="items in common"):
         compare_runs(filled, "one", "two")

@@ -207,7 +207,7 @@ def test_a_run_that_fails_at_every_item_is_a_failure(tmp_path: Path, table: Path
 def test_nothing_to_label_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command.main(["create", str(tmp_path / "p")])
     assert command.main(["run", str(tmp_path / "p")]) == 2
-    assert "import some" in capsys.readouterr().err
+    assert "Import items" in capsys.readouterr().err
 
 
 def test_a_served_model_labels(tmp_path: Path, table: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -78,7 +78,7 @@ def test_foreign_keys_hold(project: Project) -> None:
         connection.execute("INSERT INTO item_locks (item, reviewer, expires_at) VALUES ('no one', 'me', 0)")
 
 
-def test_a_full_disk_says_so_and_keeps_what_was_there(filled: Project) -> None:
+def test_a_full_disk_is_reported_and_keeps_saved_data(filled: Project) -> None:
     before = [item.label for item in filled.items()]
     with filled.database.reading() as connection:
         (pages,) = connection.execute("PRAGMA page_count").fetchone()
@@ -108,7 +108,7 @@ def test_a_project_that_cannot_be_written_can_be_read(filled: Project, monkeypat
 
 def test_a_label_must_be_the_next_revision(filled: Project, item_ids: list[str]) -> None:
     label = filled.item(item_ids[0]).label
-    with pytest.raises(DataError, match="read it again"), filled.database.writing() as connection:
+    with pytest.raises(DataError, match="Reload the item"), filled.database.writing() as connection:
         filled.append_label(connection, item_ids[0], label)
     with pytest.raises(DataError, match="no such item"), filled.database.writing() as connection:
         filled.append_label(connection, "0" * 16, label)
@@ -152,7 +152,7 @@ def test_counts_add_up(filled: Project, item_ids: list[str]) -> None:
 
 
 def test_an_unknown_item(project: Project) -> None:
-    with pytest.raises(InputError, match="reload"):
+    with pytest.raises(InputError, match="Reload the list"):
         project.item("../../etc/passwd")
 
 
@@ -189,7 +189,7 @@ def test_another_audit_share_reorders_the_queue(filled: Project, item_ids: list[
     assert waiting() == 0
 
 
-def test_one_of_the_labels_accepted_unseen_is_always_audited(filled: Project, item_ids: list[str]) -> None:
+def test_one_auto_accepted_label_is_always_audited(filled: Project, item_ids: list[str]) -> None:
     hashes = {item_id: compute_audit_hash(0, item_id) for item_id in item_ids}
     lowest, highest = min(item_ids, key=hashes.__getitem__), max(item_ids, key=hashes.__getitem__)
     filled.change_settings(ProjectSettings(audit_share=1e-9))
@@ -211,7 +211,7 @@ def test_one_of_the_labels_accepted_unseen_is_always_audited(filled: Project, it
     assert filled.count_waiting() == {"proposed": 4}
 
 
-def test_boxes_that_came_in_are_what_is_left_to_label(project: Project, image: Path) -> None:
+def test_imported_boxes_are_left_to_verify(project: Project, image: Path) -> None:
     assert not project.has_boxes_to_verify()
     given = LabeledSample(**ask(image, 0).model_dump(), boxes=(BOX,))
     import_samples(project, LoadedSamples("boxes", (given,)))

@@ -76,7 +76,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(("place", "name"), [(".trash", "p"), (".draft-0", "p"), ("x\udcff", "p"), ("p", "x\udcff")])
-def test_places_and_names_that_cannot_be_kept_are_refused(tmp_path: Path, place: str, name: str) -> None:
+def test_invalid_folders_and_names_are_rejected(tmp_path: Path, place: str, name: str) -> None:
     with pytest.raises(InputError, match="Choose another"):
         create_project(tmp_path / place, name)
     assert list(tmp_path.iterdir()) == []

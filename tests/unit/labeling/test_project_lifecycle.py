@@ -42,7 +42,7 @@ from tests.unit.pipeline.conftest import boxes_text
 
 @pytest.fixture
 def own(project: Project) -> Project:
-    """Four questions about an image in the project's own folder."""
+    """Four questions about an image in the project folder."""
     image = project.images / "ab" / "street.png"
     image.parent.mkdir(parents=True)
     Image.new("RGB", WH, "white").save(image)
@@ -215,7 +215,7 @@ def test_a_folder_that_is_filled_during_a_copy_gets_no_part_of_it(
 
 
 @pytest.mark.parametrize("place", [".trash", ".trash/x", ".draft-1", "project/sub", "project/images/x", "x\udcff"])
-def test_places_that_are_removed_later_or_in_the_project_are_refused(own: Project, tmp_path: Path, place: str) -> None:
+def test_reserved_folders_and_folders_in_the_project_are_rejected(own: Project, tmp_path: Path, place: str) -> None:
     with pytest.raises(InputError, match="Choose"):
         duplicate_project(own, tmp_path / place, "Copy")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["project"]
@@ -271,7 +271,7 @@ def test_delete_needs_the_name_and_can_be_taken_back(filled: Project, item_ids: 
     assert list_trash(root) == []
 
 
-def test_a_place_that_is_taken_gets_a_number(filled: Project, tmp_path: Path) -> None:
+def test_an_existing_folder_gets_a_number(filled: Project, tmp_path: Path) -> None:
     entry = delete_project(filled, "Streets")
     filled.folder.mkdir()
     assert restore_project(tmp_path, entry).folder.name == "project-2"

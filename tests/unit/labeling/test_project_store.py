@@ -67,7 +67,7 @@ def test_names_are_unique_and_a_renamed_project_frees_its_own(store: ProjectStor
         store.duplicate_project(second, "Signs!")
 
 
-def test_the_list_is_what_is_there_now(store: ProjectStore, image: Path) -> None:
+def test_the_list_is_up_to_date(store: ProjectStore, image: Path) -> None:
     project = store.create_project("Signs")
     CONNECTION_POOL.close_idle(store.root)
     assert [entry.items for entry in store.list_projects()] == [0]

@@ -52,7 +52,7 @@ def test_evidence_scores_and_areas(project: Project, image: Path) -> None:
     assert quality.areas == [3, 0, 0, 2, 0, 0, 0, 1]
 
 
-def test_the_audit_measures_what_was_accepted_unseen(filled: Project, item_ids: list[str]) -> None:
+def test_the_audit_measures_auto_accepted_labels(filled: Project, item_ids: list[str]) -> None:
     filled.change_settings(ProjectSettings(audit_share=1.0))
     for item_id in item_ids[:4]:
         add_label(filled, item_id, status="auto_accepted", score=0.99)
@@ -101,7 +101,7 @@ def test_only_those_who_drew_low_are_audited(filled: Project, item_ids: list[str
     assert measure_quality(filled).audit is None
 
 
-def test_what_each_person_did(filled: Project, item_ids: list[str]) -> None:
+def test_statistics_per_reviewer(filled: Project, item_ids: list[str]) -> None:
     queue = ReviewQueue(filled)
     for number, seconds in enumerate((2.0, 4.0, 30.0)):
         queue.decide("Ada", item_ids[number], 1, "accept", seconds=seconds)

@@ -1,4 +1,4 @@
-"""An export of this program that comes back: decisions stay with the boxes that no one changed."""
+"""Reimport of a HART Studio export: reviews are kept for unchanged boxes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ STATUSES = ("accepted", "edited", "rejected", "auto_accepted")
 
 @pytest.fixture
 def decided(tmp_path: Path) -> Project:
-    """Eight images: accepted as proposed, edited by hand, rejected, and accepted without a review."""
+    """Eight images: accepted as proposed, edited, rejected, and auto-accepted."""
     project = create_project(tmp_path / "project", "Signs", ProjectSettings(classes=("sign", "car")))
     samples = tuple(
         Sample(
@@ -81,7 +81,7 @@ def reimport(folder: Path, name: str, project_folder: Path) -> tuple[Project, An
 
 
 def labels_of(items: Any) -> dict[str, tuple[Any, ...]]:
-    """What a person decided, and everything before it."""
+    """Reviewed label and its history."""
     found: dict[str, tuple[Any, ...]] = {}
     item: Item
     for item in items:
@@ -90,7 +90,7 @@ def labels_of(items: Any) -> dict[str, tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize("name", WRITTEN)
-def test_everything_comes_back_from_every_format(name: str, decided: Project, tmp_path: Path) -> None:
+def test_every_format_round_trips(name: str, decided: Project, tmp_path: Path) -> None:
     again, report = reimport(export(decided, name, tmp_path / "out"), name, tmp_path / "again")
     before, after = labels_of(decided.items(with_history=True)), labels_of(again.items(with_history=True))
     if name == "grounded_chat":  # has no form for "nothing here"
@@ -134,7 +134,7 @@ def test_a_second_import_changes_nothing(decided: Project, tmp_path: Path) -> No
 
 
 def move_box(path: Path, question: str, xywh: XYXY | None) -> None:
-    """As another tool would: one box of that question gets other edges, or goes."""
+    """Changes of another tool: one box of that question is moved or removed."""
     document = json.loads(path.read_text())
     (chosen,) = [each for each in document["annotations"] if each["attributes"]["question"] == question]
     if xywh:
@@ -151,7 +151,7 @@ def test_boxes_that_another_tool_changed_are_proposals_of_that_tool(decided: Pro
     move_box(file, question, (30, 30, 40, 40))
     again, report = reimport(folder, "coco", tmp_path / "again")
     assert (report.added, report.restored, report.changed) == (8, 7, 1)
-    assert "7 with the decisions of the export, 1 changed in another tool" in report.describe()
+    assert "7 restored with their reviews, 1 changed in another tool" in report.describe()
     (item,) = [item for item in again.items() if item.sample.question == question]
     assert (item.label.status, item.label.origin, item.label.reviewer) == ("proposed", "imported", "")
     assert item.label.boxes[0].xyxy == (30, 30, 70, 70)
@@ -185,7 +185,7 @@ def test_records_that_are_none_restore_nothing_and_stop_nothing(
 
 
 def test_records_of_other_images_restore_nothing(decided: Project, tmp_path: Path) -> None:
-    """The other tool has written the images again."""
+    """The other tool has rewritten the images."""
     folder = export(decided, "yolo", tmp_path / "out")
     for number, path in enumerate(sorted(folder.rglob("*.png"))):
         draw_image(tmp_path / f"other{number}" / "x.png", (640, 480)).replace(path)
@@ -200,7 +200,7 @@ def test_scores_that_no_calibration_supports_do_not_come_back(name: str, decided
     again = create_project(tmp_path / "again", "Again")
     report = import_source(again, str(folder), SourceSettings(kind=name))
     assert (report.added, report.invalid_count, report.unsupported) == (8, 0, 8)
-    assert "8 without the score or acceptance that the file states" in report.describe()
+    assert "8 without the score or auto-accept status of the file" in report.describe()
     assert again.count_by("status") == {"proposed": 2, "accepted": 2, "edited": 2, "rejected": 2}
     labels = [label for item in again.items(with_history=True) for label in (item.label, *item.history)]
     assert all(label.score is None and label.status != "auto_accepted" for label in labels)

@@ -56,7 +56,7 @@ def test_the_report_has_every_figure_and_no_foreign_html(tmp_path: Path, image: 
         "100.0 % (43.9 % – 100.0 %)",
         "+100.0 points",
         "2.5 s",
-        "Beside gold boxes",
+        "Comparison with gold boxes",
         "<svg",
     ):
         assert wanted in text
@@ -66,8 +66,8 @@ def test_the_report_has_every_figure_and_no_foreign_html(tmp_path: Path, image: 
 def test_a_report_of_nothing(tmp_path: Path) -> None:
     write_report(create_project(tmp_path / "p"), tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text()
-    assert "No label that was auto-accepted has been audited yet" in text
-    assert "Beside gold boxes" not in text
+    assert "No auto-accepted label has been audited yet" in text
+    assert "Comparison with gold boxes" not in text
 
 
 def test_figures_of_an_empty_project_say_so(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_a_diagram_of_evidence_that_no_label_has_is_left_out_in_words(tmp_path: 
     calibration = make_calibration(curves={"agreement": curve, "known_answer": curve})
     figures, reported = draw_calibration(calibration, measure_quality(project))
     assert list(figures) == ["reliability_known_answer"]
-    assert reported == "No label of this project has a score from agreement, so that reliability diagram is left out."
+    assert reported == "No label of this project has a score from agreement, so that reliability diagram is missing."
     write_report(project, tmp_path / "report.html", calibration)
     text = (tmp_path / "report.html").read_text()
     assert reported in text and text.count("Reliability, ") == 2, "a title and a heading of one diagram"

@@ -46,7 +46,7 @@ def test_two_reviewers_never_get_the_same_item(queue: ReviewQueue) -> None:
     assert len({first.id, second.id, third.id}) == 3
 
 
-def test_an_item_comes_back_when_its_claim_has_run_out(
+def test_an_item_returns_when_its_lock_has_expired(
     queue: ReviewQueue, item_ids: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue.next_item("Ada")
@@ -94,7 +94,7 @@ def test_the_next_item_is_found_by_an_index_without_sorting(
     assert "ORDER BY" not in plan and "SCAN actions" not in plan and "actions_by_reviewer" not in plan, plan
 
 
-def test_the_next_item_of_thousands_comes_at_once(project: Project, image: Path) -> None:
+def test_the_next_item_of_thousands_is_fast(project: Project, image: Path) -> None:
     fill_many(project, image, 20_000)
     queue = ReviewQueue(project)
     for number in range(3):
@@ -136,7 +136,7 @@ def test_a_label_without_a_box_is_accepted_on_purpose_alone(
     assert (label.status, label.boxes) == ("accepted" if decision == "accept" else "edited", ())
 
 
-def test_a_label_without_a_box_is_rejected_at_once(queue: ReviewQueue, item_ids: list[str]) -> None:
+def test_a_label_without_a_box_can_be_rejected(queue: ReviewQueue, item_ids: list[str]) -> None:
     add_label(queue.project, item_ids[0], boxes=())
     assert queue.decide("Ada", item_ids[0], 2, "reject").status == "rejected"
 
@@ -164,7 +164,7 @@ def test_the_second_of_two_accepts_the_evidence_that_they_were_shown(project: Pr
     assert (label.score, label.check, label.origin) == (0.5, shown.check, "model")
 
 
-def test_an_edit_takes_boxes_and_what_the_model_says_of_them(queue: ReviewQueue, item_ids: list[str]) -> None:
+def test_an_edit_stores_boxes_and_their_verification(queue: ReviewQueue, item_ids: list[str]) -> None:
     check = make_check(rollouts=0, crops_right=True)
     label = queue.decide("Ada", item_ids[0], 1, "edit", boxes=(OTHER, Box.from_xyxy((390, 290, 500, 500))), check=check)
     assert (label.status, label.origin, label.check) == ("edited", "human", check)
@@ -174,8 +174,8 @@ def test_an_edit_takes_boxes_and_what_the_model_says_of_them(queue: ReviewQueue,
 @pytest.mark.parametrize(
     ("boxes", "message"),
     [
-        (None, "draw one"),
-        ((Box.from_xyxy((500, 0, 600, 10)),), "got one outside"),
+        (None, "Draw one"),
+        ((Box.from_xyxy((500, 0, 600, 10)),), "outside of the image"),
         ((OTHER,) * 101, "at most 100 boxes"),
     ],
 )
@@ -185,18 +185,18 @@ def test_boxes_that_cannot_be(queue: ReviewQueue, item_ids: list[str], boxes: tu
     assert status(queue, item_ids[0]) == "proposed"
 
 
-def test_no_one_overwrites_another(queue: ReviewQueue, item_ids: list[str]) -> None:
+def test_decisions_do_not_overwrite_each_other(queue: ReviewQueue, item_ids: list[str]) -> None:
     queue.decide("Ada", item_ids[0], 1, "reject")
-    with pytest.raises(ConflictError, match="a newer one by Ada"):
+    with pytest.raises(ConflictError, match="Ada has changed this label"):
         queue.decide("Bo", item_ids[0], 1, "accept")
     assert status(queue, item_ids[0]) == "rejected"
 
 
 def test_an_item_that_another_has_open_cannot_be_decided_or_opened(queue: ReviewQueue, item_ids: list[str]) -> None:
     queue.open_item("Ada", item_ids[3])
-    with pytest.raises(ConflictError, match="Ada works on"):
+    with pytest.raises(ConflictError, match="Ada has this item open"):
         queue.open_item("Bo", item_ids[3])
-    with pytest.raises(ConflictError, match="Ada works on"):
+    with pytest.raises(ConflictError, match="Ada has this item open"):
         queue.decide("Bo", item_ids[3], 1, "accept")
     queue.decide("Ada", item_ids[3], 1, "accept")
     assert queue.open_item("Bo", item_ids[3]).label.reviewer == "Ada"
@@ -257,7 +257,7 @@ def test_undo_and_redo_of_several_actions_on_one_item(queue: ReviewQueue, item_i
     assert [label.revision for label in queue.project.history(item_id)] == list(range(13))
 
 
-def test_a_new_decision_ends_what_could_be_done_again(queue: ReviewQueue, item_ids: list[str]) -> None:
+def test_a_new_decision_clears_the_redo_list(queue: ReviewQueue, item_ids: list[str]) -> None:
     queue.decide("Ada", item_ids[0], 1, "accept")
     queue.undo("Ada")
     queue.decide("Ada", item_ids[1], 1, "reject")
@@ -272,10 +272,10 @@ def test_undo_takes_back_ones_own_actions_only(queue: ReviewQueue, item_ids: lis
     assert status(queue, item_ids[1]) == "rejected"
 
 
-def test_undo_does_not_overwrite_what_another_did_since(queue: ReviewQueue, item_ids: list[str]) -> None:
+def test_undo_does_not_overwrite_later_changes(queue: ReviewQueue, item_ids: list[str]) -> None:
     queue.decide("Ada", item_ids[0], 1, "accept")
     queue.decide("Bo", item_ids[0], 2, "reject")
-    with pytest.raises(ConflictError, match="someone has changed"):
+    with pytest.raises(ConflictError, match="changed since"):
         queue.undo("Ada")
     assert status(queue, item_ids[0]) == "rejected"
 

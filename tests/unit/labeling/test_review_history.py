@@ -58,7 +58,7 @@ def test_one_undo_takes_back_a_bulk_accept_and_redo_does_it_again(filled: Projec
     assert filled.count_waiting() == {"proposed": 6}
 
 
-def test_undo_of_a_bulk_accept_leaves_what_others_changed_and_says_so(filled: Project, item_ids: list[str]) -> None:
+def test_undo_of_a_bulk_accept_skips_and_reports_labels_changed_by_others(filled: Project, item_ids: list[str]) -> None:
     accept_all(filled, "Ada", ALL_ITEMS, 6)
     ReviewQueue(filled).decide("Bo", item_ids[2], 2, "reject")
     undone = undo(filled)
@@ -67,7 +67,7 @@ def test_undo_of_a_bulk_accept_leaves_what_others_changed_and_says_so(filled: Pr
     assert undo(filled) is None, "the reviewer is not stuck at what others changed"
 
 
-def test_an_undo_that_ended_early_goes_on(
+def test_an_undo_that_ended_early_continues(
     filled: Project, item_ids: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     accept_all(filled, "Ada", ALL_ITEMS, 6)

@@ -27,7 +27,7 @@ def test_reasons() -> None:
 
 
 @pytest.mark.parametrize("status", ["new", "failed", "accepted", "edited", "rejected", "bad_question"])
-def test_what_does_not_wait(status: str) -> None:
+def test_labels_that_need_no_review(status: str) -> None:
     assert get_review_reason(label(status), 0.0, 1.0) is None
     assert compute_review_priority(label(status), 0.0, 1.0) is None
 

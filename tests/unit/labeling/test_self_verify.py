@@ -63,7 +63,7 @@ def test_without_an_answer_the_majority_says_which_boxes(image: Path) -> None:
     assert (check.crops_right, check.full_right, check.necessity) == (True, False, False)
 
 
-def test_what_is_painted_over_is_the_label(image: Path) -> None:
+def test_the_masked_region_is_the_label(image: Path) -> None:
     model = ScriptedModel(grounding=boxes_text(NEAR), crops_only="B", direct="B")
     one(model, ask(image))
     full, masked = (images_in(request)[0].pixels for request in model.requests("direct"))
@@ -142,7 +142,7 @@ def test_the_checks_are_greedy_and_the_rollouts_sampled(image: Path) -> None:
     ]  # fmt: skip
 
 
-def test_a_loose_box_is_tightened_to_what_the_rollouts_point_at(image: Path) -> None:
+def test_a_loose_box_is_refined_to_the_predicted_region(image: Path) -> None:
     loose = (Box.from_xyxy((500, 500, 1000, 1000)),)
     model = ScriptedModel(grounding=boxes_text(FAR), crops_only="B", direct="B")
     refined = one(model, ask(image), ProposalSettings(rollouts=4, refinement=BoxRefinementSettings()), [loose])

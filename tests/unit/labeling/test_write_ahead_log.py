@@ -20,7 +20,7 @@ from hart_studio.labeling.write_ahead_log import (
 
 @pytest.fixture
 def connection(tmp_path: Path) -> Iterator[sqlite3.Connection]:
-    """A file with number 7, and transactions 8 to 10 in its log only."""
+    """A file with number 7, and transactions 8 to 10 only in its log."""
     found = sqlite3.connect(tmp_path / "data.sqlite", isolation_level=None)
     found.executescript("PRAGMA application_id = 7; CREATE TABLE rows (text); PRAGMA journal_mode = WAL;")
     for number in (8, 9, 10):
@@ -33,7 +33,7 @@ def connection(tmp_path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def read_header(folder: Path, connection: sqlite3.Connection) -> bytes:
-    """The header of the file. The locks of this process do not matter here: no other one uses the file."""
+    """Header of the file. Releasing the locks of this process is fine: no other process uses the file."""
     return (folder / "data.sqlite").read_bytes()[:HEADER_BYTES]
 
 

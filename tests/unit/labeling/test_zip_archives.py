@@ -1,4 +1,4 @@
-"""Zips: what is in them comes out below one folder, under its own name, and bombs and climbers do not."""
+"""Zip archives: files are unpacked below one folder under their names; zip bombs and path traversal are rejected."""
 
 from __future__ import annotations
 
@@ -77,17 +77,17 @@ def test_a_bomb_is_an_invalid_row(tmp_path: Path) -> None:
     folder, invalid_rows, _ = unpack(make_zip(tmp_path / "z.zip", entries), tmp_path / "cache")
     assert files_below(folder) == ["good.png"]
     assert sorted(bad.row for bad in invalid_rows) == ["bomb.csv", "bomb.png", "no.png"]
-    assert sum("which no such image or table has" in bad.reason for bad in invalid_rows) == 2
+    assert sum("more than an image or table of that packed size" in bad.reason for bad in invalid_rows) == 2
 
 
 def test_too_much_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = make_zip(tmp_path / "z.zip", {f"{number}.png": PNG for number in range(4)})
     monkeypatch.setattr(zip_archives, "MAX_FILES", 3)
-    with pytest.raises(DataError, match="split the archive"):
+    with pytest.raises(DataError, match="Split the archive"):
         unpack(archive, tmp_path / "cache")
     monkeypatch.setattr(zip_archives, "MAX_FILES", 4)
     monkeypatch.setattr(zip_archives, "MAX_BYTES", 4 * len(PNG) - 1)
-    with pytest.raises(DataError, match="split the archive"):
+    with pytest.raises(DataError, match="Split the archive"):
         unpack(archive, tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
 
@@ -95,7 +95,7 @@ def test_too_much_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch: 
 def test_what_is_no_zip(tmp_path: Path) -> None:
     (tmp_path / "z.zip").write_bytes(b"PK no")
     for path in (tmp_path / "z.zip", tmp_path / "gone.zip"):
-        with pytest.raises(DataError, match="expected a zip"):
+        with pytest.raises(DataError, match=r"valid zip|Cannot read the zip"):
             ZipArchive(path)
 
 
@@ -110,7 +110,7 @@ def test_a_damaged_entry_is_an_invalid_row(tmp_path: Path) -> None:
     assert [bad.row for bad in invalid_rows] == ["a.png"]
 
 
-def test_what_the_system_added_is_no_image(tmp_path: Path) -> None:
+def test_system_files_are_no_images(tmp_path: Path) -> None:
     entries = {
         "a.png": PNG,
         "__MACOSX/._a.png": b"attributes",
@@ -135,7 +135,7 @@ def test_the_same_zip_again_writes_nothing(tmp_path: Path) -> None:
     assert reported == [(1, 2), (2, 2)]
 
 
-def test_the_folder_that_everything_lies_in(tmp_path: Path) -> None:
+def test_the_common_folder(tmp_path: Path) -> None:
     cases = {
         "": {"a.png": b"", "set/b.png": b""},
         "set/": {"set/a.png": b""},
@@ -184,18 +184,18 @@ def test_a_full_disk_leaves_nothing_of_a_new_zip(tmp_path: Path, monkeypatch: py
 
 
 def test_entries_that_share_their_bytes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many entries of the table of contents may point at the same packed bytes."""
+    """Many entries of the central directory may refer to the same packed bytes."""
     monkeypatch.setattr(zip_archives, "MAX_UNCHECKED_BYTES", 10_000)
     monkeypatch.setattr(zip_archives, "MAX_RATIO", 2)
     path = make_zip(tmp_path / "a.zip", {f"{number}.csv": b"a,b\n" * 3000 for number in range(5)})
-    with pytest.raises(DataError, match="at most 2 times the size"):
+    with pytest.raises(DataError, match="more than 2 times its size"):
         ZipArchive(path)
 
 
 def test_a_table_of_contents_without_end_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = make_zip(tmp_path / "a.zip", {f"{number}.csv": b"a" for number in range(100)})
     monkeypatch.setattr(zip_archives, "MAX_CONTENTS_BYTES", 1000)
-    with pytest.raises(DataError, match="table of contents"):
+    with pytest.raises(DataError, match="central directory"):
         ZipArchive(path)
 
 
@@ -209,5 +209,5 @@ def test_an_offset_in_the_form_of_an_end_record_does_not_hide_the_size_of_the_co
     forged = int.from_bytes(b"PK\5\6", "little")
     end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 3000, 3000, len(contents), forged, 0)
     (tmp_path / "a.zip").write_bytes(contents + end)
-    with pytest.raises(DataError, match="table of contents of more"):
+    with pytest.raises(DataError, match="central directory larger"):
         ZipArchive(tmp_path / "a.zip")

@@ -1,4 +1,4 @@
-"""The golden test: every figure of every table from eight questions, by hand."""
+"""Golden test: all values of all tables from eight questions, computed by hand."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.unit.evaluation.questions import answer_result, eight_questions, eval
 
 
 def row(table: Table, *path: str) -> dict[str, Cell | float]:
-    """The measured row with these texts, by column; figures are rounded as they are shown."""
+    """The measured row with these texts, by column, as displayed."""
     (found,) = [each for each in table.rows if each.kind == "measured" and all(text in each.cells for text in path)]
     shown = [round(cell.value, cell.digits) if isinstance(cell, Number) else cell for cell in found.cells]
     return dict(zip(table.columns, shown, strict=True))

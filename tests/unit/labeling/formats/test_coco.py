@@ -47,7 +47,7 @@ def test_what_is_written(tmp_path: Path) -> None:
 
 
 def test_a_box_that_a_person_drew_has_no_score(tmp_path: Path) -> None:
-    """The score was that of the model's box, also where the person changed that one alone."""
+    """The score applied to the model's box, also if the reviewer changed only that box."""
     path = draw_image(tmp_path / "in" / "a.png")
     item = make_item(path, [Box.from_xyxy((1, 2, 3, 5), "Z", 0.75)], status="edited", score=0.9)
     save_coco(make_plan([item], classes=("car", "sign")), tmp_path / "out")
@@ -129,7 +129,7 @@ def test_names_that_lead_out_or_nowhere(name: Any, tmp_path: Path) -> None:
 
 
 def test_an_image_of_another_size_is_not_guessed_about(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="64 x 48 pixels, got a stated size of 48 x 64"):
+    with pytest.raises(DataError, match="64 x 48 pixels, but the file states 48 x 64"):
         load_coco(document(tmp_path, [annotation([1, 2, 3, 4])], width=48, height=64))
 
 
@@ -142,7 +142,7 @@ def test_an_image_without_annotations(tmp_path: Path) -> None:
 
 
 def test_a_category_id_with_two_names_is_refused(tmp_path: Path) -> None:
-    """The last name would have won for every annotation of both."""
+    """Without the check, the last name would apply to all annotations."""
     path = document(tmp_path, [annotation([1, 2, 3, 4])])
     text = path.read_text()
     path.write_text(text.replace('"id": 9', '"id": 7'))

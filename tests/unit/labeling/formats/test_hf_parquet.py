@@ -34,7 +34,7 @@ def test_types_do_not_depend_on_the_rows(tmp_path: Path) -> None:
     assert len(schemas) == 2 and all(schema.equals(features_of(("sign",)).arrow_schema) for schema in schemas)
 
 
-def test_a_place_for_images_is_needed(tmp_path: Path) -> None:
+def test_an_image_cache_is_required(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="Pass image_cache"):
         load_hf_parquet(tmp_path)
 

@@ -1,4 +1,4 @@
-"""Files from strangers: whatever they hold, a loader gives samples or an error that is meant for people."""
+"""Untrusted files: a loader returns samples or a clear error, whatever they contain."""
 
 import json
 from collections.abc import Callable
@@ -32,7 +32,7 @@ BOXES = st.lists(NUMBERS, min_size=4, max_size=4)
 
 
 def mostly(*usual: Any) -> st.SearchStrategy[Any]:
-    """What belongs there, more often than not."""
+    """Valid values, more often than not."""
     good = st.one_of(*(each if isinstance(each, st.SearchStrategy) else st.just(each) for each in usual))
     return st.one_of(good, good, VALUES)
 
@@ -195,7 +195,7 @@ def test_a_missing_or_empty_folder(name: str, tmp_path: Path) -> None:
 
 
 def test_empty_questions_are_refused() -> None:
-    with pytest.raises(InputError, match="expected a question, got empty text"):
+    with pytest.raises(InputError, match="The question is empty"):
         ImportOptions(template=" ")
-    with pytest.raises(InputError, match="expected a question, got empty text"):
+    with pytest.raises(InputError, match="The question is empty"):
         ImportOptions(negative_question="")

@@ -43,7 +43,7 @@ def test_scores_are_a_column_when_all_are_known(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("answer", [None, "2021-05-03"])
 def test_types_are_stated_where_they_cannot_be_inferred(answer: str | None, tmp_path: Path) -> None:
-    """Nothing but empty lists, or nothing but texts in the form of dates."""
+    """Only empty lists, or only texts in the form of dates."""
     boxes = [] if answer is None else [(1, 2, 3, 4)]
     items = [make_item(draw_image(tmp_path / "in" / f"{n}.png"), boxes, answer=answer) for n in range(8)]
     save_image_folder(plan_export(items, ExportOptions(splits=HALVES)), tmp_path / "out")

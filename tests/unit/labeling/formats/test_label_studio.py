@@ -50,7 +50,7 @@ def test_percent_is_never_rounded(tmp_path: Path) -> None:
     assert answer["value"] == {"text": ["red"]} and prediction["score"] == 0.92
 
 
-def test_what_a_person_decided_is_an_annotation(tmp_path: Path) -> None:
+def test_a_reviewed_label_is_an_annotation(tmp_path: Path) -> None:
     items = [full_item(draw_image(tmp_path / "in" / "a.png")), make_item(draw_image(tmp_path / "in" / "b.png"))]
     plan = make_plan(items)
     save_label_studio(plan, tmp_path)
@@ -98,7 +98,7 @@ def test_a_verdict_decides(tmp_path: Path) -> None:
     [
         (region(rotation=5), "rotated"),
         ({**region(), "image_rotation": 90}, "rotated image"),
-        ({**region(), "original_width": 32}, "stated size"),
+        ({**region(), "original_width": 32}, "the file states"),
         (region(x=float("inf")), "finite"),
         (region(x=200), "outside"),
         ({**region(), "value": 7}, "expected a JSON object"),
@@ -150,7 +150,7 @@ def test_other_shapes_are_counted_and_are_no_negative(about: dict[str, Any], tmp
     assert loaded.invalid_rows[0].reason == "expected a rectangle, got 'polygonlabels'"
 
 
-def test_a_task_that_no_one_has_labeled_is_no_negative(tmp_path: Path) -> None:
+def test_an_unlabeled_task_is_no_negative(tmp_path: Path) -> None:
     skipped = task([])
     skipped["annotations"][0]["was_cancelled"] = True
     made = (task([]), skipped, {**task([]), "annotations": []})

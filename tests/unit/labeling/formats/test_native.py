@@ -112,10 +112,10 @@ def test_records_are_read_line_by_line_and_may_be_larger_than_a_document(
         target.write(b'{"x": "' + b"x" * 3000 + b'"}\n')
     items, loaded = load_items(file, ImportOptions(image_root=tmp_path))
     assert len(items) == 20
-    assert [bad.row for bad in loaded.invalid_rows] == ["line 21"] and "in a line, got more" in loaded.invalid_rows[
+    assert [bad.row for bad in loaded.invalid_rows] == ["line 21"] and "line is longer than" in loaded.invalid_rows[
         0
     ].reason
-    with pytest.raises(DataError, match="in a line, got more"):
+    with pytest.raises(DataError, match="line is longer than"):
         check_records(file, 20)
 
 

@@ -23,7 +23,7 @@ def write(folder: Path, body: str, name: str = "a.png") -> Path:
     return path
 
 
-def test_what_is_written_counts_from_one(tmp_path: Path) -> None:
+def test_coordinates_are_one_based(tmp_path: Path) -> None:
     path = draw_image(tmp_path / "in" / "a.png", (4032, 3024))
     items = [make_item(path, [Box.from_xyxy((504, 1210, 756, 1452), "a & <b>"), (0.5, 0, 1.5, 1)])]
     items.append(make_item(draw_image(tmp_path / "in" / "b.png"), ()))

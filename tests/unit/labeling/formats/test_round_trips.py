@@ -1,4 +1,4 @@
-"""Native -> format -> native for every format: the boxes that come back are the boxes that went in."""
+"""Native -> format -> native for every format: the boxes are unchanged."""
 
 import json
 from collections.abc import Callable
@@ -28,7 +28,7 @@ words = st.sampled_from(["sign", "car", "", "traffic light", NASTY])
 
 @st.composite
 def spans(draw: st.DrawFn, side: int) -> tuple[float, float]:
-    """Anything from one thousandth of a pixel to the whole side, often on an edge."""
+    """A size from a thousandth of a pixel to the whole side, often at an edge."""
     low = draw(st.one_of(st.just(0.0), st.floats(0, side - 1), st.integers(0, side - 1).map(float)))
     length = draw(st.one_of(st.just(1.0), st.just(side - low), st.floats(2e-3, side - low)))
     return low, min(float(side), low + length)
@@ -42,7 +42,7 @@ def boxes(draw: st.DrawFn) -> Box:
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], tuple[Path, ImageFile]]:
-    """Images of 8192 x 5460 pixels, of which one falls into each half."""
+    """Images of 8192 x 5460 pixels, one per half."""
     folder = tmp_path_factory.mktemp("large")
     made: dict[int, tuple[Path, ImageFile]] = {}
 
@@ -65,7 +65,7 @@ def resized(wh: tuple[int, int]) -> tuple[int, int]:
 def test_boxes_of_a_huge_image_come_back(
     name: str, labels: list[list[Box]], large: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """``export_labels`` compares; here the comparison is made a second time, by hand."""
+    """``export_labels`` compares the boxes; this repeats the comparison independently."""
     folder = tmp_path_factory.mktemp("export") / "out"
     items = []
     for number in range(6):  # enough images for both splits
@@ -188,7 +188,7 @@ def test_the_same_labels_give_the_same_bytes(name: str, tmp_path: Path) -> None:
     assert written[0] == written[1]
 
 
-def test_what_a_format_loses_stands_beside_it(tmp_path: Path) -> None:
+def test_the_metadata_file_holds_what_the_format_loses(tmp_path: Path) -> None:
     items = [full_item(draw_image(tmp_path / "in" / f"{n}.png")) for n in range(8)]
     export_labels(items, "yolo", tmp_path / "out", ExportOptions(splits=HALVES))
     lines = (tmp_path / "out" / "hart_meta.jsonl").read_text("utf-8").splitlines()

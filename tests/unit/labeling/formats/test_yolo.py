@@ -58,11 +58,11 @@ def test_equal_boxes_of_two_questions_are_one_row(tmp_path: Path) -> None:
 
 def test_an_empty_split_is_refused(tmp_path: Path) -> None:
     item = make_item(draw_image(tmp_path / "a.png"), [(1, 2, 3, 4)])
-    with pytest.raises(InputError, match="at least one image in val, got none"):
+    with pytest.raises(InputError, match="No image in the split val"):
         save_yolo(plan_export([item], ExportOptions(splits={"train": 1})), tmp_path / "out")
 
 
-def test_what_the_reader_would_drop(tmp_path: Path) -> None:
+def test_images_that_the_reader_would_drop(tmp_path: Path) -> None:
     sizes = {"a.png": (9, 100), "b.gif": (20, 20), "c.png": (10, 10)}
     items = [
         make_item(draw_image(tmp_path / name, wh), [(1, 2, 3, 4)]) for name, wh in sizes.items() if "gif" not in name
@@ -101,12 +101,12 @@ def test_boxes_are_read_in_pixels_of_the_upright_image(tmp_path: Path) -> None:
     [
         ("0 0.5 0.5 0.2", "expected 5 columns, got 4"),
         ("0 0.5 0.5 0.2 0.2 0.9", "expected 5 columns, got 6"),
-        ("2 0.5 0.5 0.2 0.2", "expected the number of a class, got 2"),
-        ("0.5 0.5 0.5 0.2 0.2", "expected the number of a class"),
+        ("2 0.5 0.5 0.2 0.2", "unknown class number 2"),
+        ("0.5 0.5 0.5 0.2 0.2", "unknown class number"),
         ("x 0.5 0.5 0.2 0.2", "expected a finite number in 'class', got 'x'"),
         ("0 nan 0.5 0.2 0.2", "expected a finite number in 'box', got 'nan'"),
         ("0 1e999 0.5 0.2 0.2", "expected a finite number"),
-        ("0 50 50 20 20", "expected shares of the image"),
+        ("0 50 50 20 20", "box coordinate outside"),
         ("0 0.5 0.5 0 0.2", "expected x_min < x_max"),
     ],
 )

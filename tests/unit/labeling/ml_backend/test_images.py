@@ -1,4 +1,4 @@
-"""Where the ML backend takes images from, and from where it does not."""
+"""Allowed and rejected image sources of the ML backend."""
 
 from __future__ import annotations
 
@@ -110,9 +110,9 @@ def test_everything_else_is_refused(loader: ImageLoader, servers: Any, reference
     "change", ["https://127.0.0.1", "http://localhost", "http://u:p@127.0.0.1", "http://127.0.0.2"]
 )
 def test_another_spelling_of_the_server_is_another_server(loader: ImageLoader, servers: Any, change: str) -> None:
-    with pytest.raises(InputError, match=r"one of|another kind"):
+    with pytest.raises(InputError, match="Image source not allowed"):
         loader.open(f"{change}:{servers[0].server_port}/a.png")
-    with pytest.raises(InputError, match="one of"):
+    with pytest.raises(InputError, match="Image source not allowed"):
         loader.open(f"{url_of(servers[1])}/a.png")
     assert servers[0].asked == servers[1].asked == []
 
@@ -133,23 +133,23 @@ def test_the_server_that_was_named(loader: ImageLoader, servers: Any) -> None:
 
 def test_a_redirect_to_another_server_is_not_followed(loader: ImageLoader, servers: Any) -> None:
     for target in (url_of(servers[1]) + "/a.png", "http://169.254.169.254/", "file:///etc/passwd", "//127.0.0.2/a"):
-        with pytest.raises(ImageError, match="redirect to another server"):
+        with pytest.raises(ImageError, match="redirects the image to another server"):
             loader.open(f"/to?{target}")
     assert servers[1].asked == []
-    with pytest.raises(ImageError, match="at most 3 redirects"):
+    with pytest.raises(ImageError, match="More than 3 redirects"):
         loader.open("/to?" + "/to?" * 9 + "/a.png")
 
 
-def test_what_comes_from_the_network_has_limits(loader: ImageLoader) -> None:
-    with pytest.raises(ImageError, match="at most 4,000 bytes"):
+def test_network_input_has_limits(loader: ImageLoader) -> None:
+    with pytest.raises(ImageError, match="larger than 4,000 bytes"):
         loader.open("/large.png")
     with pytest.raises(ImageError, match="status 404"):
         loader.open("/missing.png")
     started = time.monotonic()
-    with pytest.raises(ImageError, match="in time"):
+    with pytest.raises(ImageError, match="Timeout"):
         loader.open("/slow.png", seconds=0.3)
     assert time.monotonic() - started < 2
-    with pytest.raises(ImageError, match="in time"):
+    with pytest.raises(ImageError, match="Timeout"):
         loader.open("/a.png", seconds=0)
 
 
@@ -167,10 +167,10 @@ def test_images_inside_of_tasks() -> None:
     assert loader.open(f"DATA:;base64,{data}").wh == (40, 30)
     for bad, why in (
         ("data:image/png,abc", "base64"),
-        ("data:image/png;base64,!!!!", "other signs"),
+        ("data:image/png;base64,!!!!", "invalid base64"),
         ("data:image/png;base64,", "empty"),
         ("data:;base64," + base64.b64encode(b"<svg xmlns='x'></svg>").decode(), "SVG"),
-        ("data:;base64," + "A" * 6000, "at most 4,000 bytes"),
+        ("data:;base64," + "A" * 6000, "larger than 4,000 bytes"),
     ):
         with pytest.raises(ImageError, match=why):
             loader.open(bad)
@@ -178,11 +178,11 @@ def test_images_inside_of_tasks() -> None:
 
 def test_nothing_but_data_without_a_folder_and_a_server() -> None:
     for reference in ("a.png", "/data/upload/a.png", "http://localhost:8080/a.png", "/data/local-files/?d=a.png"):
-        with pytest.raises(InputError, match="data: URI, got"):
+        with pytest.raises(InputError, match="Use a data: URI;"):
             ImageLoader().open(reference)
 
 
-def test_what_an_operator_says(tmp_path: Path) -> None:
+def test_operator_settings(tmp_path: Path) -> None:
     assert parse_origin("HTTPS://Example.org/a") == ServerOrigin("https", "example.org", 443)
     assert parse_server_url("http://[::1]:8080/").url == "http://[::1]:8080"
     for bad in ("localhost:8080", "http://", "http://u:p@h", "http://h/path", "http://h?x", "file:///", "http://h:x"):

@@ -1,4 +1,4 @@
-"""The ML backend by its protocol: shapes, order, percent, the interactive mode, and what is refused."""
+"""ML backend protocol: shapes, order, percent, interactive mode, and rejected requests."""
 
 from __future__ import annotations
 
@@ -211,13 +211,13 @@ def test_verdicts_on_drawn_boxes(image: Path) -> None:
     turned = {**DRAWN, "value": {**DRAWN["value"], "rotation": 30}}
     assert "rotated" in reason(predict(client, TASK, params={"context": {"result": [turned]}})[0])
     other = {**DRAWN, "original_width": 100}
-    assert "stated size" in reason(predict(client, TASK, params={"context": {"result": [other]}})[0])
+    assert "the file states" in reason(predict(client, TASK, params={"context": {"result": [other]}})[0])
     assert "missing" in reason(predict(client, task("gone.png"), **context)[0])
     reply = client.post("/predict", json={"tasks": [TASK, TASK], "label_config": CONFIG, **context})
     assert reply.status_code == 400 and "one task" in reply.json()["error"]
 
 
-def test_what_is_left_when_the_time_is_over(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tasks_left_at_the_time_limit(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def slow(_: Any) -> str:
         time.sleep(0.1)
         return boxes_text((250, 333, 500, 667))
@@ -252,20 +252,20 @@ def test_one_request_at_a_time(image: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "why"),
     [
-        (None, "got none"),
-        (12, "got none"),
-        ("", "got none"),
-        ("<View>", "in XML"),
+        (None, "has no labeling configuration"),
+        (12, "has no labeling configuration"),
+        ("", "has no labeling configuration"),
+        ("<View>", "no valid XML"),
         ("<View/>", "RectangleLabels"),
         ('<!DOCTYPE v [<!ENTITY a "b">]><View>&a;</View>', "document type"),
         ('<!DOCTYPE v SYSTEM "http://169.254.169.254/">' + CONFIG, "document type"),
-        ("<View>&a;</View>", "in XML"),
-        ("<View>" + " " * (1 << 18) + "</View>", "at most"),
+        ("<View>&a;</View>", "no valid XML"),
+        ("<View>" + " " * (1 << 18) + "</View>", "the limit is"),
         (CONFIG.replace('toName="image"', 'toName="other"'), "RectangleLabels"),
         (CONFIG.replace("$image", "http://x/a.png"), "RectangleLabels"),
         (CONFIG.replace('<Label value="ROI" />', ""), "RectangleLabels"),
-        ("\ud800" + CONFIG, "in XML"),
-        ("<a>" * 30_000 + "</a>" * 7_000, "in XML"),
+        ("\ud800" + CONFIG, "no valid XML"),
+        ("<a>" * 30_000 + "</a>" * 7_000, "no valid XML"),
         ("<a>" * 30_000 + "</a>" * 30_000, "RectangleLabels"),
     ],
 )  # fmt: skip

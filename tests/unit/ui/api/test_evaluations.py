@@ -96,7 +96,7 @@ def test_the_count_of_a_card_is_that_of_its_figures(api: EvaluationApi, tmp_path
 def test_an_evaluation_whose_settings_are_gone_is_listed_with_the_reason(api: EvaluationApi, layout: RunLayout) -> None:
     layout.config.write_text("{}x")
     (row,) = poll(api)["evaluations"]
-    assert row["title"] == layout.run_id and "expected the settings" in row["problem"]
+    assert row["title"] == layout.run_id and "Cannot read the settings" in row["problem"]
 
 
 def test_starting_makes_a_run_that_waits_in_the_queue(api: EvaluationApi) -> None:

@@ -149,7 +149,7 @@ def test_a_run_is_started_once_and_with_arguments_alone(
     started: list[list[str]] = []
     monkeypatch.setattr(labels_module, "start_run", lambda layout, argv, variables: started.append(list(argv)))
     label_api.create({"name": "p"})
-    with pytest.raises(InputError, match="none that is new or failed"):
+    with pytest.raises(InputError, match="No item to label with status new or failed"):
         label_api.start({"project": "p"})
     import_source(label_api, "p", table)
     run = label_api.start({"project": "p", "rollouts": 4, "is_refining": True})["run"]
@@ -213,7 +213,7 @@ def test_projects_that_are_moved_away_and_back_are_what_is_there_now(label_api: 
     label_api.create({"name": "p"})
     import_source(label_api, "p", table)
     (label_api.root / "p").rename(label_api.root.parent / "away")
-    with pytest.raises(InputError, match="which is not there"):
+    with pytest.raises(InputError, match="No project"):
         label_api.poll({"project": "p"})
     assert label_api.projects({}) == []
     label_api.create({"name": "p"})

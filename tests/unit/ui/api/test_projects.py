@@ -41,7 +41,7 @@ def test_the_life_of_a_project(api: ProjectApi) -> None:
         api.delete({**signs, "confirmation": "Signs"})
     entry = api.delete({**signs, "confirmation": "Street signs"})["entry"]
     assert shown(api) == [("copy", "Copy", False)]
-    with pytest.raises(InputError, match="which is not there"):
+    with pytest.raises(InputError, match="No project"):
         api.label_api.poll(signs)
     (deleted,) = api.trash({})
     assert (deleted["entry"], deleted["name"], deleted["days_left"]) == (entry, "Street signs", 7)

@@ -213,7 +213,10 @@ def test_questions_of_all_projects_count_together(
     while not (call(sessions, session_token, "poll", project="other")["import"] or {}).get("is_over"):
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    assert "room for 2 questions, got 1" in call(sessions, session_token, "poll", project="other")["import"]["error"]
+    assert (
+        "The import has 2 questions, but the project can hold 1"
+        in call(sessions, session_token, "poll", project="other")["import"]["error"]
+    )
 
 
 def test_full_storage_refuses_new_work(
