@@ -217,7 +217,7 @@ def test_the_list_is_filtered_and_accepted_at_once_after_a_question(
     expect(page.locator(".hs-label-message")).to_have_text("5 labels accepted.")
     assert "Accept 5 labels" in asked[0]
     assert "1 has no calibrated score" in asked[0]
-    assert "1 label without a box is left" in asked[0]
+    assert "1 label without a box is skipped" in asked[0]
     assert project.count_by("status") == {"accepted": 5, "proposed": 1}
 
 
