@@ -65,8 +65,8 @@ def embed_domain(jpeg: bytes, domain: str) -> bytes:
     if not jpeg.startswith(_START) or domain not in DOMAIN_TITLES:
         raise ValueError(f"expected a JPEG and a domain of {', '.join(DOMAIN_TITLES)}, got {domain!r}")
     text = f"HART Studio image; domain={domain}; sha256={hashlib.sha256(jpeg).hexdigest()}".encode()
-    place = _end_of_jfif(jpeg)
-    return jpeg[:place] + _COMMENT_MARKER + (len(text) + 2).to_bytes(2, "big") + text + jpeg[place:]
+    offset = _end_of_jfif(jpeg)
+    return jpeg[:offset] + _COMMENT_MARKER + (len(text) + 2).to_bytes(2, "big") + text + jpeg[offset:]
 
 
 def supported_domains(made_for: str) -> tuple[str, ...]:

@@ -118,8 +118,8 @@ def parse_boxes(text: str, *, max_boxes: int = 64) -> ParsedBoxes:
     for found, label in _scan(text[:MAX_TEXT_CHARS]):
         if isinstance(found, str):
             rejected.append(found)
-        elif fault := _invalid_reason(found):
-            rejected.append(fault)
+        elif reason := _invalid_reason(found):
+            rejected.append(reason)
         elif found not in boxes and len(boxes) == max_boxes:
             rejected.append(f"expected at most {max_boxes} boxes, got more; the rest was not read")
             break
