@@ -1,7 +1,7 @@
 r"""Extract and score answers from model text. ONE strict extractor for every dataset and for the reward.
 
 A model would learn to exploit a lenient extractor, so nothing is read from prose: the first letter of
-"Based on the sign" is no answer, and neither is an article. Rules; the first match applies:
+"Based on the sign" is not an answer, and neither is an article. Rules; the first match applies:
 
 1. ``boxed``: the last ``\boxed{...}`` that is not empty;
 2. ``answer_tag``: the last ``<answer>...</answer>`` that is not empty;
@@ -12,7 +12,7 @@ A model would learn to exploit a lenient extractor, so nothing is read from pros
 Rules 1 and 2 are explicit: if their content cannot be read, no weaker rule is tried. Of two different
 answers under one rule the last counts; with ``strict_single``, none does.
 
-A benchmark may publish results of its own, more lenient extractor. Such an ``official`` extractor is part of
+Published results of a benchmark may use its own, more lenient extractor. Such an ``official`` extractor is part of
 ``evaluation``, for comparison only; it is never used as a reward.
 """
 

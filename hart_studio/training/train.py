@@ -82,7 +82,7 @@ def run(config: RunConfig, run_dir: Path, resume: bool = False) -> TrainingResul
     Raises:
         HartError: If settings, samples or model are invalid, or memory runs out.
         KeyboardInterrupt: After SIGINT without a stop file, after the step is completed and saved.
-        SystemExit: After SIGTERM, likewise.
+        SystemExit: After SIGTERM, in the same way.
     """
     layout = RunLayout(run_dir.resolve())
     state = PartialState(cpu=config.model.device == "cpu")

@@ -1,4 +1,4 @@
-"""The bad-input table: what a person can do wrong, and the one line that each mistake gets.
+"""Invalid input: each user mistake gives a one-line error.
 
 Everything goes through the command, so the message is the one that is really shown.
 """

@@ -1,4 +1,4 @@
-"""A study of seconds with real processes and the built-in model: two steps, eight questions, three variants."""
+"""A short study with real processes and the built-in model: two steps, eight questions, three variants."""
 
 from __future__ import annotations
 

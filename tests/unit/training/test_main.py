@@ -1,4 +1,4 @@
-"""The command: what it says before it does anything, and how it ends."""
+"""The training command: checks before the run, output and exit codes."""
 
 from __future__ import annotations
 
