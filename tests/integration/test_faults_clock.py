@@ -44,7 +44,7 @@ def put_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     return lambda seconds: offset.__setitem__(0, seconds)
 
 
-MODULES = ("runs.events", "runs.launcher", "runs.checkpoints", "ui.run_watch", "labeling.review", "labeling.project")
+MODULES = ("runs.events", "runs.launcher", "runs.checkpoints", "ui.api.runs", "labeling.review", "labeling.project")
 
 
 @pytest.mark.parametrize("jump", [YEAR, -YEAR])
