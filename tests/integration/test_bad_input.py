@@ -28,9 +28,9 @@ IMAGES: dict[str, tuple[bytes, str]] = {
     "pdf": (b"%PDF-1.7\n", "PDF"),
     "heic": (b"\0\0\0\x18ftypheic" + bytes(40), "HEIC"),
     "video": (b"\0\0\0\x18ftypisom" + bytes(40), "MP4"),
-    "jpeg cut in the header": (JPEG[:12], "cut short"),
-    "jpeg cut in the body": (JPEG[: len(JPEG) // 3], "cut short"),
-    "png cut short": (encoded(landmark(64, 48), "PNG")[:60], "cut short"),
+    "jpeg cut in the header": (JPEG[:12], "truncated"),
+    "jpeg cut in the body": (JPEG[: len(JPEG) // 3], "truncated"),
+    "png cut short": (encoded(landmark(64, 48), "PNG")[:60], "truncated"),
     "no pixels": (png(0, 5, b""), "at least 1 x 1"),
     "decompression bomb": (png(100_000, 100_000, b""), "300,000,000"),
 }

@@ -196,7 +196,7 @@ def test_other_sites_and_other_names_are_refused(studio):
         ("ask", {"image": "/etc/passwd"}, "paths and addresses are not opened here"),
         ("ask", {"image": "http://127.0.0.1:1/x.png"}, "paths and addresses are not opened here"),
         ("ask", {"image": "QUFBQQ=="}, "not an image"),
-        ("locate", {"image": read(STREET)[:4000]}, "cut short"),
+        ("locate", {"image": read(STREET)[:4000]}, "truncated"),
         ("locate", {"image": base64.b64encode(b"<svg xmlns='http://www.w3.org/2000/svg'/>").decode()}, "SVG"),
         ("locate", {"question": ""}, "no question yet"),
         ("locate", {"model": "someone/else"}, "one of the models scripted, broken, built-in"),
