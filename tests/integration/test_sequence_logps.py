@@ -20,7 +20,7 @@ from hart_studio.training.sequence_logps import compute_logps, prefix_sharing_bl
 from hart_studio.training.sequences import Prompt, TrainingSequence, turn_sequence
 from hart_studio.training.trainable_model import TrainableModel
 from hart_studio.training.vision_tower import is_vision_tower_trained
-from tests.integration.conversations import image, one_image, tower_runs
+from tests.integration.conversations import make_image, one_image, tower_runs
 from tests.integration.training_sequences import (
     assert_equal,
     branching_sequences,
@@ -127,7 +127,7 @@ def test_a_crop_inside_a_branch(policy: TrainableModel) -> None:
 
 
 def test_one_call_encodes_an_image_once_and_projects_labels_only(policy: TrainableModel) -> None:
-    overview = image(policy, 160, 110)
+    overview = make_image(policy, 160, 110)
     prompts = [policy.read(request(policy, overview)) for request in (asking("Where?"), asking("Which?"))]
     sequences = [turn_sequence(prompt, random_ids(3, seed)) for seed, prompt in enumerate(prompts * 2)]
     calls: list[int] = []
@@ -174,7 +174,7 @@ def test_features_of_a_frozen_tower_are_used_again(policy: TrainableModel) -> No
 
 def test_another_image_is_noticed(policy: TrainableModel) -> None:
     def say(seed: int) -> list[TrainingSequence]:
-        prompt = policy.read(asking("Which?")(policy, image(policy, 160, 110, seed)))
+        prompt = policy.read(asking("Which?")(policy, make_image(policy, 160, 110, seed)))
         return [turn_sequence(prompt, random_ids(6, 1)), turn_sequence(prompt, random_ids(5, 2))]
 
     with torch.no_grad():

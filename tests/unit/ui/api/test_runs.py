@@ -268,7 +268,7 @@ def test_a_run_that_has_just_been_started_is_not(watch: RunMonitor) -> None:
     start_run(layout, [sys.executable, "-c", "import time; time.sleep(60)"])
     try:
         assert read_status(layout).state == "queued", "its process has not said a word yet"
-        with pytest.raises(InputError, match="Stop it first"):
+        with pytest.raises(InputError, match="stop it first"):
             watch.delete({"run": layout.run_id})
     finally:
         stop_run(layout, save_seconds=0.0)
