@@ -1,7 +1,7 @@
-"""What one pass of the closed loop costs, apart from and beside the model: ``python -m benchmarks.closed_loop``.
+"""Time of one pass of the closed loop, with and without the model: ``python -m benchmarks.closed_loop``.
 
 Draws a needle scene at 4096 x 3072 and at 8192 x 5460, then times overview, grounding, crop and answer with the
-built-in model, phase after phase, and prints medians with their range. Ratios come from one run.
+built-in model by phase, and prints medians with their range. Ratios are computed per run.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SIZES = ((4096, 3072), (8192, 5460))
 
 
 def draw(folder: Path, size_wh: tuple[int, int]) -> Path:
-    """One scene as a JPEG of the size."""
+    """Draw one scene as a JPEG of the given size."""
     settings = SceneSettings(width=size_wh[0], height=size_wh[1], radius=(0.035, 0.055))
     scene = make_scene(np.random.default_rng([9, size_wh[0]]), settings)
     path = folder / f"{size_wh[0]}x{size_wh[1]}.jpg"
@@ -43,7 +43,7 @@ def draw(folder: Path, size_wh: tuple[int, int]) -> Path:
 
 
 def run_once(model, path: Path, times: dict[str, list[float]]) -> dict[str, int]:
-    """One pass; adds seconds per phase and returns visual tokens."""
+    """Run one pass; add seconds per phase and return visual tokens."""
     settings = LoopSettings(max_new_tokens=64)
     sample = Sample(
         id="x", image=str(path), question="Which character is on the red star?", choices=("A", "K", "2", "7")
@@ -51,7 +51,7 @@ def run_once(model, path: Path, times: dict[str, list[float]]) -> dict[str, int]
     clock = time.perf_counter
     began = clock()
     image = SourceImage(path)
-    image.start_decoding()  # as the loop does for a lone image
+    image.start_decoding()  # as the loop does for a single image
     overview = make_overview(image, model, settings)
     times["overview"].append(clock() - began)
 
@@ -73,16 +73,16 @@ def run_once(model, path: Path, times: dict[str, list[float]]) -> dict[str, int]
 
 
 def measure_in_own_process(path: Path, model_name: str, repeats: int) -> None:
-    """Time one size; a process of its own gives it a peak memory of its own."""
+    """Time one size, in a separate process to measure its peak memory."""
     model = load_model(model_name)
     times: dict[str, list[float]] = defaultdict(list)
-    run_once(model, path, defaultdict(list))  # warm-up: first calls pay for lazy imports
+    run_once(model, path, defaultdict(list))  # warm-up: first calls include lazy imports
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     for _ in range(repeats):
         tokens = run_once(model, path, times)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    with Image.open(path) as picture:
-        width, height = picture.size
+    with Image.open(path) as image:
+        width, height = image.size
     step = model.family.resize_factor
     native = (width // step) * (height // step)
     print(f"\n{width} x {height}, {path.stat().st_size / 1e6:.1f} MB JPEG, {repeats} repeats")
@@ -106,14 +106,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default=BUILT_IN_MODEL)
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--picture", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--image", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.picture:
-        measure_in_own_process(options.picture, options.model, options.repeats)
+    if options.image:
+        measure_in_own_process(options.image, options.model, options.repeats)
         return 0
     with tempfile.TemporaryDirectory() as folder:
         for size_wh in SIZES:
-            command = [sys.executable, "-m", "benchmarks.closed_loop", "--picture", str(draw(Path(folder), size_wh))]
+            command = [sys.executable, "-m", "benchmarks.closed_loop", "--image", str(draw(Path(folder), size_wh))]
             subprocess.run([*command, "--model", options.model, "--repeats", str(options.repeats)], check=True)
     return 0
 

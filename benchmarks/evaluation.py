@@ -1,9 +1,9 @@
-"""What batches and processes are worth in evaluation, and memory over a large table.
+"""Throughput of evaluation with batches and processes, and memory with a large table.
 
 ``python -m benchmarks.evaluation``. Batches: the same drawn needle questions, batched and one by one, in alternating
 rounds of one process. Processes: the real command with one process and with two, one thread each, in alternating
-rounds; the time is that between its first and its last event about questions. Memory: a whole evaluation of a synthetic
-table of ``--table-mb`` megabytes with images in base64, its resident memory sampled all the way.
+rounds; the time is between its first and its last question event. Memory: a whole evaluation of a synthetic
+table of ``--table-mb`` megabytes with images in base64, with its resident memory sampled throughout.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def measure_rate(model: ChatModel, samples: Sequence[GoldSample], batch: int) ->
 
 
 def time_processes(data: Path, root: Path, processes: int) -> float:
-    """Questions per second of the command with a number of processes, each with one thread."""
+    """Questions per second of the command with several processes, each with one thread."""
     runs = root / f"runs-{time.monotonic_ns()}"
     command = [sys.executable, "-m", "hart_studio.evaluation", "--benchmark", "needle", "--path", str(data)]
     command += ["--device", "cpu", "--batch", "8", "--max-new-tokens", "96", "--runs-root", str(runs)]
@@ -68,7 +68,7 @@ def time_processes(data: Path, root: Path, processes: int) -> float:
 
 
 def write_table(path: Path, megabytes: int) -> int:
-    """A table in the published form of HR-Bench with images of about 5 MB; returns its rows."""
+    """Write a table in the published format of HR-Bench with images of about 5 MB; return its number of rows."""
     pixels = np.random.default_rng(0).integers(0, 256, (2000, 3000, 3), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="JPEG", quality=92)
@@ -78,7 +78,7 @@ def write_table(path: Path, megabytes: int) -> int:
         writer = csv.writer(file, delimiter="\t")
         writer.writerow(["index", "question", "answer", "category", "A", "B", "C", "D", "cycle_category", "image"])
         for index in range(rows):
-            # Bytes behind the end of a JPEG are not read, and make every image another file.
+            # Bytes after the end of a JPEG are ignored, and make each image unique.
             cell = base64.b64encode(image + index.to_bytes(4, "big")).decode()
             kind = "single" if index % 2 else "cross"
             writer.writerow([index, f"What is {index}?", "A", kind, "red", "blue", "green", "black", index % 4, cell])
@@ -92,7 +92,7 @@ def read_memory(field: str) -> float:
 
 
 def watch_memory(table: Path, root: Path, model: ChatModel) -> list[float]:
-    """Resident memory in MiB, twice a second, over a whole evaluation of the table."""
+    """Resident memory in MiB, sampled twice per second during an evaluation of the table."""
     config = EvaluationConfig(
         benchmark="hr_bench_8k", path=str(table), model=TRAINED_MODEL, protocols=("direct",), loop=MEASURED_SETTINGS
     )
@@ -118,7 +118,7 @@ def compare(title: str, fast: Sequence[float], slow: Sequence[float]) -> None:
     """Print both rates and their ratio with its range."""
     ratios = [one / other for one, other in zip(fast, slow, strict=True)]
     print(
-        f"{title}: {statistics.median(fast):.2f} against {statistics.median(slow):.2f} questions a second, ratio "
+        f"{title}: {statistics.median(fast):.2f} vs. {statistics.median(slow):.2f} questions per second, ratio "
         f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
     )
 
@@ -129,7 +129,7 @@ def main() -> int:
     parser.add_argument("--questions", type=int, default=64)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--table-mb", type=int, default=2000, help="0 = leave the table out")
+    parser.add_argument("--table-mb", type=int, default=2000, help="0 = skip the table")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
@@ -144,12 +144,12 @@ def main() -> int:
             batched.append(measure_rate(model, samples, options.batch))
             single.append(measure_rate(model, samples, 1))
         print(f"{options.questions} questions on scenes of 4096 x 3072, crops only, {torch.get_num_threads()} threads")
-        compare(f"batches of {options.batch} against one by one", batched, single)
+        compare(f"batches of {options.batch} vs. single", batched, single)
         two, one = [], []
         for _ in range(options.rounds):
             two.append(time_processes(data, root, 2))
             one.append(time_processes(data, root, 1))
-        compare("two processes against one", two, one)
+        compare("two processes vs. one", two, one)
         if options.table_mb:
             table = root / "hr_bench_8k.tsv"
             rows = write_table(table, options.table_mb)
@@ -158,7 +158,7 @@ def main() -> int:
             parts = [marks[len(marks) * part // 10 : len(marks) * (part + 1) // 10] for part in range(10)]
             shown = ", ".join(f"{max(part):.0f}" for part in parts if part)
             print(f"table of {table.stat().st_size / 1e6:.0f} MB, {rows} rows; {before:.0f} MiB resident before")
-            print(f"greatest resident memory in each tenth of the evaluation, MiB: {shown}")
+            print(f"maximum resident memory in each tenth of the evaluation, MiB: {shown}")
     return 0
 
 

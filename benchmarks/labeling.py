@@ -1,7 +1,7 @@
-"""What batches are worth in labeling: items per minute, batched against one by one, and memory over many items.
+"""Throughput of labeling, batched vs. single items, and memory with many items.
 
 ``python -m benchmarks.labeling [--items 48] [--batch 16] [--rollouts 8] [--rounds 3] [--many 5000]``. One by
-one is what a plain script does: one item, one rollout and one question to the model at a time, through the same
+one is a simple script: one item, one rollout and one model call at a time, with the same
 stages. Both take the same items in alternating rounds of one process; ratios are printed with their range.
 Memory is that of a whole labeling run over ``--many`` items of one small image.
 """
@@ -35,7 +35,7 @@ from hart_studio.records import Sample
 
 
 class OneAtATime:
-    """A model that is asked one request and one completion at a time, whatever its caller puts into a batch."""
+    """A model that runs one request and one completion at a time, regardless of the batch."""
 
     def __init__(self, real: ChatModel) -> None:
         self.real = real
@@ -45,12 +45,12 @@ class OneAtATime:
     def generate(
         self, requests: Sequence[ChatRequest], sampling: SamplingParams, group_size: int = 1
     ) -> list[list[Completion]]:
-        """Ask one by one."""
+        """Run requests one by one."""
         return [[self.real.generate([request], sampling)[0][0] for _ in range(group_size)] for request in requests]
 
 
 def draw(folder: Path, count: int) -> list[Sample]:
-    """Needle questions of the published size."""
+    """Draw needle questions of the published size."""
     samples = []
     for item in iterate_items("val", count, seed=7):
         path = folder / f"{item.id}.jpg"
@@ -73,7 +73,7 @@ def measure(model: ChatModel, samples: Sequence[Sample], settings: ProposalSetti
 
 
 def peak_mb() -> float:
-    """Greatest memory of this process so far."""
+    """Peak memory of this process."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
@@ -99,7 +99,7 @@ def watch_memory(model: ChatModel, folder: Path, many: int) -> list[tuple[int, f
         ) -> list[list[Completion]]:
             found = self.real.generate(requests, sampling, group_size)
             Watched.asked += 1
-            if Watched.asked % max(1, 5 * many // 32 // 10) == 0:  # five calls for each batch of 32
+            if Watched.asked % max(1, 5 * many // 32 // 10) == 0:  # five calls per batch of 32
                 marks.append((Watched.asked * 32 // 5, peak_mb()))
             return found
 

@@ -1,9 +1,9 @@
-"""What it costs to watch a run: ``python -m benchmarks.live_page``.
+"""Cost of watching a run: ``python -m benchmarks.live_page``.
 
-A studio in a process of its own, a short and a long run, and 1, 4 and 16 tabs that look at the run once a second, as
-the page's script does. In the first half of each measurement nothing new is written, in the second one step a second.
-Bytes are those of request and answer bodies; CPU is the server process's own, per look. The runs take turns within a
-round, so both meet the same machine; what counts is the ratio of the long run to the short one.
+A server process, a short and a long run, and 1, 4 and 16 tabs that poll the run once per second, like
+the page. In the first half of each measurement nothing is written, in the second half one step per second.
+Bytes are those of request and answer bodies; CPU time is of the server process, per poll. The runs alternate within a
+round, for equal conditions; the result is the ratio of the long run to the short one.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ LENGTHS = (500, 50_000)
 
 @dataclass
 class Tab:
-    """A page that looks, and remembers what it has seen as the page's script does."""
+    """A tab that polls a run and keeps its cursor, like the script of the page."""
 
     client: httpx.Client
     component: int
     run: str
     seen: dict[str, Any] = field(default_factory=dict)
 
-    def look(self) -> tuple[int, bool]:
-        """One look; returns the bytes that travelled, and whether there was anything new."""
+    def poll(self) -> tuple[int, bool]:
+        """Poll once; return the transferred bytes, and whether there were changes."""
         body = {
             "session_hash": "live",
             "component_id": self.component,
@@ -53,19 +53,19 @@ class Tab:
         answer = self.client.post(
             "/gradio_api/component_server", content=content, headers={"content-type": "application/json"}
         )
-        told = answer.raise_for_status().json()
-        if told:
-            if "cursor" in told:
-                self.seen["cursor"] = told["cursor"]
-            if "status" in told:
-                self.seen["status"] = told["status"]["signature"]
-            if "log" in told:
-                self.seen |= {"attempt": told["log"]["attempt"], "log_offset": told["log"]["offset"]}
-        return len(content) + len(answer.content), bool(told)
+        reply = answer.raise_for_status().json()
+        if reply:
+            if "cursor" in reply:
+                self.seen["cursor"] = reply["cursor"]
+            if "status" in reply:
+                self.seen["status"] = reply["status"]["signature"]
+            if "log" in reply:
+                self.seen |= {"attempt": reply["log"]["attempt"], "log_offset": reply["log"]["offset"]}
+        return len(content) + len(answer.content), bool(reply)
 
 
 def write_long_run(root: Path, steps: int) -> RunLayout:
-    """A run of so many steps, as the trainer would have written it; it counts as running in this process."""
+    """Write a run with this number of steps, as a trainer would; it appears to run in this process."""
     layout = create_run(root, "training", RunConfig(name=f"{steps} steps"), "ap_grpo", steps + 100_000)
     log = EventLog(layout.events)
     for step in range(1, steps + 1):
@@ -76,7 +76,7 @@ def write_long_run(root: Path, steps: int) -> RunLayout:
 
 
 def append_step(log: EventLog, step: int) -> None:
-    """One step with every figure, and every tenth time rollouts."""
+    """Append a step with all metrics, and rollouts every tenth time."""
     metrics = dict.fromkeys(STEP_METRICS, step * 7919 % 1000 / 1000)
     log.append(StepDone(stage="ap_grpo", metrics=metrics), step)
     if step % 10 == 0:
@@ -84,13 +84,13 @@ def append_step(log: EventLog, step: int) -> None:
 
 
 def measure(studio: Studio, layout: RunLayout, tabs: int, seconds: int, is_writing: bool) -> dict[str, float]:
-    """Look from so many tabs once a second; returns medians per look."""
+    """Poll from several tabs once per second; return medians per poll."""
     pages = [Tab(studio.client, studio.component_of("poll"), layout.run_id) for _ in range(tabs)]
     log = EventLog(layout.events)
     step = read_status(layout).step
     with ThreadPoolExecutor(tabs) as pool:
-        while any(is_new for _, is_new in pool.map(Tab.look, pages)):
-            pass  # the first look tells everything
+        while any(is_new for _, is_new in pool.map(Tab.poll, pages)):
+            pass  # read the initial state
         before = studio.cpu_seconds()
         sizes: list[int] = []
         for _ in range(seconds):
@@ -99,7 +99,7 @@ def measure(studio: Studio, layout: RunLayout, tabs: int, seconds: int, is_writi
                 step += 1
                 append_step(log, step)
                 write_status(layout, read_status(layout).replace(step=step))
-            sizes += [size for size, _ in pool.map(Tab.look, pages)]
+            sizes += [size for size, _ in pool.map(Tab.poll, pages)]
             time.sleep(max(0.0, 1.0 - (time.monotonic() - began)))
         used = studio.cpu_seconds() - before
     return {"bytes": statistics.median(sizes), "cpu_ms": 1000 * used / len(sizes)}
@@ -108,9 +108,9 @@ def measure(studio: Studio, layout: RunLayout, tabs: int, seconds: int, is_writi
 def main() -> int:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=int, default=10, help="looks of each tab in a measurement (10)")
+    parser.add_argument("--seconds", type=int, default=10, help="polls of each tab per measurement (10)")
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each kind (3)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything measured to FILE")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all measurements to FILE")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         layouts = {steps: write_long_run(Path(folder), steps) for steps in LENGTHS}
@@ -124,7 +124,7 @@ def main() -> int:
             for steps, layout in layouts.items():
                 began = time.monotonic()
                 tab = Tab(studio.client, studio.component_of("poll"), layout.run_id)
-                while tab.look()[1]:
+                while tab.poll()[1]:
                     pass
                 first[steps] = time.monotonic() - began
             print("first view of a run, s: " + ", ".join(f"{steps:,}: {value:.2f}" for steps, value in first.items()))
@@ -139,7 +139,7 @@ def main() -> int:
                         }
                         for _ in range(options.rounds)
                     ]
-                    name = f"{tabs} tab{'s' * (tabs > 1)}, {'a step a second' if is_writing else 'nothing new'}"
+                    name = f"{tabs} tab{'s' * (tabs > 1)}, {'one step per second' if is_writing else 'no changes'}"
                     found[name] = rounds
                     print(describe(name, rounds), flush=True)
         finally:
@@ -150,7 +150,7 @@ def main() -> int:
 
 
 def describe(name: str, rounds: list[dict[int, dict[str, float]]]) -> str:
-    """A line: bytes and CPU of a look for each length, and the ratio of the long run to the short one."""
+    """Format bytes and CPU time per poll for each length, and the ratio of the long run to the short one."""
     short, long = LENGTHS
     cells = [
         f"{statistics.median(one[steps]['bytes'] for one in rounds):.0f} B "

@@ -1,16 +1,16 @@
-"""What the page bears: ``python -m benchmarks.load [--visitors 50] [--minutes 5] [--json FILE]``.
+"""Load test: ``python -m benchmarks.load [--visitors 50] [--minutes 5] [--json FILE]``.
 
-One server, ``app.py`` in a process of its own, and visitors who speak HTTP to it from this one. Scenarios, in one run:
+One server, ``app.py`` in its own process, and simulated visitors, HTTP clients in this process. Scenarios:
 
-- idle: no one asks; how fast the page comes.
-- load: every visitor uploads images, asks, waits, thinks, asks again; one in twenty goes away before the answer.
-- departed: twenty ask and go away at once; how long the next one waits.
-- burst: all visitors ask in the same moment; those for whom the line has no room are told so.
-- swap: the questions go to three models in turn, one more than stay in memory.
-- trainings: two trainings are ordered from the page, one after the other in its queue, while people ask.
+- idle: no requests; page load time.
+- load: each visitor uploads images, asks, waits, pauses, asks again; one in twenty disconnects before the answer.
+- departed: twenty visitors ask and disconnect at once; wait time of the next one.
+- burst: all visitors ask at the same time; those above the queue limit are refused.
+- swap: the questions go to three models in turn, one more than fit in memory.
+- trainings: two training runs are started from the page and queued, while visitors ask.
 
-Anything but an answer or a clear refusal is a failure. Memory is the server process's own; its slope is fitted through
-the last four fifths of a scenario. The served copies may have ``--cache-mb``, so that the bound is reached.
+Anything but an answer or a clear refusal is a failure. Memory is of the server process; its slope is fitted to
+the last four fifths of a scenario. ``--cache-mb`` limits served copies, so that the limit is reached.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from typing import Any
 import httpx
 
 from benchmarks.load_monitor import Watch
-from benchmarks.load_sessions import EXAMPLES, Habits, Tally, ask, upload, visit
+from benchmarks.load_sessions import EXAMPLES, Habits, QuestionStats, ask, upload, visit
 from benchmarks.studio import Studio
 from hart_studio.models.catalog import BUILT_IN, BUILT_IN_HART, BUILT_IN_MODEL
 from hart_studio.runs.reader import RunSummary, list_runs
 
-IDLE_LOOKS = 20
+IDLE_REQUESTS = 20
 DEPARTING = 20
 TRAINING = {
     "set-method-chain": "ap_grpo",
@@ -48,7 +48,7 @@ TRAINING = {
     "set-schedule-rollout-log-steps": 0,
     "set-schedule-save-steps": 0,
 }
-"""Fields of the page -> values of a training of a minute or two."""
+"""Form fields -> values of a training run of one or two minutes."""
 
 
 class Bench:
@@ -58,10 +58,10 @@ class Bench:
         """Start the server.
 
         Args:
-            folder: Of everything that it writes.
-            visitors: At once.
-            minutes: Of the scenario "load"; the others take a fifth of it or so.
-            cache_mb: Size that its served copies may have.
+            folder: Folder of all its files.
+            visitors: Number of concurrent visitors.
+            minutes: Duration of the scenario "load"; the others take about a fifth of it.
+            cache_mb: Size limit of served copies.
         """
         self.folder = folder
         self.visitors = visitors
@@ -75,28 +75,28 @@ class Bench:
         self.client = httpx.AsyncClient(base_url=self.studio.url, timeout=600, limits=limits)
 
     async def idle(self) -> dict[str, Any]:
-        """How fast the page comes when no one asks."""
+        """Measure the page load time without requests."""
         watch = Watch(self.folder)
-        for _ in range(IDLE_LOOKS):
+        for _ in range(IDLE_REQUESTS):
             await watch.time_pages(self.client)
-        return watch.sum_up()
+        return watch.summarize()
 
     async def visits(self, habits: Habits, seconds: float) -> dict[str, Any]:
-        """All visitors for some time."""
-        tally, watch, until = Tally(), Watch(self.folder), time.monotonic() + seconds
-        tasks = [visit(self.client, number, habits, until, tally) for number in range(self.visitors)]
+        """Run all visitors for some time."""
+        stats, watch, until = QuestionStats(), Watch(self.folder), time.monotonic() + seconds
+        tasks = [visit(self.client, number, habits, until, stats) for number in range(self.visitors)]
         before = await asyncio.to_thread(watch.disk)
         await asyncio.gather(watch.follow(self.studio, self.client, until), *tasks)
-        found = {**tally.sum_up(), **watch.sum_up()}
-        asked = len(tally.seconds) + tally.left
+        found = {**stats.summarize(), **watch.summarize()}
+        asked = len(stats.seconds) + stats.left
         grown = await asyncio.to_thread(watch.disk) - before
         return {**found, "kb_left_per_question": round(grown / 1024 / max(1, asked), 1)}
 
     async def departed(self) -> dict[str, Any]:
-        """How long a question takes alone, and behind many whose visitors are gone."""
+        """Measure the time of a question alone, and after many questions of disconnected visitors."""
         (example, *_) = json.loads((EXAMPLES / "examples.json").read_text("utf-8"))
         image = await upload(self.client, example["image"])
-        alone, behind, gone = Tally(), Tally(), Tally()
+        alone, behind, gone = QuestionStats(), QuestionStats(), QuestionStats()
         for _ in range(3):
             await ask(self.client, image, example, "", alone)
         leaving = [ask(self.client, image, example, "", gone, patience=0.5) for _ in range(DEPARTING)]
@@ -110,26 +110,26 @@ class Bench:
         }
 
     async def burst(self) -> dict[str, Any]:
-        """All visitors ask in the same moment."""
+        """Let all visitors ask at the same time."""
         (example, *_) = json.loads((EXAMPLES / "examples.json").read_text("utf-8"))
         image = await upload(self.client, example["image"])
-        tally = Tally()
-        await asyncio.gather(*(ask(self.client, image, example, "", tally) for _ in range(self.visitors)))
-        return tally.sum_up()
+        stats = QuestionStats()
+        await asyncio.gather(*(ask(self.client, image, example, "", stats) for _ in range(self.visitors)))
+        return stats.summarize()
 
     async def trainings(self) -> dict[str, Any]:
-        """Two trainings from the page while people ask, until both have ended."""
+        """Start two training runs from the page while visitors ask, until both have ended."""
         for seed in (1, 2):
-            told = await asyncio.to_thread(self.studio.press, "train-start", {**TRAINING, "set-seed": seed})
+            messages = await asyncio.to_thread(self.studio.press, "train-start", {**TRAINING, "set-seed": seed})
             if len(self._runs()) != seed:
-                return {"failures": {f"the page did not start a training: {told[-1]}"[:2000]: 1}}
+                return {"failures": {f"the page did not start a training: {messages[-1]}"[:2000]: 1}}
         seen: list[list[str]] = []
-        looking = asyncio.create_task(self._follow_runs(seen))
+        follower = asyncio.create_task(self._follow_runs(seen))
         found = await self.visits(Habits(), max(30.0, self.seconds / 5))
-        await looking
+        await follower
         states = sorted(run.state for run in self._runs())
         failures = found["failures"] | ({f"trainings ended as {states}": 1} if states != ["completed"] * 2 else {})
-        return {**found, "failures": failures, "trainings": states, "at_work_most": max(map(_count_running, seen))}
+        return {**found, "failures": failures, "trainings": states, "max_running": max(map(_count_running, seen))}
 
     async def _follow_runs(self, seen: list[list[str]]) -> None:
         deadline = time.monotonic() + 1800
@@ -143,7 +143,7 @@ class Bench:
         return list_runs(self.folder / "runs")
 
     async def run(self) -> dict[str, Any]:
-        """Every scenario, in order."""
+        """Run all scenarios, in order."""
         short = self.seconds / 5
         found: dict[str, Any] = {"visitors": self.visitors}
         try:
@@ -170,24 +170,24 @@ def _count_running(states: Sequence[str]) -> int:
 
 
 def describe(name: str, found: dict[str, Any]) -> str:
-    """A scenario as lines of a table."""
+    """Format a scenario as table lines."""
     lines = [f"{name:10s} {key:28s} {value}" for key, value in found.items() if value not in ({}, "", None)]
     return "\n".join(lines)
 
 
 def count_failures(found: dict[str, Any]) -> int:
-    """Everything that should not have happened."""
+    """Count all failures."""
     parts = [part for part in found.values() if isinstance(part, dict)]
     return sum(sum(part.get("failures", {}).values()) for part in parts) + len(found["left_after_the_end"])
 
 
 def main() -> int:
-    """Run every scenario; returns 1 when anything failed."""
+    """Run all scenarios; return 1 if anything failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--visitors", type=int, default=50, help="at once (50)")
-    parser.add_argument("--minutes", type=float, default=5.0, help="of the scenario load (5)")
-    parser.add_argument("--cache-mb", type=int, default=48, help="most MiB of served copies (48)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything measured to FILE")
+    parser.add_argument("--visitors", type=int, default=50, help="number of concurrent visitors (50)")
+    parser.add_argument("--minutes", type=float, default=5.0, help="minutes of the scenario load (5)")
+    parser.add_argument("--cache-mb", type=int, default=48, help="limit of served copies in MiB (48)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all measurements to FILE")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         bench = Bench(Path(name), options.visitors, options.minutes, options.cache_mb)

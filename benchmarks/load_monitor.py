@@ -1,4 +1,4 @@
-"""What is measured of a server while visitors keep it busy: memory, disk, and how fast its page comes."""
+"""Monitor a server under load: memory, disk, and page load time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from benchmarks.studio import Studio, memory_of, size_of
 PAGES = ("/", "/config")
 SAMPLE_SECONDS = 2.0
 WARM_SHARE = 0.2
-"""Share of the time whose memory does not count: models are loaded, and threads started."""
+"""Share of the time at the start that is excluded from memory statistics: models are loaded, and threads started."""
 
 
 @dataclass
@@ -25,20 +25,20 @@ class Watch:
     """Samples of one scenario."""
 
     folder: Path
-    """The server's folder for temporary files."""
+    """Folder of temporary files of the server."""
     seconds: list[float] = field(default_factory=list)
-    """When each sample was taken, from the beginning."""
+    """Time of each sample, from the start."""
     server_mb: list[float] = field(default_factory=list)
-    """Resident memory of the server's process, MiB."""
+    """Resident memory of the server process, MiB."""
     tree_mb: list[float] = field(default_factory=list)
-    """The same with every process that it has started."""
+    """Resident memory including child processes, MiB."""
     disk_mb: list[float] = field(default_factory=list)
     """Size of the folder of served copies, MiB."""
     latency: dict[str, list[float]] = field(default_factory=dict)
-    """Page -> seconds until it was there."""
+    """Page -> load time in seconds."""
 
     async def follow(self, studio: Studio, client: httpx.AsyncClient, until: float) -> None:
-        """Take samples until a moment of ``time.monotonic``."""
+        """Take samples until a time of ``time.monotonic``."""
         began = time.monotonic()
         while time.monotonic() < until:
             self.seconds.append(time.monotonic() - began)
@@ -49,7 +49,7 @@ class Watch:
             await asyncio.sleep(SAMPLE_SECONDS)
 
     def disk(self) -> int:
-        """Bytes of the server's cache now."""
+        """Current size of the server cache, bytes."""
         return sum(size_of(folder) for folder in self.folder.glob("hart-studio-*"))
 
     async def time_pages(self, client: httpx.AsyncClient) -> None:
@@ -59,8 +59,8 @@ class Watch:
             (await client.get(page)).raise_for_status()
             self.latency.setdefault(page, []).append(time.monotonic() - began)
 
-    def sum_up(self) -> dict[str, Any]:
-        """Figures for a table."""
+    def summarize(self) -> dict[str, Any]:
+        """Summarize the samples for a table."""
         if not self.seconds:
             return {"latency_ms": {page: percentiles(times) for page, times in self.latency.items()}}
         start = next(index for index, one in enumerate(self.seconds) if one >= WARM_SHARE * self.seconds[-1])
@@ -82,7 +82,7 @@ def percentiles(seconds: Sequence[float]) -> list[float]:
 
 
 def fit_slope(times: Sequence[float], values: Sequence[float]) -> tuple[float, float]:
-    """Slope of a straight line through values, per second, and its standard error."""
+    """Linear fit: slope per second and its standard error."""
     if len(times) < 3:
         return 0.0, 0.0
     slope, intercept = statistics.linear_regression(times, values)

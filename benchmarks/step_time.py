@@ -1,15 +1,15 @@
-"""What a training step costs beside TRL's own GRPO step: ``python -m benchmarks.step_time``.
+"""Training step time compared with TRL's GRPO step: ``python -m benchmarks.step_time``.
 
-The same random Qwen2.5-VL of about 50 million weights, the same image, one prompt a step with G completions, LoRA,
-gradient checkpointing and a reference as in the preset for a 7B model, on the CPU. Steps take turns: TRL's
-``GRPOTrainer`` as it is, and ours for GRPO, MGPO and HART (AP-GRPO), shared (``rollout.prefix_sharing``) or plain:
-every completion is then scored with a prompt of its own, while sampling reads a group's prompt once in both. Every
-round begins with TRL's step, and ratios are taken within a round. Plain steps are the control and slow, so they are in
-the first rounds only. Memory is measured apart, in a process for each kind.
+The same random Qwen2.5-VL of about 50 million weights, the same image, one prompt per step with G completions, LoRA,
+gradient checkpointing and a reference as in the preset for a 7B model, on the CPU. Steps alternate: TRL's
+unmodified ``GRPOTrainer``, and HART Studio for GRPO, MGPO and HART (AP-GRPO), shared (``rollout.prefix_sharing``) or
+plain: every completion is then scored with its own prompt, while sampling prefills the prompt of a group once in both.
+Every round starts with TRL's step, and ratios are computed within a round. Plain steps are the control and slow, so
+they are in the first rounds only. Memory is measured separately, in one process per variant.
 
-Completions have one length, because random weights do not stop by themselves; boxes are written into the grounding
-completions, because random weights do not point (``step_time_model.ScriptedModel``). TRL's step has one turn, ours of
-MGPO and HART two of the same length.
+Completions have a fixed length, because random weights do not stop; boxes are written into the grounding
+completions, because random weights do not write boxes (``step_time_model.ScriptedModel``). TRL's step has one turn,
+those of MGPO and HART have two of the same length.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from benchmarks.step_time_report import Results, find_targets, write_report
 from benchmarks.step_time_variants import PLAIN, SHARED, VANILLA, Variant
 
 GROUP_SIZES = (4, 16)
-"""Of the grounding turn that is measured by itself."""
+"""Group sizes of the separately measured grounding turn."""
 
 
 def measure(setup: Setup, small: Setup, pairs: int, plain_pairs: int) -> Results:
-    """Measure everything.
+    """Run all measurements.
 
     Args:
-        setup: What is measured.
-        small: For the first step of every kind, which is not measured.
-        pairs: Rounds.
-        plain_pairs: Rounds with steps that share nothing, at least 1.
+        setup: The measured setup.
+        small: Setup of the first step of each variant, which is not measured.
+        pairs: Number of rounds.
+        plain_pairs: Number of rounds with plain steps, at least 1.
     """
     results = Results()
     names = (VANILLA, *SHARED, *PLAIN)
@@ -75,7 +75,7 @@ def measure(setup: Setup, small: Setup, pairs: int, plain_pairs: int) -> Results
 
 
 def say(text: str) -> None:
-    """Show progress with the time."""
+    """Print progress with the time."""
     print(f"[{time.strftime('%H:%M:%S')}] {text}", flush=True)
 
 
@@ -83,16 +83,16 @@ def main() -> int:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=5, help="rounds (5)")
-    parser.add_argument("--plain-pairs", type=int, default=1, help="rounds with steps that share nothing (1)")
-    parser.add_argument("--group-size", type=int, help="completions of a prompt, G (8)")
-    parser.add_argument("--turn-tokens", type=int, help="tokens of every completion of a turn, TRL's and ours (64)")
-    parser.add_argument("--vanilla-rows", type=int, default=0, help="rows of TRL's micro-batches (G, as the preset)")
+    parser.add_argument("--plain-pairs", type=int, default=1, help="rounds with plain steps (1)")
+    parser.add_argument("--group-size", type=int, help="completions per prompt, G (8)")
+    parser.add_argument("--turn-tokens", type=int, help="tokens per completion of a turn (64)")
+    parser.add_argument("--vanilla-rows", type=int, default=0, help="rows of TRL's micro-batches (G, as in the preset)")
     parser.add_argument(
-        "--light-tower", action="store_true", help="a vision tower as cheap beside its language model as the 7B model's"
+        "--light-tower", action="store_true", help="use a vision tower with the relative cost of that of the 7B model"
     )
-    parser.add_argument("--small", action="store_true", help="tiny sizes, to see that it runs; the figures say nothing")
-    parser.add_argument("--profile", action="store_true", help="also time by phase, and counted operations")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything measured to FILE")
+    parser.add_argument("--small", action="store_true", help="tiny sizes for a smoke test; results are not meaningful")
+    parser.add_argument("--profile", action="store_true", help="also print time by phase, and operation counts")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all measurements to FILE")
     options = parser.parse_args()
     sizes = SMALL if options.small else LIGHT if options.light_tower else FULL
     sizes = replace(
@@ -106,7 +106,7 @@ def main() -> int:
         small = setup if options.small else make_setup(SMALL, Path(folder) / "small")
         results = measure(setup, small, options.pairs, options.plain_pairs)
     if options.small:
-        results.about["note"] = "tiny sizes, to see that it runs: the figures and verdicts say nothing"
+        results.about["note"] = "tiny sizes for a smoke test: results and verdicts are not meaningful"
     print(f"\n{write_report(results, options.profile)}")
     if options.json:
         targets = [{**asdict(target), "is_held": target.is_held} for target in find_targets(results)]

@@ -1,4 +1,4 @@
-"""What ``benchmarks.step_time`` measures besides whole steps: peak memory, and the cost of the grounding turn."""
+"""Further measurements of ``benchmarks.step_time``: peak memory, and time of the grounding turn."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ PEAK_RESET = Path("/proc/self/clear_refs")
 
 
 def measure_memory(names: Sequence[str], setup: Setup, small: Setup) -> dict[str, dict[str, float]]:
-    """Peak memory of one step of each variant, each in a process of its own.
+    """Measure the peak memory of one step of each variant, each in its own process.
 
-    Each process makes a step of the small model first, so that libraries are loaded, then loads the model and has the
-    kernel begin again with its record of the most resident memory (VmHWM); what a step adds is that record afterwards
+    Each process first runs a step of the small model, so that libraries are loaded, then loads the model and resets the
+    peak resident memory of the kernel (VmHWM); the step memory is the peak afterwards
     minus the resident memory before.
 
     Args:
         names: Variants.
-        setup: What is measured.
-        small: For the first step.
+        setup: The measured setup.
+        small: Setup of the first step.
 
     Returns:
-        MiB for each variant: ``loaded`` before the step, ``step`` on top of it at the peak.
+        MiB for each variant: ``loaded`` before the step, ``step`` = additional peak.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])  # libraries are read once, the heap of every process is its own
+    context.set_forkserver_preload([__name__])  # libraries are loaded once; memory is allocated per process
     found = {}
     for name in names:
         with ProcessPoolExecutor(1, mp_context=context) as pool:
@@ -52,13 +52,13 @@ def measure_memory(names: Sequence[str], setup: Setup, small: Setup) -> dict[str
 
 
 def warm_up(name: str, setup: Setup, small: Setup) -> None:
-    """Make a step of the small model, unless that is what is measured."""
+    """Run a step of the small model, unless it is the measured setup."""
     if setup != small:
         Variant(name, small).step()
 
 
 def silence_libraries() -> None:
-    """Keep progress bars and notes of the libraries out of the report."""
+    """Suppress progress bars and messages of libraries."""
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     datasets.disable_progress_bars()
@@ -84,12 +84,12 @@ def _read_status(field: str) -> float:
 
 
 def time_turn_one(variant: Variant, setup: Setup, group_size: int) -> float:
-    """Seconds for the grounding turn of one prompt: sampling, the reference, and the update's passes.
+    """Time of the grounding turn of one prompt in seconds: sampling, reference, and update passes.
 
     Args:
-        variant: A method with a grounding turn; it has made a step already.
-        setup: The image.
-        group_size: Rollouts, G; need not be the variant's own.
+        variant: A method with a grounding turn; it has already run a step.
+        setup: Contains the image.
+        group_size: Rollouts, G; may differ from that of the variant.
     """
     trainer, policy = variant.trainer, variant.trainer.policy
     settings = loop_settings(variant.config, setup.sizes.turn_tokens, seed=0)
@@ -101,7 +101,7 @@ def time_turn_one(variant: Variant, setup: Setup, group_size: int) -> float:
     policy.take_generations()
     prompt = policy.read(request)
     weight = 1 / (group_size * setup.sizes.turn_tokens)
-    batch = MicroBatch([WeightedSequence(turn_sequence(prompt, said.token_ids), weight) for said in group])
+    batch = MicroBatch([WeightedSequence(turn_sequence(prompt, completion.token_ids), weight) for completion in group])
     batch.ref_logps = trainer._reference_logps(batch)
     trainer.compute_loss(trainer.model, batch).backward()
     seconds = time.perf_counter() - began

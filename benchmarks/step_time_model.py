@@ -1,4 +1,4 @@
-"""What the steps of ``benchmarks.step_time`` share: a random model, an image, completions of one length with boxes."""
+"""Shared setup of ``benchmarks.step_time``: a random model, an image, completions of fixed length with boxes."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ from hart_studio.prompts import GROUNDING_INSTRUCTION
 from hart_studio.training.trainable_model import Generation, TrainableModel
 
 TOKEN_SIDE = 28
-"""Pixels along a side of one visual token of Qwen2.5-VL."""
+"""Side of one visual token of Qwen2.5-VL, pixels."""
 QUESTION, CHOICES = "Which character is on the red star?", ("A", "K", "2", "7")
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large everything is.
+    """Sizes of the setup.
 
     Attributes:
         overview_side: Visual tokens along each side of the overview.
         zoom: Side of the original over the side of the overview.
-        crop_tokens: Least and greatest number of visual tokens of a rollout's crop.
-        group_size: Completions of a prompt, G.
-        turn_tokens: Tokens of every completion of a turn.
-        text: Of the language model's configuration.
-        vision: Of the vision tower's configuration.
+        crop_tokens: Minimum and maximum number of visual tokens of a crop.
+        group_size: Completions per prompt, G.
+        turn_tokens: Tokens per completion of a turn.
+        text: Configuration of the language model.
+        vision: Configuration of the vision tower.
     """
 
     overview_side: int
@@ -54,12 +54,12 @@ class Sizes:
 
     @property
     def overview_max_pixels(self) -> int:
-        """Area of the overview."""
+        """Area of the overview, pixels."""
         return (self.overview_side * TOKEN_SIDE) ** 2
 
     @property
     def crop_grids(self) -> list[tuple[int, int]]:
-        """(columns, rows) of visual tokens of the crops, at most twice as long as high or the reverse, by area."""
+        """(columns, rows) of visual tokens of the crops, with aspect ratios up to 2, by area."""
         least, most = self.crop_tokens
         sides = range(1, self.overview_side + 1)
         grids = [(c, r) for c in sides for r in sides if least <= c * r <= most and max(c, r) <= 2 * min(c, r)]
@@ -90,7 +90,7 @@ FULL = Sizes(
     },
 )
 """About 50 million weights. Per visual token the tower costs 1.85 times the language model's work; in Qwen2.5-VL-7B it
-is 0.39 times, and a heavier tower favours whoever runs it least, which is ours: see ``LIGHT``."""
+is 0.39 times. A heavier tower favors the trainers of HART Studio, which run it less often: see ``LIGHT``."""
 LIGHT = replace(
     FULL,
     vision={
@@ -130,10 +130,10 @@ SMALL = Sizes(
 
 @dataclass(frozen=True)
 class Setup:
-    """What a trainer is built from.
+    """Setup of a trainer.
 
     Attributes:
-        sizes: How large everything is.
+        sizes: Sizes.
         model: Folder of the model.
         image: The original.
         vanilla_rows: Rows of a micro-batch of TRL's own trainer.
@@ -149,9 +149,9 @@ def make_setup(sizes: Sizes, folder: Path, vanilla_rows: int = 0) -> Setup:
     """Write model and image into a folder.
 
     Args:
-        sizes: How large everything is.
-        folder: Made when missing.
-        vanilla_rows: See ``Setup``; 0 = the whole group, as the preset has it.
+        sizes: Sizes.
+        folder: Created if missing.
+        vanilla_rows: See ``Setup``; 0 = the whole group, as in the preset.
     """
     folder.mkdir(parents=True, exist_ok=True)
     return Setup(
@@ -160,7 +160,7 @@ def make_setup(sizes: Sizes, folder: Path, vanilla_rows: int = 0) -> Setup:
 
 
 def save_model(sizes: Sizes, folder: Path) -> Path:
-    """Save a Qwen2.5-VL of random weights with its processor; the words of the prompts are whole tokens."""
+    """Save a Qwen2.5-VL of random weights with its processor; each word of the prompts is one token."""
     torch.manual_seed(0)
     tokenizer = build_tokenizer()
     ids = {
@@ -190,7 +190,7 @@ def save_model(sizes: Sizes, folder: Path) -> Path:
 
 
 def save_image(sizes: Sizes, folder: Path) -> Path:
-    """Draw the original as a JPEG; its file is about as large as a photograph's."""
+    """Draw the original as a JPEG; its file size is similar to a photograph."""
     side = sizes.overview_side * TOKEN_SIDE * sizes.zoom
     coarse = np.random.default_rng(0).integers(0, 256, (side // 14, side // 14, 3), dtype=np.uint8)
     path = folder / "original.jpg"
@@ -199,11 +199,11 @@ def save_image(sizes: Sizes, folder: Path) -> Path:
 
 
 class ScriptedModel(TrainableModel):
-    """A policy of random weights that never stops by itself, points, and is right half of the time.
+    """A policy of random weights with fixed-length completions, scripted boxes, and right answers half of the time.
 
-    Sampling runs as always and to the token limit. Afterwards a grounding turn's completion becomes a box and padding
-    of exactly as many tokens, text and token ids alike, because the answer turn of MGPO is shown that text. Of an
-    answer turn only the text that is judged is another one: what is scored are the sampled tokens.
+    Sampling runs to the token limit. Afterwards the completion of a grounding turn is replaced by a box and padding
+    of exactly as many tokens, text and token ids alike, because the prompt of the answer turn of MGPO contains that
+    text. Of an answer turn only the text for scoring is replaced: training scores the sampled tokens.
     """
 
     def __init__(self, model: torch.nn.Module, processor: Any, sizes: Sizes) -> None:
@@ -214,37 +214,39 @@ class ScriptedModel(TrainableModel):
     def generate(
         self, requests: Sequence[ChatRequest], sampling: SamplingParams, group_size: int = 1
     ) -> list[list[Completion]]:
-        """As ``TrainableModel.generate``, with what was said made usable."""
+        """As ``TrainableModel.generate``, with scripted outputs."""
         sampled = super().generate(requests, sampling, group_size)
         self._generations.pop()
         count = len(requests) * group_size
         written, generations = [], []
         for number, (request, group) in enumerate(zip(requests, sampled, strict=True)):
             write = self._point if is_grounding(request) else _answer
-            group = [write(said, number * group_size + index, count) for index, said in enumerate(group)]
+            group = [write(completion, number * group_size + index, count) for index, completion in enumerate(group)]
             written.append(group)
             generations.append(Generation(request, tuple(group)))
         self._generations.append(generations)
         return written
 
-    def _point(self, said: Completion, index: int, count: int) -> Completion:
+    def _point(self, completion: Completion, index: int, count: int) -> Completion:
         grids = self._sizes.crop_grids
         size_wh = [side * TOKEN_SIDE // self._sizes.zoom for side in grids[index * len(grids) // count]]
-        low = [(whole - part) * index // count for whole, part in zip(said.image_sizes_wh[0], size_wh, strict=True)]
+        low = [
+            (whole - part) * index // count for whole, part in zip(completion.image_sizes_wh[0], size_wh, strict=True)
+        ]
         box = [max(0, edge) for edge in (*low, *(edge + part for edge, part in zip(low, size_wh, strict=True)))]
         encode = partial(self.processor.tokenizer.encode, add_special_tokens=False)
         text = json.dumps([{"bbox_2d": box, "label": "star"}])
-        text += "!" * (len(said.token_ids) - 1 - len(encode(text)))  # no word of the vocabulary has two of them
+        text += "!" * (len(completion.token_ids) - 1 - len(encode(text)))  # no token of the vocabulary has two of them
         ids = (*encode(text), self.processor.tokenizer.eos_token_id)
-        if len(ids) != len(said.token_ids):
-            raise ValueError(f"expected a box of {len(said.token_ids)} tokens, got {len(ids)}; raise turn_tokens")
-        return replace(said, text=text, token_ids=ids, finish_reason="stop")
+        if len(ids) != len(completion.token_ids):
+            raise ValueError(f"expected a box of {len(completion.token_ids)} tokens, got {len(ids)}; raise turn_tokens")
+        return replace(completion, text=text, token_ids=ids, finish_reason="stop")
 
 
 def is_grounding(request: ChatRequest) -> bool:
-    """Whether a request asks where to look."""
+    """Whether a request is a grounding turn."""
     return any(isinstance(part, str) and GROUNDING_INSTRUCTION in part for part in request.messages[-1].parts)
 
 
-def _answer(said: Completion, index: int, _count: int) -> Completion:
-    return replace(said, text=f"\\boxed{{{CHOICES[index % 2]}}}")
+def _answer(completion: Completion, index: int, _count: int) -> Completion:
+    return replace(completion, text=f"\\boxed{{{CHOICES[index % 2]}}}")

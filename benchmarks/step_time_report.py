@@ -1,4 +1,4 @@
-"""Tables and verdicts of ``benchmarks.step_time``, from what was measured and nothing else."""
+"""Tables and verdicts of ``benchmarks.step_time``, from its measurements."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typing import Any
 VANILLA = "vanilla"
 COLUMNS = {"grpo": "GRPO", "mgpo": "MGPO", "ap_grpo": "HART"}
 PUBLISHED = {"grpo": (21.0, 17422), "mgpo": (30.7, 19130), "ap_grpo": (46.0, 18770)}
-"""Seconds a step and MiB of the paper's Table 8: Qwen2.5-VL-7B on a GPU that it does not name."""
+"""Seconds per step and MiB in Table 8 of the paper: Qwen2.5-VL-7B on an unnamed GPU."""
 KINDS = ("plain", "shared")
 PHASES = ("rollout", "reference", "update")
 
 
 @dataclass
 class Results:
-    """What one run of the benchmark measured.
+    """Measurements of one benchmark run.
 
     Attributes:
-        seconds: Of each step of each variant, round after round; not every variant is in every round.
-        memory: MiB of each variant: ``loaded``, and ``step`` on top of it.
-        turn_one: Seconds of the grounding turn by group size, pair after pair.
-        steps: Of each variant, the last step: ``phases``, ``tokens``, ``visual_tokens``.
+        seconds: Seconds of each step of each variant, by round; not every variant is in every round.
+        memory: MiB of each variant: ``loaded``, and additional ``step``.
+        turn_one: Seconds of the grounding turn by group size, by pair.
+        steps: Last step of each variant: ``phases``, ``tokens``, ``visual_tokens``.
         weights: ``text`` and ``patch``, weights that a token and a patch are multiplied with.
         about: Versions, sizes, threads.
     """
@@ -38,7 +38,7 @@ class Results:
 
 @dataclass(frozen=True)
 class Ratio:
-    """Quotients of pairs measured one after the other: median and range."""
+    """Ratios of consecutive measurements: median and range."""
 
     median: float
     low: float
@@ -50,7 +50,7 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Target:
-    """A ratio that should not be exceeded."""
+    """Upper limit of a ratio."""
 
     name: str
     limit: float
@@ -63,13 +63,13 @@ class Target:
 
 
 def pair_ratio(values: Sequence[float], bases: Sequence[float]) -> Ratio:
-    """Ratio of each value to the base of the same round; rounds that only one of them has are left out."""
+    """Ratio of each value to the base of the same round; rounds with only one of them are skipped."""
     ratios = [value / base for value, base in zip(values, bases, strict=False)]
     return Ratio(statistics.median(ratios), min(ratios), max(ratios))
 
 
 def find_targets(results: Results) -> list[Target]:
-    """The targets with what was measured."""
+    """Compare the targets with the measurements."""
     vanilla = results.seconds[VANILLA]
     few, many = sorted(results.turn_one)
     hart, grpo = "ap_grpo shared", "grpo shared"
@@ -87,10 +87,10 @@ def find_targets(results: Results) -> list[Target]:
 
 
 def count_operations(tokens: dict[str, int], weights: dict[str, float]) -> float:
-    """Operations of a step's matrix products with weights: a floor, without attention scores and the output layer.
+    """Count the operations of weight matrix products of a step: a lower bound, without attention scores and output.
 
-    A product is two operations a weight. A token of a pass with gradient goes through each matrix three times: forward,
-    again when its activations are recomputed, and backward, which for a frozen matrix is one product.
+    A product takes two operations per weight. In a pass with gradient, a token passes each matrix three times: forward,
+    recomputation, and backward, which for a frozen matrix is one product.
 
     Args:
         tokens: ``sampled``, ``trained`` and ``patches`` of ``TokenCounter``.
@@ -102,7 +102,7 @@ def count_operations(tokens: dict[str, int], weights: dict[str, float]) -> float
 
 
 def write_report(results: Results, with_profile: bool) -> str:
-    """All tables as text."""
+    """Format all tables."""
     parts = [_about(results), _table(results), _ratios(results), _targets(results)]
     if with_profile:
         parts.insert(3, _profile(results))
@@ -136,13 +136,15 @@ def _table(results: Results) -> Iterator[str]:
             else {name: values["step"] for name, values in results.memory.items()}
         )
         digits = 2 if index == 0 else 0
-        yield _row(f"{unit}: TRL's own trainer", [f"{figures[VANILLA]:.{digits}f}", "-", "-"])
+        yield _row(f"{unit}: TRL", [f"{figures[VANILLA]:.{digits}f}", "-", "-"])
         for kind in KINDS:
             cells = [figures.get(f"{name} {kind}") for name in COLUMNS]
-            yield _row(f"{unit}: ours, {kind}", ["-" if value is None else f"{value:.{digits}f}" for value in cells])
+            yield _row(
+                f"{unit}: HART Studio, {kind}", ["-" if value is None else f"{value:.{digits}f}" for value in cells]
+            )
     yield "Step times are medians. Memory is the peak of a step above the loaded model, which itself, with its"
     loaded = [values["loaded"] for values in results.memory.values()]
-    yield f"libraries, is {min(loaded):.0f} to {max(loaded):.0f} MiB; the published figures are those of a whole GPU."
+    yield f"libraries, is {min(loaded):.0f} to {max(loaded):.0f} MiB; the published values are those of a whole GPU."
 
 
 def _row(title: str, cells: Sequence[str]) -> str:
@@ -150,7 +152,7 @@ def _row(title: str, cells: Sequence[str]) -> str:
 
 
 def _ratios(results: Results) -> Iterator[str]:
-    yield "Step time over that of TRL's own GRPO step of the same round, median (range)"
+    yield "Step time relative to TRL's GRPO step of the same round, median (range)"
     for name, values in results.seconds.items():
         if name != VANILLA:
             rounds = min(len(values), len(results.seconds[VANILLA]))
@@ -160,8 +162,8 @@ def _ratios(results: Results) -> Iterator[str]:
 
 
 def _profile(results: Results) -> Iterator[str]:
-    yield "Last step by phase, s; tokens that passed the language model and patches that passed the tower; and the"
-    yield "operations of their products with weights: a step that took time in proportion to them would be at 'floor'"
+    yield "Last step by phase, s; tokens of the language model and patches of the tower; and the"
+    yield "operations of weight matrix products: a step with proportional time would be at 'floor'"
     titles = (*PHASES, "sampled", "trained", "patches", "GFLOP", "floor")
     yield f"  {'':16s}" + "".join(f"{title:>11s}" for title in titles)
     base = count_operations(results.steps[VANILLA]["tokens"], results.weights)

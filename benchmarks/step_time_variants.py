@@ -1,10 +1,10 @@
-"""The trainers that ``benchmarks.step_time`` compares: one random model, one image, TRL's own GRPO step and ours.
+"""Trainers compared by ``benchmarks.step_time``: one random model, one image, TRL's GRPO step and HART Studio.
 
-Everything that costs time is equal: the model and its adapters, gradient checkpointing, the reference pass, the number
-of completions and their tokens, the optimizer. Where a choice had to be made, TRL's side got the cheaper one: its data
-set holds the image already at the size of the overview, while ours opens the large original, cuts the crops from it
-and resizes; reading TRL's rows from the data set is outside of its measured step; and its completion is one turn of the
-tokens that each turn of ours has, so HART writes twice as many.
+Everything that affects time is equal: the model and its adapters, gradient checkpointing, the reference pass, the
+number of completions and their tokens, the optimizer. Where they differ, TRL has the cheaper option: its dataset
+contains the image at the size of the overview, while HART Studio opens the large original, cuts the crops from it and
+resizes; reading TRL's rows from the dataset is not measured; and its completion is one turn with the length of each
+turn of HART, so HART writes twice as many tokens.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ PLAIN = tuple(f"{name} plain" for name in METHOD_NAMES)
 
 
 class TokenCounter:
-    """Counts what goes through the first layer of the language model and of the tower.
+    """Count tokens in the first layer of the language model and patches in the tower.
 
     Attributes:
-        sampled: Tokens in passes without gradient: sampling and the reference.
-        trained: Tokens in passes with gradient; recomputing activations is not counted again.
-        patches: Patches that the vision tower reads.
+        sampled: Tokens in passes without gradient: sampling and reference.
+        trained: Tokens in passes with gradient; recomputation is not counted.
+        patches: Patches in the vision tower.
     """
 
     def __init__(self, model: torch.nn.Module) -> None:
@@ -69,14 +69,14 @@ class TokenCounter:
         self.patches += inputs[0].shape[0]
 
     def take(self) -> dict[str, int]:
-        """The counts since the last time."""
+        """Return and reset the counts."""
         counts = {"sampled": self.sampled, "trained": self.trained, "patches": self.patches}
         self.sampled = self.trained = self.patches = 0
         return counts
 
 
 class StepClock(TrainerCallback):
-    """Seconds from the beginning of a step to the end of its optimizer step; reading the data set is outside."""
+    """Seconds from the start of a step to the end of its optimizer step, without reading the dataset."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -102,53 +102,55 @@ class Step:
 
 
 class Variant:
-    """A trainer that makes one step at a time.
+    """A trainer that runs one step at a time.
 
     Attributes:
         name: ``vanilla``, or a method with ``plain`` or ``shared``.
         trainer: The trainer.
-        config: Settings of the run that it stands for.
-        weights: Of ``count_weights``.
-        weight_count: Of the model without adapters.
+        config: Settings of the run.
+        weights: Result of ``count_weights``.
+        weight_count: Number of weights without adapters.
     """
 
     def __init__(self, name: str, setup: Setup) -> None:
-        """Load the model and build the trainer around it; nothing is computed yet."""
+        """Load the model and create the trainer; computes nothing."""
         self.name = name
         self.config = run_config(name, setup)
         self._setup = setup
         self._clock = StepClock()
-        config, place = self.config, setup.model.parent / "out"
-        begun = load_initial_model(config, CPU, None)
-        args = rl_args(config, place, CPU, processes=1, uses_gradient_checkpointing=begun.uses_gradient_checkpointing)
-        self.weights = count_weights(begun.model)
-        self.weight_count = sum(weight.numel() for weight in begun.model.parameters())
+        config, output = self.config, setup.model.parent / "out"
+        initial = load_initial_model(config, CPU, None)
+        args = rl_args(
+            config, output, CPU, processes=1, uses_gradient_checkpointing=initial.uses_gradient_checkpointing
+        )
+        self.weights = count_weights(initial.model)
+        self.weight_count = sum(weight.numel() for weight in initial.model.parameters())
         self.trainer: Any
         if name == VANILLA:
             self._phases = {"rollout": 0.0, "reference": 0.0}
-            self.trainer = self._build_vanilla(begun, args)
+            self.trainer = self._build_vanilla(initial, args)
         else:
             sample = Sample(id="x", image=str(setup.image), question=QUESTION, choices=CHOICES, answer="A")
             self.trainer = HartTrainer(
-                begun.model,
-                begun.processor,
+                initial.model,
+                initial.processor,
                 args,
                 method=METHODS[config.method.stages[0]],
                 config=config,
                 stage=Stage(name, 0, 1, None),
                 samples=[sample],
-                peft_config=begun.new_adapters,
+                peft_config=initial.new_adapters,
                 callbacks=[self._clock],
             )
-            self.trainer.policy = ScriptedModel(self.trainer.model, begun.processor, setup.sizes)
+            self.trainer.policy = ScriptedModel(self.trainer.model, initial.processor, setup.sizes)
         self.trainer.remove_callback(PrinterCallback)
         self._counter = TokenCounter(self.trainer.model)
 
     def step(self) -> Step:
-        """One optimizer step.
+        """Run one optimizer step.
 
         Raises:
-            ValueError: If it was not the step that is to be compared: other lengths, or rollouts without a box.
+            ValueError: If the step is not comparable: other lengths, or rollouts without a box.
         """
         sizes = self._setup.sizes
         self._counter.take()
@@ -156,7 +158,7 @@ class Variant:
         figures = self.trainer.state.log_history[0]
         if self.name == VANILLA:
             phases, self._phases = self._phases, {"rollout": 0.0, "reference": 0.0}
-            phases["rollout"] -= phases["reference"]  # which TRL computes as a part of it
+            phases["rollout"] -= phases["reference"]  # which TRL computes in the same phase
             phases["update"] = self._clock.seconds - sum(phases.values())
             lengths = [figures["completions/min_length"], figures["completions/max_length"]]
             visual = {"overview": [sizes.overview_side**2]}
@@ -174,9 +176,9 @@ class Variant:
             raise ValueError(f"expected {sizes.turn_tokens} tokens a turn of {self.name}, got {sorted(lengths)}")
         return Step(self._clock.seconds, phases, self._counter.take(), visual)
 
-    def _build_vanilla(self, begun: Any, args: Any) -> GRPOTrainer:
-        """TRL's own class; nothing in it is replaced, two of its methods are timed."""
-        constants.HF_HUB_DISABLE_TELEMETRY = True  # else it tells its makers
+    def _build_vanilla(self, initial: Any, args: Any) -> GRPOTrainer:
+        """Unmodified TRL trainer; two of its methods are timed."""
+        constants.HF_HUB_DISABLE_TELEMETRY = True  # disable telemetry
         sizes, rows = self._setup.sizes, self._setup.vanilla_rows
         args.per_device_train_batch_size = rows
         args.gradient_accumulation_steps = args.steps_per_generation = sizes.group_size // rows
@@ -185,12 +187,12 @@ class Variant:
         columns = {"prompt": [{"role": Value("string"), "content": Value("string")}], "image": ImageColumn()}
         prompt = [{"role": "user", "content": question_with_choices(QUESTION, CHOICES)}]
         trainer = GRPOTrainer(
-            model=begun.model,
+            model=initial.model,
             reward_funcs=alternate_rewards,
             args=args,
             train_dataset=Dataset.from_dict({"prompt": [prompt], "image": [overview]}, features=Features(columns)),
-            processing_class=begun.processor,
-            peft_config=begun.new_adapters,
+            processing_class=initial.processor,
+            peft_config=initial.new_adapters,
             callbacks=[self._clock],
         )
         roll_out, score = trainer._generate_and_score_completions, trainer._get_per_token_logps_and_entropies
@@ -217,12 +219,12 @@ class Variant:
 
 
 def alternate_rewards(completions: Sequence[Any], **_: Any) -> list[float]:
-    """Right, wrong, right, wrong: as the rollouts of ``ScriptedModel`` are."""
+    """Alternate right and wrong, like the rollouts of ``ScriptedModel``."""
     return [float(index % 2 == 0) for index in range(len(completions))]
 
 
 def count_weights(model: torch.nn.Module) -> dict[str, float]:
-    """Weights of matrix products that a text token goes through, and that a patch goes through in the vision tower."""
+    """Weights of matrix products per text token, and per patch in the vision tower."""
     core: Any = unwrap_model(model).model
     tower = core.visual
     text, blocks, embed, merger = (
@@ -233,7 +235,7 @@ def count_weights(model: torch.nn.Module) -> dict[str, float]:
 
 
 def run_config(name: str, setup: Setup) -> RunConfig:
-    """The preset's settings for a 7B model, for one prompt a step."""
+    """Settings of the preset for a 7B model, with one prompt per step."""
     sizes = setup.sizes
     method = "grpo" if name == VANILLA else name.split()[0]
     values = get_preset(PRESET).config.model_dump()

@@ -1,4 +1,4 @@
-"""``python app.py`` in a process of its own, and the calls that its page makes."""
+"""Run ``python app.py`` in its own process, and make the calls of its page."""
 
 from __future__ import annotations
 
@@ -17,42 +17,42 @@ from typing import Any
 import httpx
 
 TIMEOUT_SECONDS = 180.0
-"""How long a studio may take to open its page; seconds on a free machine."""
+"""Timeout of the server start; it takes seconds on an idle machine."""
 
 APP = Path(__file__).resolve().parents[1] / "app.py"
 
 
 class Page:
-    """A page that is there, and the calls that its scripts and buttons make.
+    """A running page, and the calls of its scripts and buttons.
 
     Attributes:
-        url: Without a slash at the end.
-        client: Speaks to its server.
-        config: What it is made of.
+        url: URL without a trailing slash.
+        client: HTTP client of its server.
+        config: Gradio config of the page.
     """
 
     def __init__(self, url: str) -> None:
-        """Read what the page is made of.
+        """Read the Gradio config of the page.
 
         Raises:
-            httpx.HTTPError: If it is not there.
+            httpx.HTTPError: If the page is not available.
         """
         self.url = url
         self.client = httpx.Client(base_url=url, timeout=120)
         self.config = self.client.get("/config").raise_for_status().json()
 
     def component_of(self, *functions: str) -> int:
-        """Id of the first component whose script may call all of these functions of the server."""
+        """Id of the first component with all of these server functions."""
         parts = self.config["components"]
         return next(part["id"] for part in parts if {*functions} <= {*(part["props"].get("server_fns") or ())})
 
     def call(self, function: str, data: Mapping[str, Any], beside: str = "") -> Any:
-        """Call a function of the server as a component's script does.
+        """Call a server function of a component.
 
         Args:
-            function: Its name.
-            data: What it gets.
-            beside: Another function of the same component, where several have one of that name.
+            function: Name of the function.
+            data: Its argument.
+            beside: Another function of the same component, if the name is not unique.
 
         Raises:
             httpx.HTTPStatusError: If it is refused.
@@ -66,23 +66,23 @@ class Page:
         return self.client.post("/gradio_api/component_server", json=body).raise_for_status().json()
 
     def upload(self, name: str, data: bytes) -> dict[str, Any]:
-        """Send a file; returns it as an endpoint takes it."""
+        """Upload a file; return it in the form that endpoints accept."""
         answer = self.client.post("/gradio_api/upload", files={"files": (name, data)}).raise_for_status().json()
         return {"path": answer[0], "meta": {"_type": "gradio.FileData"}}
 
     def ask(self, image: Mapping[str, Any], question: str, choices: str = "", model: str = "") -> tuple[str, Any]:
-        """Ask through the endpoint.
+        """Ask with the API endpoint.
 
         Returns:
             The name of the last event, ``complete`` or ``error``, and its data.
         """
-        place = "/gradio_api/call/ask"
+        url = "/gradio_api/call/ask"
         body = {"data": [image, question, choices, "", model, None]}
-        event = self.client.post(place, json=body).raise_for_status().json()["event_id"]
-        return read_end(self.client.get(f"{place}/{event}").text)
+        event = self.client.post(url, json=body).raise_for_status().json()["event_id"]
+        return read_end(self.client.get(f"{url}/{event}").text)
 
     def press(self, button: str, changes: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
-        """Press a button of the page with the fields as they are at first.
+        """Press a button of the page with initial field values.
 
         Args:
             button: Its ``elem_id``.
@@ -104,21 +104,21 @@ class Page:
         session = uuid.uuid4().hex
         body = {"data": values, "fn_index": wired["id"], "session_hash": session, "trigger_id": number}
         self.client.post("/gradio_api/queue/join", json=body).raise_for_status()
-        told = []
+        messages = []
         with self.client.stream("GET", "/gradio_api/queue/data", params={"session_hash": session}) as stream:
             for line in stream.iter_lines():
                 if line.startswith("data: "):
-                    told.append(json.loads(line[6:]))
-                    if told[-1]["msg"] == "process_completed":
+                    messages.append(json.loads(line[6:]))
+                    if messages[-1]["msg"] == "process_completed":
                         break
-        return told
+        return messages
 
 
 class Studio(Page):
     """A server.
 
     Attributes:
-        process: The server's process.
+        process: Process of the server.
     """
 
     def __init__(self, *flags: str, folder: Path | None = None, program: tuple[str, ...] = (str(APP),)) -> None:
@@ -126,19 +126,19 @@ class Studio(Page):
 
         Args:
             *flags: Flags of ``app.py``.
-            folder: Working folder and folder for temporary files; gets its output as ``studio.log``. None = this one,
-                and no output.
-            program: What Python runs.
+            folder: Working folder and folder for temporary files; contains its output as ``studio.log``. None = this
+                one, and no output.
+            program: Python program to run.
         """
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         argv = [sys.executable, *program, "--port", str(port), *flags]
-        places = {"TMPDIR": str(folder)} if folder else {}
+        variables = {"TMPDIR": str(folder)} if folder else {}
         paths = os.pathsep.join([str(APP.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
         with (folder / "studio.log" if folder else Path(os.devnull)).open("ab") as log:
             self.process = subprocess.Popen(
-                argv, cwd=folder, env={**os.environ, **places, "PYTHONPATH": paths}, stdout=log, stderr=log
+                argv, cwd=folder, env={**os.environ, **variables, "PYTHONPATH": paths}, stdout=log, stderr=log
             )
         deadline = time.monotonic() + TIMEOUT_SECONDS
         while True:
@@ -157,7 +157,7 @@ class Studio(Page):
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def close(self) -> None:
-        """End it."""
+        """Stop the server."""
         self.client.close()
         self._end()
 
@@ -168,14 +168,14 @@ class Studio(Page):
 
 
 def read_end(text: str) -> tuple[str, Any]:
-    """The last event of a stream and its data, without those that only keep the connection open."""
+    """Parse the last event of a stream and its data, ignoring keep-alive events."""
     events = [part.split("\ndata: ", 1) for part in text.split("event: ")[1:]]
     named = [(name.strip(), data) for name, data in events if name.strip() != "heartbeat"]
     return (named[-1][0], json.loads(named[-1][1])) if named else ("nothing", None)
 
 
 def memory_of(pid: int, *, with_children: bool = True) -> int:
-    """Resident bytes of a process, and of those that it has started."""
+    """Resident memory of a process and its children, bytes."""
     parents: dict[int, list[int]] = {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
@@ -196,10 +196,10 @@ def memory_of(pid: int, *, with_children: bool = True) -> int:
 
 
 def size_of(folder: Path) -> int:
-    """Bytes of all files below a folder, of which any may go meanwhile."""
+    """Size of all files below a folder, bytes; files may disappear meanwhile."""
     total = 0
-    for place, _, names in os.walk(folder):
+    for parent, _, names in os.walk(folder):
         for name in names:
             with suppress(OSError):
-                total += (Path(place) / name).stat().st_size
+                total += (Path(parent) / name).stat().st_size
     return total

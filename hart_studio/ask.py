@@ -26,17 +26,17 @@ from hart_studio.prompts import OPTION_LETTERS
 from hart_studio.records import PROTOCOLS, Rollout
 
 BAD_INPUT = 2
-"""Exit code when the input cannot be used; the reason is one line on stderr."""
+"""Exit code for invalid input; the reason is one line on stderr."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Ask and print.
+    """Ask the question and print the trace.
 
     Args:
         argv: Arguments without the program's name; None = those of the process.
 
     Returns:
-        0 when the question was asked, whatever the answer; 2 when the input is not usable.
+        0 when the question was asked, whatever the answer; 2 for invalid input.
     """
     replace_unencodable_output()
     flags = _build_parser().parse_args(argv)
@@ -56,7 +56,7 @@ def load_model(name: str, device: str) -> ChatModel:
 
 
 def _run(flags: argparse.Namespace) -> str:
-    """Everything but the printing; the input is checked before the model is loaded."""
+    """Do everything except printing; the input is checked before the model is loaded."""
     settings = read_settings(
         overview_max_pixels=flags.overview_max_pixels,
         padding=flags.padding,
@@ -93,22 +93,20 @@ def _run(flags: argparse.Namespace) -> str:
 
 
 def _no_progress(phase: str) -> None:
-    """With --json standard error has nothing but errors, as scripts expect."""
+    """Print no progress: with ``--json``, stderr contains errors only."""
 
 
 @contextmanager
 def _explain_write_errors(folder: Path) -> Iterator[None]:
-    """Turns a failure to write into one that the user can repair."""
+    """Turn a write failure into an ``InputError``."""
     try:
         yield
     except OSError as error:
-        raise InputError(
-            f"expected a folder to write the trace to, got {folder}: {error.strerror}; choose another one"
-        ) from error
+        raise InputError(f"Cannot write the trace to {folder}: {error.strerror}. Choose another folder.") from error
 
 
 def _describe(trace: Trace) -> str:
-    """The trace as a short table for people."""
+    """Format the trace as a short table."""
     image, model = trace.image, trace.model
     lines = [f"WARNING   {warning}" for warning in trace.warnings]
     lines += [
@@ -136,7 +134,7 @@ def _describe(trace: Trace) -> str:
             "area": None if check.area_share is None else f"{format_percent(check.area_share, 2)} of the image",
         }
         measured = [f"{name} {figure}" for name, figure in figures.items() if figure is not None]
-        lines += ["", f"self-check  {', '.join(measured) or 'nothing could be measured'}"]
+        lines += ["", f"self-check  {', '.join(measured) or 'no measurements'}"]
     return "\n".join(lines)
 
 
@@ -155,7 +153,7 @@ def _describe_rollout(trace: Trace, rollout: Rollout) -> str:
 def _describe_missing_boxes(rollout: Rollout) -> str:
     reasons = {
         "no_box": "the model wrote no box",
-        "bad_box": "the model wrote boxes that cannot be used",
+        "bad_box": "the model wrote no valid box",
         "truncated": "the token limit cut the text off before a box",
         "error": rollout.error,
     }
@@ -165,7 +163,7 @@ def _describe_missing_boxes(rollout: Rollout) -> str:
 
 
 def _explain_missing_answer(rollout: Rollout) -> str:
-    """Raw output in place of an answer, or why it was not asked; empty when there is an answer."""
+    """Raw output if no answer was read, or why the model was not asked; empty if there is an answer."""
     if rollout.score.extracted:
         return ""
     if rollout.answer_turn is not None:
@@ -179,7 +177,7 @@ def _yes_or_no(is_so: bool) -> str:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line."""
+    """Parser that reports errors in one line."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(BAD_INPUT, f"ask: {message}; see --help\n")
@@ -190,35 +188,48 @@ def _build_parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m hart_studio.ask", description="Ask a question about a high-resolution image.")
     parser.add_argument("image", metavar="IMAGE", help="path of the image")
     parser.add_argument("question", metavar="QUESTION", help="the question, without its choices")
-    parser.add_argument("--choice", action="append", default=[], metavar="TEXT", help="an option; repeat for each")
-    parser.add_argument("--answer", metavar="TEXT", help="the known answer: a letter or an option's text, if known")
+    parser.add_argument("--choice", action="append", default=[], metavar="TEXT", help="answer option; repeatable")
+    parser.add_argument("--answer", metavar="TEXT", help="correct answer, if known: a letter or the text of an option")
     parser.add_argument(
-        "--model", default=BUILT_IN_MODEL, metavar="NAME", help="a folder or a hub id (default: the built-in model)"
+        "--model", default=BUILT_IN_MODEL, metavar="NAME", help="model folder or Hub id (default: the built-in model)"
     )
     parser.add_argument(
-        "--protocol", action="append", choices=PROTOCOLS, help="how the answer sees the image; repeat (default: all)"
+        "--protocol", action="append", choices=PROTOCOLS, help="what the answer turn sees; repeatable (default: all)"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--save", type=Path, metavar="DIR", help="write the trace with its images into this folder")
+    parser.add_argument("--save", type=Path, metavar="DIR", help="save the trace and its images in this folder")
     parser.add_argument(
-        "--overview-max-pixels", type=int, metavar="N", help="area of the overview in pixels (default: the model's own)"
+        "--overview-max-pixels",
+        type=int,
+        metavar="N",
+        help="maximum area of the overview in pixels (default: set by the model)",
     )
     parser.add_argument(
-        "--padding", type=float, default=defaults.padding, metavar="SHARE", help="margin around a region (%(default)s)"
+        "--padding",
+        type=float,
+        default=defaults.padding,
+        metavar="SHARE",
+        help="margin around a region, as a share of its size (%(default)s)",
     )
     parser.add_argument(
-        "--max-boxes", type=int, default=defaults.max_boxes, metavar="N", help="most regions (%(default)s)"
+        "--max-boxes", type=int, default=defaults.max_boxes, metavar="N", help="max regions (%(default)s)"
     )
     parser.add_argument(
-        "--temperature", type=float, default=defaults.temperature, metavar="T", help="0 is greedy (%(default)s)"
+        "--temperature",
+        type=float,
+        default=defaults.temperature,
+        metavar="T",
+        help="sampling temperature; 0 = greedy (%(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=defaults.seed, metavar="N", help="makes sampled answers repeatable")
-    parser.add_argument("--rollouts", type=int, default=1, metavar="K", help="samples for the self-check (%(default)s)")
+    parser.add_argument("--seed", type=int, default=defaults.seed, metavar="N", help="random seed")
+    parser.add_argument(
+        "--rollouts", type=int, default=1, metavar="K", help="rollouts for the self-check (%(default)s)"
+    )
     parser.add_argument(
         "--fallback",
         choices=("none", "direct"),
         default=defaults.fallback,
-        help="without a usable region: no answer, or answer from the full image (%(default)s)",
+        help="if no region is valid: no answer, or an answer from the full image (%(default)s)",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
     return parser

@@ -1,28 +1,28 @@
-"""One exception class per boundary. Each message says what was expected, what was got and what to do."""
+"""Exception classes, one per boundary. A message says what failed, why, and what to do."""
 
 
 class HartError(Exception):
-    """Base of every error that a user can cause and repair; its text is fit to be shown."""
+    """Base class of errors that a user can cause and fix. The message can be shown to the user."""
 
 
 class ImageError(HartError):
-    """The image cannot be read: wrong format, truncated, empty, or over the pixel cap."""
+    """The image cannot be read: wrong format, truncated, empty, or above the pixel limit."""
 
 
 class BoxError(HartError):
-    """A box is not a box: non-finite, inverted, or empty after clipping."""
+    """A box is invalid: non-finite, inverted, or empty after clipping."""
 
 
 class InputError(HartError):
-    """A question, an answer, a choice list, or a setting is not usable."""
+    """A question, an answer, a choice list, or a setting is invalid."""
 
 
 class BusyError(HartError):
-    """Others come first, and there is no room to wait; nothing is wrong with what was asked."""
+    """The queue is full. The request itself is valid and can be repeated later."""
 
 
 class ModelError(HartError):
-    """A model cannot be found, is of no supported family, or does not fit the device."""
+    """A model is missing, belongs to no supported family, or does not fit on the device."""
 
 
 class DataError(HartError):

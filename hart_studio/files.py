@@ -1,6 +1,6 @@
-"""Files that survive a crash: whole-file writes are atomic, JSONL is append-only, names stay inside their folder.
+"""Crash-safe file access: atomic whole-file writes, append-only JSONL, names confined to their folder.
 
-Text is UTF-8. JSON has no NaN and no Infinity: writing one is a ``ValueError``, reading the word a ``DataError``.
+Text is UTF-8. JSON has no NaN and no Infinity: writing one raises ``ValueError``, reading one raises ``DataError``.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from hart_studio.errors import DataError, InputError
 from hart_studio.symlinks import open_append_nofollow
 
 MAX_PARSED_BYTES: Final = 4 * 2**30
-"""Estimated memory of the objects of one JSON document (project default)."""
+"""Limit on the estimated memory of the objects of one JSON document. Project default."""
 
 MAX_DOCUMENT_BYTES: Final = 512 * 2**20
-"""Size of one document that is read as a whole: labels, JSON lists (project default)."""
+"""Limit on the size of a document that is read as a whole: labels, JSON lists. Project default."""
 
 MAX_LINE_BYTES: Final = 64 * 2**20
-"""Length of one line of a JSONL file, which may hold an image in base64 (project default)."""
+"""Limit on the length of a JSONL line, which may hold an image in base64. Project default."""
 
 PROTECTED_FILES: Final[set[tuple[int, int]]] = set()
-"""(device, inode) of the files of open databases. ``open_regular_file`` refuses them; the connection pool fills it.
+"""(device, inode) of files of open databases. ``open_regular_file`` refuses them; the connection pool fills it.
 
 The system releases all POSIX locks of a process on a file when the process closes any descriptor of that file. SQLite
 would lose its locks, and another process could delete the write-ahead log that this process still writes to.
@@ -49,21 +49,21 @@ _RAW_BYTE = re.compile("[\udc80-\udcff]")
 
 
 def write_atomically(path: Path, data: bytes | str) -> None:
-    """Replace a file so that a reader sees the old content or the new one, never a part.
+    """Replace a file atomically: a reader sees the old content or the new one.
 
     Args:
         path: The file; its folder must exist.
         data: The whole content; text is written as UTF-8.
 
     Raises:
-        OSError: If the folder is missing or full, or the path is a device, a pipe or a folder; what is there is then
-            untouched.
+        OSError: If the folder is missing or full, or the path is a device, a pipe or a folder. What is there is then
+            unchanged.
     """
     with suppress(FileNotFoundError):
         mode = path.lstat().st_mode
-        if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):  # a link is replaced, and what it leads to stays
+        if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):  # a link is replaced; its target is unchanged
             raise _not_regular(path)
-    # Same folder, so that the last step is a rename; opened by us, so that the file gets the usual access rights.
+    # Same folder: the last step is a rename. Opened here, so the file gets the default permissions.
     draft = path.parent / f".{uuid.uuid4().hex}.tmp"
     try:
         with draft.open("xb") as file:
@@ -76,24 +76,24 @@ def write_atomically(path: Path, data: bytes | str) -> None:
 
 
 def write_json(path: Path, record: object) -> None:
-    """Replace a file by one indented JSON document, atomically.
+    """Replace a file with one indented JSON document, atomically.
 
     Raises:
         ValueError: If the record holds NaN or infinity.
-        TypeError: If the record holds something that JSON has no form for.
+        TypeError: If the record holds a value that JSON cannot represent.
         OSError: If the folder is missing or full.
     """
     write_atomically(path, _to_json(record, indent=2) + b"\n")
 
 
 def append_jsonl(path: Path, record: object) -> None:
-    """Add one line to a JSONL file, made when missing. One writer per file.
+    """Add one line to a JSONL file, created if missing. One writer per file.
 
-    A line that a crash left torn is removed first, so that it cannot swallow the new one.
+    A partial last line, left by a crash, is removed first.
 
     Raises:
         ValueError: If the record holds NaN or infinity.
-        TypeError: If the record holds something that JSON has no form for.
+        TypeError: If the record holds a value that JSON cannot represent.
         OSError: If the folder is missing or full, or the file is a link or not a regular file.
     """
     line = _to_json(record, indent=None) + b"\n"
@@ -109,12 +109,12 @@ def append_jsonl(path: Path, record: object) -> None:
 def read_jsonl(path: Path, *, reject_symlinks: bool = False) -> Iterator[tuple[int, Any]]:
     """Read a JSONL file line by line.
 
-    A last line without a newline is yielded when it is a whole JSON object, else it is still being written, or was
-    torn by a crash, and is left out. Blank lines are skipped.
+    A last line without a newline is yielded if it is a complete JSON object. Otherwise it is still being written or was
+    cut off by a crash, and is skipped. Blank lines are skipped.
 
     Args:
         path: The file.
-        reject_symlinks: Whether it must be a file itself, see ``open_regular_file``, and no link to one.
+        reject_symlinks: Refuse a link to a file, see ``open_regular_file``.
 
     Yields:
         ``(line_number, value)``, counting from 1.
@@ -125,29 +125,25 @@ def read_jsonl(path: Path, *, reject_symlinks: bool = False) -> Iterator[tuple[i
     try:
         file = open_regular_file(path, follow_symlinks=not reject_symlinks)
     except OSError as error:
-        raise DataError(
-            f"expected a readable JSONL file at {path.name!r}, got {error.strerror}; check the path"
-        ) from error
+        raise DataError(f"Cannot open the JSONL file {path.name!r}: {error.strerror}. Check the path.") from error
     with file:
         for number, line in read_lines(file):
             if line is None:
-                raise DataError(
-                    f"{path.name!r} line {number}: expected at most {MAX_LINE_BYTES:,} bytes, got more; remove the line"
-                )
+                raise DataError(f"{path.name!r} line {number}: longer than {MAX_LINE_BYTES:,} bytes. Remove the line.")
             if not line.strip() or (not line.endswith(b"\n") and not _is_object(line)):
                 continue
             try:
                 value = _from_json(line)
             except (ValueError, RecursionError) as error:
                 raise DataError(
-                    f"{path.name!r} line {number}: expected one JSON value, got {_excerpt(line)} ({error}); "
-                    "repair or remove the line"
+                    f"{path.name!r} line {number}: not one JSON value: {_excerpt(line)} ({error}). "
+                    "Repair or remove the line."
                 ) from error
             yield number, value
 
 
 def read_lines(file: BinaryIO, max_bytes: int = MAX_LINE_BYTES) -> Iterator[tuple[int, bytes | None]]:
-    """Lines of bounded length: the number of each, from 1, and its bytes with the newline; None for a longer one."""
+    """Iterate over lines of bounded length: number, from 1, and bytes with the newline; None for a longer line."""
     number = 0
     while line := file.readline(max_bytes + 1):
         number += 1
@@ -158,29 +154,29 @@ def read_lines(file: BinaryIO, max_bytes: int = MAX_LINE_BYTES) -> Iterator[tupl
 
 
 def open_regular_file(path: Path, *, follow_symlinks: bool = False, max_bytes: int | None = None) -> io.BufferedReader:
-    """Open a regular file for reading. Every file whose path came from data or from a client is opened here.
+    """Open a regular file for reading. Use it for every path that comes from data or from a client.
 
-    A link could expose whatever it leads to. Reading a pipe would block for ever, and a device has no end. The files of
-    a database are refused before they are opened, see ``PROTECTED_FILES``. The name counts too, because a connection
-    may be opened while the file is being read.
+    A link could expose any file it points to. Reading a pipe would block forever, and a device has no end. Files of a
+    database are refused before they are opened, see ``PROTECTED_FILES``. They are also refused by name, because a
+    connection may be opened while the file is being read.
 
     Args:
         path: The file.
-        follow_symlinks: Whether it may be a link to a regular file, as where a person names it.
+        follow_symlinks: Allow a link to a regular file, for example if a user names it.
         max_bytes: Largest size; None = any.
 
     Raises:
         OSError: If it is missing, a link, not a regular file, a file of a database, or larger than that.
         ValueError: If the path holds a NUL.
     """
-    # Looked at first, because opening some devices has an effect. The opened file is the one that is checked.
+    # Check before opening, because opening some devices has side effects. The opened file is checked again.
     status = path.stat(follow_symlinks=follow_symlinks)
     if not stat.S_ISREG(status.st_mode):
         raise _not_regular(path)
-    # A descriptor that was opened in vain would have to be closed again, so this cannot wait for the opened file.
+    # Check before opening: closing a descriptor of a database file would release its locks.
     name = path.resolve().name if follow_symlinks else path.name
     if (status.st_dev, status.st_ino) in PROTECTED_FILES or _DATABASE_NAME.search(name):
-        raise OSError(errno.EACCES, "a file of a database, which is not read as an image or a table", str(path))
+        raise OSError(errno.EACCES, "a database file, which cannot be read as an image or a table", str(path))
     number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow_symlinks else os.O_NOFOLLOW))
     status = os.fstat(number)
     problem = None if stat.S_ISREG(status.st_mode) else _not_regular(path)
@@ -193,7 +189,7 @@ def open_regular_file(path: Path, *, follow_symlinks: bool = False, max_bytes: i
 
 
 def lacks_descriptors(count: int) -> bool:
-    """Whether the process, or the system, cannot open ``count`` more files."""
+    """Whether the process or the system cannot open ``count`` more files."""
     opened: list[int] = []
     try:
         for _ in range(count):
@@ -221,11 +217,11 @@ def read_regular_file(path: Path, max_bytes: int = 32 * 2**20, *, follow_symlink
 
 
 def copy_regular_file(source: Path, target: Path, max_bytes: int | None = None) -> None:
-    """Copy the content of a regular file, or of the one that a link leads to, see ``open_regular_file``.
+    """Copy the content of a regular file, or of the target of a link, see ``open_regular_file``.
 
     Args:
         source: The file.
-        target: Replaced when it exists; its folder must exist.
+        target: Replaced if it exists; its folder must exist.
         max_bytes: Largest size; None = any.
 
     Raises:
@@ -247,27 +243,27 @@ def _too_large(path: Path, max_bytes: int) -> OSError:
 def parse_bounded_json(data: bytes) -> Any:
     """Parse a JSON document whose objects fit into ``MAX_PARSED_BYTES`` of memory.
 
-    A few bytes of text, such as ``{},``, become an object of a hundred. The count of separators bounds it before
+    A few bytes of text, such as ``{},``, become an object of about 100 bytes. The count of separators is checked before
     anything is parsed.
 
     Raises:
-        ValueError: If it is no JSON, or its objects would take more memory.
+        ValueError: If it is not JSON, or its objects would take more memory.
         RecursionError: If it is nested too deeply.
     """
     needed = _PAIR_BYTES * data.count(b"{") + _VALUE_BYTES * (data.count(b"[") + data.count(b","))
     if needed > MAX_PARSED_BYTES:
         raise ValueError(
-            f"expected JSON that takes at most {MAX_PARSED_BYTES >> 20:,} MiB of memory, got about "
-            f"{needed >> 20:,} MiB; split it"
+            f"the JSON needs about {needed >> 20:,} MiB of memory; at most {MAX_PARSED_BYTES >> 20:,} MiB are "
+            f"allowed. Split it."
         )
     return json.loads(data.decode("utf-8-sig"))
 
 
 def to_stored_path(path: Path | str) -> str:
-    r"""A path as printable text that every database, JSON document and terminal can hold.
+    r"""Convert a path to printable text that every database, JSON document and terminal can hold.
 
-    File names are bytes. One that is not UTF-8 reaches Python with surrogates, which no encoder accepts: such a byte
-    is written as ``\xff``, and text that looks like one as ``\x5cxff``. Any other path stays as it is.
+    File names are bytes. Bytes that are not UTF-8 reach Python as surrogates, which no encoder accepts. Such a byte is
+    written as ``\\xff``, and text of that form as ``\\x5cxff``. Any other path is unchanged.
 
     Args:
         path: From the file system.
@@ -277,7 +273,7 @@ def to_stored_path(path: Path | str) -> str:
 
 
 def from_stored_path(text: str | Path) -> Path:
-    """The path in the file system of what ``to_stored_path`` returned."""
+    """Convert text from ``to_stored_path`` back to a path in the file system."""
 
     def decode(found: re.Match[str]) -> str:
         number = int(found[1], 16)
@@ -287,45 +283,45 @@ def from_stored_path(text: str | Path) -> Path:
 
 
 def to_printable(text: str) -> str:
-    """Text without lone surrogates, which no encoder accepts: they are written as escapes."""
+    """Replace lone surrogates, which no encoder accepts, with escapes."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def replace_unencodable_output() -> None:
-    """Let the standard streams write a character that the terminal's encoding lacks as an escape."""
+    """Make the standard streams write characters that the encoding of the terminal lacks as escapes."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def is_url(name: str) -> bool:
-    r"""Whether a name is an address, such as ``https://host/x``, ``file:///x`` or ``\\host\share``, and no file here.
+    r"""Whether a name is a URL or a network path, such as ``https://host/x``, ``file:///x`` or ``\\\\host\\share``.
 
-    Ask before the file is looked for: a system may call the host to do so. ``C:\x`` and ``a:b`` are files.
+    Check this before the file is accessed: a system may contact the host. ``C:\\x`` and ``a:b`` are files.
     """
     return _ADDRESS.match(name) is not None
 
 
 def resolve_inside(root: Path, name: str) -> Path:
-    """The real path of ``name`` below ``root``, for names that came from a client or from a file.
+    """Resolve ``name`` below ``root``, for names that come from a client or from a file.
 
     Args:
-        root: The folder that must not be left.
+        root: The folder that must contain the file.
         name: A relative path; it need not exist.
 
     Returns:
         The absolute path with links resolved, strictly below ``root``.
 
     Raises:
-        InputError: If the name is empty, absolute, holds ``..`` or a NUL, or leads out through a link.
+        InputError: If the name is empty, absolute, contains ``..`` or a NUL, or leaves the folder through a link.
     """
-    refusal = InputError(f"expected the name of a file below {root.name!r}, got {name!r}; use a relative path in it")
+    refusal = InputError(f"Invalid file name {name!r}: use a relative path inside {root.name!r}")
     if Path(name).is_absolute() or ".." in Path(name).parts:
         raise refusal
     try:
         folder = root.resolve()
         path = (folder / name).resolve()
-    except (OSError, ValueError, RuntimeError) as error:  # refused by the system, NUL, loop of links
+    except (OSError, ValueError, RuntimeError) as error:  # refused by the system, NUL, link loop
         raise refusal from error
     if folder not in path.parents:
         raise refusal
@@ -347,7 +343,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _is_object(line: bytes) -> bool:
-    """Whether the bytes are one whole JSON object. No proper prefix of an object is one, so a torn line never is."""
+    """Whether the bytes are one complete JSON object. A proper prefix of an object never is one."""
     try:
         return isinstance(_from_json(line), dict)
     except (ValueError, RecursionError):
@@ -355,7 +351,7 @@ def _is_object(line: bytes) -> bool:
 
 
 def _partial_last_line(file: BinaryIO) -> tuple[int, bytes]:
-    """Where the last line starts and its bytes, when no newline ends it; empty bytes when one does."""
+    """Offset and bytes of a last line without a newline; empty bytes if the file ends with a newline."""
     start = file.seek(0, os.SEEK_END)
     tail = b""
     while start > 0 and b"\n" not in tail:

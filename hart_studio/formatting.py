@@ -1,4 +1,4 @@
-"""Shares of a whole as people read them: percent, with a space in front of the sign."""
+"""Formatting of shares and counts for display."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from collections.abc import Callable
 
 
 def format_percent(share: float | None, digits: int = 1) -> str:
-    """A share in [0, 1] as percent: 0.835 is ``83.5 %``; a dash when it is not known.
+    """Format a share in [0, 1] as percent: 0.835 is ``83.5 %``; None is a dash.
 
     Args:
-        share: The share; None = not known.
+        share: The share; None = unknown.
         digits: Decimals.
     """
     return "–" if share is None else f"{100 * share:.{digits}f} %"
 
 
 def list_reasons(counts: Counter[str], most: int, show: Callable[[str, int], str]) -> list[str]:
-    """The most frequent reasons, and how many others there are.
+    """List the most frequent reasons and the number of others.
 
     Args:
-        counts: Reason -> how often.
-        most: Reasons that are shown.
-        show: Reason and how often -> text.
+        counts: Reason -> count.
+        most: Maximum number of reasons to list.
+        show: Formats a reason and its count.
     """
     shown = [show(reason, count) for reason, count in counts.most_common(most)]
     left = len(counts) - len(shown)

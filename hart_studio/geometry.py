@@ -1,7 +1,7 @@
-"""Boxes and frames: every change of coordinates and every area in the project is computed here.
+"""Boxes and coordinate frames: all coordinate conversions and areas are computed here.
 
-A ``Box`` is in float pixels of the ORIGINAL upright image. Bare ``xyxy`` tuples are coordinates of some other
-frame, and exist only on their way in or out of a model. Sizes are ``(width, height)``.
+A ``Box`` is in float pixels of the ORIGINAL upright image. Bare ``xyxy`` tuples are coordinates in another
+frame and exist only at the input or output of a model. Sizes are ``(width, height)``.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ WH = tuple[int, int]
 """``(width, height)`` in whole pixels."""
 
 SNAP_TOLERANCE_PX = 1e-6
-"""An edge this near to a whole pixel is that pixel: the noise of float frame changes must not cost a pixel row."""
+"""Tolerance to whole pixels: float noise of frame conversions must not add a row of pixels."""
 
 
 class BoxFrame(StrEnum):
-    """The coordinates in which a model family writes its boxes; never guessed from values or from true boxes."""
+    """Coordinate frame in which a model family writes boxes; never guessed from values or from gold boxes."""
 
     MODEL_PIXELS = "model_pixels"
     """Pixels of the image as the processor resized it (Qwen2.5-VL), or of any other scaled copy: the overview."""
@@ -36,7 +36,7 @@ class BoxFrame(StrEnum):
 
 
 def to_original(xyxy: XYXY, frame: BoxFrame, original_wh: WH, model_wh: WH) -> XYXY:
-    """Change a model's coordinates to pixels of the original.
+    """Convert coordinates of a model to pixels of the original.
 
     Args:
         xyxy: Coordinates in ``frame``; may lie outside the image.
@@ -59,7 +59,7 @@ def to_original(xyxy: XYXY, frame: BoxFrame, original_wh: WH, model_wh: WH) -> X
 
 
 def from_original(xyxy: XYXY, frame: BoxFrame, original_wh: WH, model_wh: WH) -> XYXY:
-    """Change pixels of the original to a model's coordinates: the inverse of ``to_original``, not rounded.
+    """Convert pixels of the original to coordinates of a model: the inverse of ``to_original``, not rounded.
 
     Args:
         xyxy: Coordinates in original pixels.
@@ -81,7 +81,7 @@ def from_original(xyxy: XYXY, frame: BoxFrame, original_wh: WH, model_wh: WH) ->
 
 
 def _placement(frame: BoxFrame, original_wh: WH, model_wh: WH) -> tuple[tuple[int, int], WH, WH]:
-    """Where a frame lies on the original.
+    """Position of a frame on the original.
 
     Returns:
         Its origin ``(left, top)`` and its size, both in original pixels, and its size in its own units.
@@ -98,15 +98,15 @@ def _placement(frame: BoxFrame, original_wh: WH, model_wh: WH) -> tuple[tuple[in
 
 
 def fit_inside(wh: WH, max_pixels: int | None = None, max_side: int | None = None) -> WH:
-    """The greatest size of the same shape within the limits; never greater than ``wh``.
+    """Largest size of the same aspect ratio within the limits; never larger than ``wh``.
 
     Args:
         wh: Size to shrink, pixels.
-        max_pixels: Greatest area, square pixels; None is no limit.
-        max_side: Greatest width and height, pixels; None is no limit.
+        max_pixels: Maximum area, square pixels; None is no limit.
+        max_side: Maximum width and height, pixels; None is no limit.
 
     Returns:
-        ``(width, height)``, each at least 1. A side that would fall below 1 px stays 1, and then the other gives way.
+        ``(width, height)``, each at least 1. A side that would fall below 1 px stays 1, and the other is shortened.
     """
     width, height = wh
     scale = 1.0
@@ -125,7 +125,7 @@ def fit_inside(wh: WH, max_pixels: int | None = None, max_side: int | None = Non
 
 
 def intersection_area(first: Box, second: Box) -> float:
-    """Area of the overlap, square pixels; 0 when the boxes only touch."""
+    """Area of the overlap, square pixels; 0 if the boxes only touch."""
     width = min(first.x_max, second.x_max) - max(first.x_min, second.x_min)
     height = min(first.y_max, second.y_max) - max(first.y_min, second.y_min)
     return max(0.0, width) * max(0.0, height)
@@ -140,13 +140,13 @@ def iou(first: Box, second: Box) -> float:
 def iog(pred: Box, gold: Box) -> float:
     """Intersection over the gold box, ``area(pred and gold) / area(gold)``, in [0, 1] (method, Sec. 4.1).
 
-    A prediction over the whole image scores 1: print ``area_share`` beside it.
+    A prediction over the whole image scores 1, so report ``area_share`` with it.
     """
     return _share(intersection_area(pred, gold), gold.area)
 
 
 def union_area(boxes: Iterable[Box]) -> float:
-    """Area that the boxes cover together, square pixels, overlaps counted once.
+    """Area of the union of the boxes, square pixels.
 
     Exact: between two neighboring x edges the covered height is constant, so each such strip is summed.
     """
@@ -169,13 +169,13 @@ def _covered_length(spans: Iterable[tuple[float, float]]) -> float:
 
 
 def area_share(boxes: Iterable[Box], wh: WH) -> float:
-    """Share of the image that the boxes cover together, in [0, 1]; parts outside do not count."""
+    """Share of the image that the union of the boxes covers, in [0, 1]; parts outside do not count."""
     inside = [kept for box in boxes if (kept := clip(box, wh)) is not None]
     return min(1.0, union_area(inside) / (wh[0] * wh[1]))
 
 
 def mean_pairwise_iou(box_sets: Sequence[Sequence[Box]]) -> float | None:
-    """How far K rollouts agree on the region: the mean IoU over all pairs of their unions.
+    """Agreement of K rollouts on the region: mean IoU over all pairs of their unions.
 
     Args:
         box_sets: The boxes of each rollout. An empty set agrees with nothing, not even with another empty one.
@@ -203,7 +203,7 @@ def clip(box: Box, wh: WH) -> Box | None:
 
 
 def pad(box: Box, ratio: float, wh: WH) -> Box:
-    """Grow the box by ``ratio`` of its width on the left and right and of its height above and below, then clip.
+    """Pad the box by ``ratio`` of its width on the left and right and of its height above and below, then clip.
 
     Args:
         box: A box inside the image.
@@ -226,35 +226,35 @@ def pad(box: Box, ratio: float, wh: WH) -> Box:
 
 
 def grow_to_side(box: Box, min_side: float, wh: WH) -> Box:
-    """Grow each side below ``min_side`` to it, around the center, moved as needed to stay in the image.
+    """Grow each side below ``min_side`` to ``min_side``, around the center, shifted as needed to stay in the image.
 
     Args:
         box: A box inside the image.
-        min_side: Least width and height, pixels.
+        min_side: Minimum width and height, pixels.
         wh: Size of the image; a side cannot grow past it.
 
     Returns:
-        The grown box, which holds the given one.
+        A box that contains ``box``.
     """
     return _grown(box, min_side, min_side, wh)
 
 
 def limit_aspect(box: Box, max_ratio: float, wh: WH) -> Box:
-    """Grow the short side until the long one is at most ``max_ratio`` times as long.
+    """Grow the short side until the aspect ratio is at most ``max_ratio``.
 
     Args:
         box: A box inside the image.
-        max_ratio: Greatest long side over short side, at least 1.
-        wh: Size of the image; where it is itself too narrow, the box gets as near to the ratio as it can.
+        max_ratio: Maximum long side over short side, at least 1.
+        wh: Size of the image; if it is too narrow, the box gets as close to the ratio as possible.
 
     Returns:
-        The grown box, which holds the given one.
+        A box that contains ``box``.
     """
     return _grown(box, box.height / max_ratio, box.width / max_ratio, wh)
 
 
 def snap_to_pixels(box: Box, wh: WH) -> Box:
-    """Move the edges outward to whole pixels: the least run of pixels that shows all of the box.
+    """Move the edges outward to whole pixels: the smallest set of pixels that covers the box.
 
     Args:
         box: A box inside the image.
@@ -269,11 +269,11 @@ def snap_to_pixels(box: Box, wh: WH) -> Box:
 
 
 def merge_duplicates(boxes: Iterable[Box], iou_threshold: float = 0.9) -> tuple[Box, ...]:
-    """Keep the first of each run of near-equal boxes, in output order.
+    """Drop boxes that nearly equal an earlier one; the output order stays.
 
     Args:
         boxes: Boxes in the order in which the model wrote them.
-        iou_threshold: A box whose IoU with an already kept one is above this adds nothing and goes.
+        iou_threshold: A box whose IoU with an already kept one is above this is dropped.
 
     Returns:
         The kept boxes, unchanged.
@@ -288,7 +288,7 @@ def merge_duplicates(boxes: Iterable[Box], iou_threshold: float = 0.9) -> tuple[
 def plan_crops(
     boxes: Iterable[Box], wh: WH, *, padding: float, min_side: float, max_aspect: float, max_boxes: int
 ) -> tuple[Box, ...]:
-    """The regions to cut for the answer turn (method, Sec. 2 step 2; the policy is ours, the paper has none).
+    """Plan the crops for the answer turn (method, Sec. 2 step 2). Project default; the paper does not state a policy.
 
     Order: clip, drop what is outside, pad, grow, limit the aspect, snap, merge near-equal ones, keep the first few.
 
@@ -296,9 +296,9 @@ def plan_crops(
         boxes: Predicted boxes in output order.
         wh: Size of the original, pixels.
         padding: Context added on each side, as a share of the box's own side.
-        min_side: Least width and height, pixels.
-        max_aspect: Greatest long side over short side.
-        max_boxes: How many crops the model is shown at most.
+        min_side: Minimum width and height, pixels.
+        max_aspect: Maximum long side over short side.
+        max_boxes: Maximum number of crops.
 
     Returns:
         At most ``max_boxes`` boxes in output order: whole pixels, inside the image, at least 1 px each way. Empty
@@ -311,12 +311,12 @@ def plan_crops(
 
 
 def _share(part: float, whole: float) -> float:
-    """``part / whole``; 0 for boxes so thin that their area is 0 in floating point."""
+    """``part / whole``; 0 if the area is 0 in floating point."""
     return part / whole if whole > 0 else 0.0
 
 
 def _moved(box: Box, xyxy: XYXY) -> Box:
-    """The box with other edges and its own label and score."""
+    """Copy of the box with other edges."""
     return Box.from_xyxy(xyxy, label=box.label, score=box.score)
 
 

@@ -1,9 +1,9 @@
-"""Which image domain a file belongs to, read from evidence in the file itself.
+"""Image domain of a file, read from a digest in the file itself.
 
 Images that this project draws carry a JPEG comment with the name of their domain and a SHA-256 of all other bytes of
-the file. A file name, a data set name or a copied comment is no evidence: a photograph has no such digest, and an image
+the file. A file name, a dataset name or a copied comment is not evidence: a photograph has no such digest, and an image
 that was edited or encoded again no longer matches its own. The digest has no key. It protects against mistakes, and
-not against a person who computes it for another image.
+not against deliberate forgery.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ NEEDLE_CUSTOM: Final = "needle-custom"
 
 DOMAIN_TITLES: Final = {
     NEEDLE: "drawn needle scenes",
-    NEEDLE_CUSTOM: "drawn needle scenes with other than the default settings",
+    NEEDLE_CUSTOM: "drawn needle scenes with non-default settings",
 }
-"""Image domain -> its name in sentences."""
+"""Image domain -> display name."""
 
 CALIBRATED_DOMAINS: Final = (NEEDLE,)
 """Image domains whose images all have one distribution, so that a calibration can be valid for them."""
@@ -41,7 +41,7 @@ _READ_BYTES: Final = 1 << 20
 
 
 class _Segment(NamedTuple):
-    """A comment segment of a JPEG: its bytes and what it says."""
+    """A comment segment of a JPEG: its position and its fields."""
 
     start: int
     end: int
@@ -60,17 +60,17 @@ def embed_domain(jpeg: bytes, domain: str) -> bytes:
         The bytes of the file with the comment.
 
     Raises:
-        ValueError: If it is no JPEG, or there is no such domain.
+        ValueError: If it is not a JPEG, or there is no such domain.
     """
     if not jpeg.startswith(_START) or domain not in DOMAIN_TITLES:
         raise ValueError(f"expected a JPEG and a domain of {', '.join(DOMAIN_TITLES)}, got {domain!r}")
     text = f"HART Studio image; domain={domain}; sha256={hashlib.sha256(jpeg).hexdigest()}".encode()
-    place = _end_of_jfif(jpeg)
-    return jpeg[:place] + _COMMENT_MARKER + (len(text) + 2).to_bytes(2, "big") + text + jpeg[place:]
+    offset = _end_of_jfif(jpeg)
+    return jpeg[:offset] + _COMMENT_MARKER + (len(text) + 2).to_bytes(2, "big") + text + jpeg[offset:]
 
 
 def supported_domains(made_for: str) -> tuple[str, ...]:
-    """Image domains whose images a model can read: the domain that it was made for, and variants of it.
+    """Image domains that a model supports: the domain it was trained for, and variants of it.
 
     Args:
         made_for: A key of ``DOMAIN_TITLES``; empty for a model without such a limit.
@@ -95,12 +95,12 @@ def read_image_domain(path: Path | str) -> str:
     try:
         with open_regular_file(from_stored_path(path), follow_symlinks=True) as stream:
             return read_stream_domain(stream)
-    except (OSError, ValueError):  # gone, no permission, a name with NUL
+    except (OSError, ValueError):  # missing, no permission, NUL in the name
         return ""
 
 
 def read_stream_domain(stream: BinaryIO) -> str:
-    """Read the image domain of an open file, from its beginning; see ``read_image_domain``."""
+    """Read the image domain of an open file, from its start; see ``read_image_domain``."""
     segment = _find_comment(stream.read(_HEAD_BYTES))
     if segment is None or _hash_without(stream, segment) != segment.digest:
         return ""
@@ -108,7 +108,7 @@ def read_stream_domain(stream: BinaryIO) -> str:
 
 
 def _end_of_jfif(head: bytes) -> int:
-    """Offset behind the start marker and the JFIF segment, which must come first where there is one."""
+    """Offset after the start marker and the JFIF segment, which must come first if present."""
     if head[2:4] != _JFIF:
         return 2
     return 4 + int.from_bytes(head[4:6], "big")

@@ -1,4 +1,4 @@
-"""What a file is, told from its first bytes: to name what was given before any decoder sees it."""
+"""Detect the format of a file from its first bytes, before any decoder reads it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import struct
 from typing import Final
 
 SUPPORTED_FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
-"""Formats that are read. MPO, a JPEG with more images behind the first, counts as JPEG."""
+"""Supported formats. MPO, a JPEG followed by more images, counts as JPEG."""
 
 HEADER_BYTES: Final = 4096
-"""How much of a file is enough to name it."""
+"""Number of bytes needed to detect the format."""
 
 _SIGNATURES: Final = {
     "JPEG": rb"\xff\xd8\xff",
@@ -35,10 +35,10 @@ _SIGNATURES: Final = {
     "PNM": rb"P[1-7]\s",
     "QOI": rb"qoif",
 }
-"""Patterns at the start of a file; the first that matches names it."""
+"""Patterns at the start of a file; the first match is the format."""
 
 _SIZE_FIELDS: Final = {"PNG": (16, ">II"), "GIF": (6, "<HH"), "BMP": (18, "<ii")}
-"""Where a header keeps its width and height, for the formats with a fixed place."""
+"""Offsets of width and height in the header, for formats with fixed offsets."""
 
 
 def detect_format(head: bytes) -> str | None:
@@ -54,6 +54,6 @@ def detect_format(head: bytes) -> str | None:
 
 
 def has_zero_size(head: bytes) -> bool:
-    """Whether a PNG, GIF or BMP header says that the width or the height is 0; False for other formats."""
+    """Whether a PNG, GIF or BMP header has width or height 0; False for other formats."""
     offset, layout = _SIZE_FIELDS.get(detect_format(head) or "", (0, ""))
     return len(head) >= offset + struct.calcsize(layout) and 0 in struct.unpack_from(layout, head, offset)

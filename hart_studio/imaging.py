@@ -1,15 +1,15 @@
-"""One loader of images for every surface: checked by content, upright, RGB, cut at native resolution.
+"""Image loader: checks the content, applies EXIF orientation, converts to RGB, crops at native resolution.
 
-What becomes of each kind of image:
+Conversion rules:
 
-- EXIF orientation is applied once, here. Every size, box and pixel that leaves this module is upright. Metadata stays
-  behind, so nothing downstream can turn the image a second time. As in browsers, EXIF that follows the pixels of a
-  PNG does not count.
-- Transparency (RGBA, LA, PA, a transparent palette entry or color) is laid on white.
-- 16-bit samples keep their high byte, gray and color alike. 32-bit integers and floats have no agreed white: they are
-  stretched from their own least to their own greatest finite value; what is not finite turns black.
+- EXIF orientation is applied once, here. Every size, box and pixel that leaves this module is upright. Metadata is
+  dropped, so nothing downstream can rotate the image a second time. As in browsers, EXIF that follows the pixels of a
+  PNG is ignored.
+- Transparency (RGBA, LA, PA, a transparent palette entry or color) is composited on white.
+- 16-bit samples keep their high byte, gray and color alike. 32-bit integers and floats have no standard white level:
+  they are scaled from their minimum to their maximum; non-finite values become black.
 - CMYK, Lab, gray, 1-bit and palette images are converted by Pillow. ICC profiles are ignored.
-- Animations and multi-page files show their first frame.
+- Animations and multi-page files are read as their first frame.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from hart_studio.image_formats import HEADER_BYTES, SUPPORTED_FORMATS, detect_fo
 from hart_studio.records import Box
 
 DRAFT_MARGIN: Final = 2
-"""The JPEG decoder may shrink to this many times the overview's sides; the filter does the rest. At 2 and above the
-decoder's coarse steps cannot be seen in the result."""
+"""The JPEG decoder may shrink to this many times the overview's sides; a filter does the rest. At 2 and above the
+coarse steps of the decoder are not visible in the result."""
 
 _ROTATIONS: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -49,7 +49,7 @@ _ROTATIONS: Final = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What makes an image of each EXIF orientation upright; orientations from 5 swap width and height."""
+"""Transpose operation for each EXIF orientation; orientations from 5 swap width and height."""
 
 _READ_BYTES: Final = 1 << 20
 
@@ -60,11 +60,11 @@ _pillow_guard = threading.Lock()
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """What is refused before a single pixel is decoded. The values are ours.
+    """Limits that are checked before decoding. Project defaults.
 
     Attributes:
-        max_pixels: Greatest width times height.
-        max_bytes: Greatest file size.
+        max_pixels: Maximum width times height.
+        max_bytes: Maximum file size, bytes.
     """
 
     max_pixels: int = 300_000_000
@@ -75,33 +75,33 @@ DEFAULT_LIMITS: Final = ImageLimits()
 
 
 class SourceImage:
-    """An original image: its upright size now, its pixels when asked.
+    """An original image; pixels are decoded on first use.
 
-    Opening reads the header only, so damage further on shows as an ``ImageError`` at the first use of pixels. The
-    decoded image is kept (4 bytes a pixel) until ``close()`` or until the object goes, so any number of crops costs
-    one decode. Safe to share between threads.
+    Opening reads the header only, so damaged data raises ``ImageError`` at the first use of pixels. The
+    decoded image is kept (4 bytes a pixel) until ``close()`` or until the object is deleted, so any number of crops
+    costs one decode. Thread-safe.
 
     Attributes:
         path: The file, or None for an image from memory.
-        name: The file's own name, for messages.
-        format: One of ``SUPPORTED_FORMATS``, told from the content.
+        name: File name, for messages.
+        format: One of ``SUPPORTED_FORMATS``, detected from the content.
         width: Upright width, pixels.
         height: Upright height, pixels.
     """
 
     def __init__(self, source: Path | str | bytes, limits: ImageLimits = DEFAULT_LIMITS) -> None:
-        """Check the file's content and read its size.
+        """Check the content of the file and read its size.
 
         Args:
             source: Path of the file in the form of ``files.to_stored_path``, or its bytes.
-            limits: What to refuse.
+            limits: Limits on pixels and bytes.
 
         Raises:
             ImageError: If it is missing, empty, too large, damaged, of no supported format, or has too many pixels.
         """
         self._data = source if isinstance(source, bytes) else None
         self.path = None if isinstance(source, bytes) else from_stored_path(source)
-        self.name = Path(to_stored_path(self.path)).name if self.path else "picture"
+        self.name = Path(to_stored_path(self.path)).name if self.path else "image"
         self._limits = limits
         self._lock = threading.Lock()
         self._pixels: Image.Image | None = None
@@ -122,10 +122,10 @@ class SourceImage:
         self.close()
 
     def close(self) -> None:
-        """Let go of the decoded pixels; the next use decodes again."""
+        """Release the decoded pixels; the next use decodes again."""
         ahead, self._ahead = self._ahead, None
         if ahead is not None:
-            ahead.join()  # or it would hold the pixels again behind our back
+            ahead.join()  # otherwise it would set the pixels again afterwards
         with self._lock:
             self._pixels = None
 
@@ -136,23 +136,23 @@ class SourceImage:
 
     @property
     def is_rotated(self) -> bool:
-        """Whether EXIF turns or mirrors the stored image to make it upright."""
+        """Whether EXIF orientation rotates or mirrors the stored image."""
         return self._turn is not None
 
     def read_domain(self) -> str:
-        """Image domain by the evidence in the file; empty for photographs. See ``image_domains``.
+        """Image domain, verified by the digest in the file; empty for photographs. See ``image_domains``.
 
         Raises:
-            ImageError: If the file is gone.
+            ImageError: If the file is missing.
         """
         with self._stream() as stream:
             return read_stream_domain(stream)
 
     def compute_sha256(self) -> str:
-        """SHA-256 of the file's bytes, hexadecimal. From now on the file is read only while it stays the hashed one.
+        """SHA-256 of the file's bytes, hexadecimal. From now on, reading a changed file fails.
 
         Raises:
-            ImageError: If the file is gone.
+            ImageError: If the file is missing.
         """
         with self._stream() as stream:
             state = _read_state(stream)
@@ -164,7 +164,7 @@ class SourceImage:
 
     @property
     def has_changed(self) -> bool:
-        """Whether the file is gone, or another one than ``compute_sha256`` has hashed."""
+        """Whether the file is missing or differs from the one that ``compute_sha256`` hashed."""
         try:
             with self._stream():
                 return False
@@ -172,7 +172,7 @@ class SourceImage:
             return True
 
     def full(self) -> Image.Image:
-        """The whole upright image, RGB, shared with later calls: copy it before drawing on it.
+        """The whole upright image, RGB, shared between calls: copy it before you modify it.
 
         Raises:
             ImageError: If the file is damaged, or has changed since it was opened.
@@ -184,9 +184,9 @@ class SourceImage:
             return self._pixels
 
     def start_decoding(self) -> None:
-        """Begin to decode in the background, for a caller that will need ``full`` or crops and has other work first.
+        """Start decoding in the background, for a caller that needs ``full`` or crops later.
 
-        Returns at once; whoever needs the pixels waits for the rest. Damage shows there, not here.
+        Returns at once; the first use of the pixels waits for the decoder and raises its errors.
         """
         if self._ahead is None:
             self._ahead = threading.Thread(target=self._decode_quietly, name="decode", daemon=True)
@@ -197,17 +197,17 @@ class SourceImage:
             self.full()
 
     def overview(self, max_pixels: int | None = None, max_side: int | None = None) -> Image.Image:
-        """The upright image I_f made small (method, Sec. 2 step 1); never enlarged.
+        """Downscaled upright image I_f (method, Sec. 2 step 1); never enlarged.
 
-        A JPEG much larger than that is shrunk by its own decoder first, which takes a fraction of the time and memory.
+        A much larger JPEG is downscaled by its decoder first, which takes a fraction of the time and memory.
         The result does not depend on what was decoded before.
 
         Args:
-            max_pixels: Greatest area, square pixels.
-            max_side: Greatest width and height, pixels.
+            max_pixels: Maximum area, square pixels.
+            max_side: Maximum width and height, pixels.
 
         Returns:
-            RGB of the greatest size within the limits. When the image already fits, this is ``full()``.
+            RGB of the largest size within the limits; ``full()`` if the image already fits.
 
         Raises:
             ImageError: If the file is damaged, or has changed since it was opened.
@@ -220,13 +220,13 @@ class SourceImage:
         return self.full().resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
 
     def crop(self, box: Box) -> Image.Image:
-        """Cut a region from the ORIGINAL upright pixels, RGB, not resized (method, Sec. 2 step 2).
+        """Crop a region from the ORIGINAL upright pixels, RGB, not resized (method, Sec. 2 step 2).
 
         Args:
-            box: The region; edges between pixels move outward, parts outside the image are left off.
+            box: The region; edges between pixels move outward; parts outside the image are dropped.
 
         Returns:
-            The pixels, which the caller owns.
+            A new image.
 
         Raises:
             BoxError: If no part of the box is inside the image.
@@ -241,27 +241,27 @@ class SourceImage:
         return self.full().crop(_whole_pixels(inside, self.wh))
 
     def crops(self, boxes: Iterable[Box]) -> tuple[Image.Image, ...]:
-        """``crop`` for each box, in order, with one decode."""
+        """Crop each box, in order; decodes once."""
         return tuple(self.crop(box) for box in boxes)
 
     def _decode_small(self, size: WH) -> Image.Image | None:
-        """Decode a JPEG at a reduced scale and finish with a filter; None when no reduced scale is large enough."""
+        """Decode a JPEG at a reduced scale and finish with a filter; None if no reduced scale is large enough."""
         width, height = self._swapped(size)
         with self._opened() as image:
             scaled = image.draft("RGB", (width * DRAFT_MARGIN, height * DRAFT_MARGIN))
             if scaled is None or image.size == self._stored_wh:
                 return None
-            # The reduced image is rounded up to whole pixels; the draft's box is what the original really covers.
+            # The reduced image is rounded up to whole pixels; the draft's box is the part that the original covers.
             small = _to_rgb(image).resize((width, height), Image.Resampling.LANCZOS, box=scaled[1])
         return self._upright(small)
 
     def _swapped(self, wh: WH) -> WH:
-        """Change a size from stored to upright, or back."""
+        """Convert a size from stored to upright, or back."""
         swaps = self._turn in (_ROTATIONS[5], _ROTATIONS[6], _ROTATIONS[7], _ROTATIONS[8])
         return (wh[1], wh[0]) if swaps else wh
 
     def _upright(self, stored: Image.Image) -> Image.Image:
-        # Pillow carries metadata along: left in place, the next reader of EXIF would turn the image again.
+        # Pillow copies metadata: the next reader of EXIF would rotate the image again.
         stored.info = {}
         exif = stored.getexif()
         if ExifTags.Base.Orientation in exif:
@@ -270,7 +270,7 @@ class SourceImage:
 
     @contextmanager
     def _opened(self) -> Iterator[Image.Image]:
-        """The file, checked and not yet decoded; whatever a decoder raises inside becomes an ``ImageError``."""
+        """Open the file, checked and not yet decoded; decoder errors inside become ``ImageError``."""
         with self._stream() as stream:
             head = stream.read(HEADER_BYTES)
             _pillow_pixel_limit(self._limits.max_pixels)
@@ -286,7 +286,7 @@ class SourceImage:
                 raise self._unreadable(head) from error
 
     def _stream(self) -> BinaryIO:
-        """The bytes of an ordinary, non-empty file within the size limit."""
+        """Open a regular, non-empty file within the size limit."""
         if self.path is None:
             self._check_bytes(len(self._data or b""))
             return io.BytesIO(self._data or b"")
@@ -297,56 +297,54 @@ class SourceImage:
                 try:
                     self._check_bytes(os.fstat(stream.fileno()).st_size)
                     if self._checked not in (None, _read_state(stream)):
-                        raise self._refusal(
-                            "the image that was opened", "another one", "do not change it while it is in use"
-                        )
+                        raise self._refusal("the file has changed since it was opened", "open it again")
                 except ImageError:
                     stream.close()
                     raise
                 return stream
         except FileNotFoundError as error:
-            raise self._refusal("an image file", "no file of that name", "check the path") from error
+            raise self._refusal("no file of that name", "check the path") from error
         except (OSError, ValueError) as error:  # no permission, a name too long, a name with NUL
-            reason = (isinstance(error, OSError) and error.strerror) or "an impossible name"
-            raise self._refusal("a readable image file", reason, "check the path and its access rights") from error
+            reason = (isinstance(error, OSError) and error.strerror) or "invalid file name"
+            raise self._refusal(reason, "check the path and its permissions") from error
         if stat.S_ISDIR(found.st_mode):
-            raise self._refusal("an image file", "a folder", "choose a file in it")
-        raise self._refusal("an image file", "a device or a pipe", "save the image to a file first")
+            raise self._refusal("it is a folder", "choose a file in it")
+        raise self._refusal("it is a device or a pipe", "save the image to a file first")
 
     def _check_bytes(self, size: int) -> None:
         if size == 0:
-            raise self._refusal("an image", "an empty file", "save or upload it again")
+            raise self._refusal("the file is empty", "save or upload it again")
         if size > self._limits.max_bytes:
-            limit = f"a file of at most {self._limits.max_bytes:,} bytes"
-            raise self._refusal(limit, f"{size:,} bytes", "save it smaller, such as a JPEG")
+            problem = f"expected at most {self._limits.max_bytes:,} bytes, got {size:,} bytes"
+            raise self._refusal(problem, "save a smaller file, for example a JPEG")
 
     def _check_size(self, wh: WH) -> None:
         if wh[0] * wh[1] > self._limits.max_pixels:
             raise self._too_many_pixels(f"{wh[0]:,} x {wh[1]:,}")
         if self._stored_wh not in (None, wh):
-            raise self._refusal("the image that was opened", "another one", "do not change it while it is in use")
+            raise self._refusal("the file has changed since it was opened", "open it again")
 
     def _unreadable(self, head: bytes) -> ImageError:
-        """Why the file could not be decoded, as far as its first bytes tell."""
+        """Error for a file that could not be decoded, based on its first bytes."""
         kind = detect_format(head)
-        supported = f"an image ({', '.join(SUPPORTED_FORMATS)})"
+        supported = f"supported formats are {', '.join(SUPPORTED_FORMATS)}"
         if kind is None:
-            return self._refusal(supported, "a file that is no image", "choose another file")
+            return self._refusal("not an image", f"choose another file ({supported})")
         if kind == "SVG":
-            return self._refusal(supported, "SVG, a drawing without pixels", "export it as PNG")
+            return self._refusal("SVG is a vector format", "export it as PNG")
         if kind not in SUPPORTED_FORMATS:
-            return self._refusal(supported, kind, "convert it to PNG or JPEG")
+            return self._refusal(f"the format {kind} is not supported", "convert it to PNG or JPEG")
         if has_zero_size(head):
-            return self._refusal("at least 1 x 1 pixels", f"a {kind} of width or height 0", "choose another file")
-        damage = "one that is cut short, damaged or of an unknown variant"
-        return self._refusal(f"a whole {kind}", damage, "save or upload it again")
+            return self._refusal(f"the width or height of the {kind} is 0", "choose another file")
+        problem = f"the {kind} is truncated, damaged or of an unknown variant"
+        return self._refusal(problem, "save or upload it again")
 
     def _too_many_pixels(self, got: str) -> ImageError:
-        limit = f"at most {self._limits.max_pixels:,} pixels"
-        return self._refusal(limit, got, "scale the image down, or cut out the part that matters")
+        problem = f"expected at most {self._limits.max_pixels:,} pixels, got {got}"
+        return self._refusal(problem, "scale the image down or crop it")
 
-    def _refusal(self, expected: str, got: str, remedy: str) -> ImageError:
-        return ImageError(f"{self.name!r}: expected {expected}, got {got}; {remedy}")
+    def _refusal(self, problem: str, remedy: str) -> ImageError:
+        return ImageError(f"Cannot read image {self.name!r}: {problem}; {remedy}")
 
 
 def _read_state(stream: BinaryIO) -> _FileState | None:
@@ -364,7 +362,7 @@ ImageOpener = Callable[[str], SourceImage]
 def mask_boxes(
     image: Image.Image, boxes: Iterable[Box], fill: tuple[int, int, int] | None = None, original_wh: WH | None = None
 ) -> Image.Image:
-    """A copy with the boxes painted over: the image of the necessity check.
+    """Copy of the image with the boxes filled: the input of the masking test.
 
     Args:
         image: RGB image: the original, or a smaller copy of it.
@@ -391,10 +389,10 @@ def _whole_pixels(box: Box, wh: WH) -> tuple[int, int, int, int]:
 
 
 def _pillow_pixel_limit(max_pixels: int) -> None:
-    """Lift Pillow's own pixel guard to ours where it is lower.
+    """Raise Pillow's pixel limit to ``max_pixels`` if it is lower.
 
-    That guard is one number for the whole process. It is only ever raised, so threads with different limits cannot
-    trip over each other; the check that decides is the one against ``ImageLimits``.
+    Pillow's limit is global. It is only ever raised, so threads with different limits do not
+    conflict; ``ImageLimits`` is the check that decides.
     """
     with _pillow_guard:
         if Image.MAX_IMAGE_PIXELS is not None:
@@ -402,18 +400,18 @@ def _pillow_pixel_limit(max_pixels: int) -> None:
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation of a file that is not decoded yet, 1 when it has none that can be read."""
+    """EXIF orientation of a file that is not decoded yet, 1 if it has no valid one."""
     if image.format == "TIFF":
-        return 1  # Pillow turns a TIFF while decoding and reports the turned size
+        return 1  # Pillow rotates a TIFF while decoding and reports the rotated size
     try:
-        # The method of the base class: the one for PNG decodes all pixels in search of EXIF behind them.
+        # The method of the base class: the one for PNG decodes all pixels to find EXIF after them.
         return int(Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1))
-    except Exception:  # EXIF is parsed on demand and raises as variously as decoders; the pixels are fine without it
+    except Exception:  # EXIF is parsed on demand and can raise any error; the pixels are valid without it
         return 1
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """Decode the first frame and change it to RGB as the module's docstring says; an RGB image is not copied."""
+    """Decode the first frame and convert it to RGB as described in the module docstring; an RGB image is not copied."""
     image.load()
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
@@ -428,7 +426,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _rescaled_to_8_bit(values: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
-    """Scale to 0..255 from the least to the greatest finite value; a constant image is black."""
+    """Scale the range of finite values to 0..255; a constant image is black."""
     finite = np.isfinite(values)
     low = float(values.min(where=finite, initial=np.inf))
     high = float(values.max(where=finite, initial=-np.inf))

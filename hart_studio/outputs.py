@@ -1,4 +1,4 @@
-"""Check the path that a command is to write to, before anything there is replaced."""
+"""Check the output path of a command before anything is replaced."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from hart_studio.errors import InputError
 from hart_studio.files import open_regular_file, to_stored_path
 
 HEADER_BYTES: Final = 1 << 20
-"""Bytes at the beginning of a file by which an earlier output is recognized."""
+"""Number of bytes read to recognize an earlier output."""
 
 
 def check_output(path: Path, kind: str, is_earlier: Callable[[bytes], bool]) -> None:
     """Refuse to replace anything but an earlier output of the same kind.
 
-    Call it before the work begins, so that no one waits for a result that cannot be written.
+    Call it before the work starts.
 
     Args:
-        path: The file that is to be written.
-        kind: What is written, with its article, such as ``a quality report``.
+        path: The file to write.
+        kind: Name of the output with its article, such as ``a quality report``.
         is_earlier: Whether the first ``HEADER_BYTES`` of a file are those of an earlier output.
 
     Raises:
@@ -32,7 +32,7 @@ def check_output(path: Path, kind: str, is_earlier: Callable[[bytes], bool]) -> 
     try:
         status = path.lstat()
         if stat.S_ISREG(status.st_mode):
-            with open_regular_file(path) as file:  # never opens a database, whose locks would be lost
+            with open_regular_file(path) as file:  # never opens a database, which would release its locks
                 is_own = not status.st_size or is_earlier(file.read(HEADER_BYTES))
             if is_own:
                 return

@@ -1,14 +1,14 @@
-r"""Model text to boxes and back. The text is untrusted: it is scanned once for number lists and never evaluated.
+r"""Parse boxes from model text and format them. The text is untrusted: it is scanned once and never evaluated.
 
-Everything here is in the MODEL's frame, whatever that is, except the result of ``convert_to_original``.
+All coordinates are in the MODEL's frame, except the result of ``convert_to_original``.
 
-One scanner reads every notation, because models mix them, cut them off and wrap them in prose:
+One scanner reads every notation, because models mix them, truncate them and wrap them in prose:
 ``[x1, y1, x2, y2]`` and ``(x1, y1, x2, y2)`` anywhere, alone, nested, in JSON, in a fence or in ``<box>`` tags, and
 the corner pair ``(x1,y1),(x2,y2)`` with or without Qwen's special tokens. A label is taken from ``<ref>`` tags, from
 ``<|object_ref_start|>`` or from a ``"label"`` key of the same JSON object.
 
-Limits, all ours. A list of four numbers that is no box, such as years in prose, cannot be told apart and is read as
-one. One or two numbers alone are a footnote or a point and are ignored. Percentages and ``width x height`` notations
+Limits (project defaults): a list of four numbers that is not a box, such as years in prose, is read as
+one. One or two numbers alone are ignored. Percentages and ``width x height`` notations
 are not read.
 """
 
@@ -25,17 +25,17 @@ from hart_studio.geometry import WH, XYXY, BoxFrame, clip, to_original
 from hart_studio.records import Box, is_finite_xyxy
 
 ParseStatus = Literal["ok", "none", "partly_invalid", "invalid"]
-"""``none``: no coordinates were written. ``invalid``: some were, none is usable. ``partly_invalid``: some are."""
+"""``none``: no coordinates were written. ``invalid``: some were, none is valid. ``partly_invalid``: some are."""
 
 BoxStyle = Literal["qwen_json", "qwen2_special", "internvl", "unit_list"]
 """Native box text of a model family (``models.families``)."""
 
 MAX_TEXT_CHARS = 20_000
-"""Only the beginning of a longer text is read: boxes come first, and the time stays bounded."""
+"""Longer text is cut at the end: boxes come first, and the time stays bounded."""
 MAX_LABEL_CHARS = 200
 """A longer label is cut."""
 MAX_COORDINATE = 1e6
-"""No frame of an image that we open reaches this; a larger number is a broken one."""
+"""Larger coordinates are invalid: no supported image is this large."""
 UNIT_DECIMALS = 3
 """Decimals of a coordinate in [0, 1]: a thousandth, as fine as the families that write whole thousandths."""
 
@@ -46,17 +46,17 @@ class ParsedBox(NamedTuple):
     xyxy: XYXY
     """Finite ``(x_min, y_min, x_max, y_max)`` in the MODEL's frame, in order, of positive area."""
     label: str = ""
-    """What the model called it, one line; empty when it did not say."""
+    """Label by the model, one line; empty if there is none."""
 
 
 @dataclass(frozen=True)
 class ParsedBoxes:
-    """What a text said about boxes. "Wrote nothing" and "wrote nonsense" are different values.
+    """Boxes of a text. No coordinates and invalid coordinates are different statuses.
 
     Attributes:
-        boxes: Usable boxes in output order, without repetitions.
-        status: How the reading went.
-        rejected: One reason per number list that looked like a box and is none.
+        boxes: Usable boxes in output order, without duplicates.
+        status: Result of parsing.
+        rejected: One reason per number list that was rejected.
     """
 
     boxes: tuple[ParsedBox, ...]
@@ -65,19 +65,19 @@ class ParsedBoxes:
 
 
 class ConvertedBoxes(NamedTuple):
-    """Boxes on the original image, and how the reading went once those outside the image are gone."""
+    """Boxes on the original image, and the status after those outside the image were dropped."""
 
     boxes: tuple[Box, ...]
     status: ParseStatus
 
 
-# What a list is made of in full width or other typography becomes ASCII, one for one: positions in both texts agree,
-# so labels are taken from the text as it was written. Quotes stay, because a label may hold a quotation.
+# Full-width and other typographic list characters are mapped to ASCII one to one, so positions in both texts agree and
+# labels are taken from the original text. Quotes stay, because a label may contain a quotation.
 _ASCII_FORM = str.maketrans("０１２３４５６７８９．＋－−–，、；：（）［］【】〔〕｛｝", "0123456789.+---,,;:()[][][]{}")
 
 # Every repetition is bounded or starts with what the one before cannot end with, so a failed match costs one pass
-# over the characters that it looked at, and no two attempts look at the same long run.
-# ``a``: ignoring case in Unicode would let a dotless i into "inf", which ``float`` does not read.
+# over the characters that it scanned, and no two attempts scan the same long run.
+# ``a``: case folding in Unicode would match a dotless i in "inf", which ``float`` does not accept.
 _NUMBER = r"(?a:[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?(?:px)?|[-+]?(?:nan|inf(?:inity)?))"
 _POINT = rf"[\[(]\s*{_NUMBER}\s*,\s*{_NUMBER}\s*\\?[\])]"
 _BOX_KEY = r"""["'](?:bbox_2d|bbox|box|coordinates)["']\s{0,9}:\s{0,9}["']"""
@@ -100,15 +100,15 @@ _NUMBER_IN_LIST = re.compile(_NUMBER, re.IGNORECASE)
 
 
 def parse_boxes(text: str, *, max_boxes: int = 64) -> ParsedBoxes:
-    """Read every box that a model wrote.
+    """Parse all boxes in a model's text.
 
-    Inverted and empty boxes are rejected, never repaired: sorting the corners would reward a model that has not
-    understood what it writes. A list that the end of the text cuts off is rejected too, because its last number may
-    have lost digits.
+    Inverted and empty boxes are rejected, not repaired: sorting the corners would reward a model for
+    wrong output. A list that is cut off by the end of the text is rejected too, because its last number may
+    be incomplete.
 
     Args:
         text: Raw model text; only the first ``MAX_TEXT_CHARS`` characters are read.
-        max_boxes: Boxes to keep, at least 1. The first one past it is reported in ``rejected`` and ends the reading.
+        max_boxes: Boxes to keep, at least 1. The first box beyond is reported in ``rejected`` and ends parsing.
 
     Returns:
         The boxes in the MODEL's frame. Never raises, whatever the text.
@@ -118,8 +118,8 @@ def parse_boxes(text: str, *, max_boxes: int = 64) -> ParsedBoxes:
     for found, label in _scan(text[:MAX_TEXT_CHARS]):
         if isinstance(found, str):
             rejected.append(found)
-        elif fault := _invalid_reason(found):
-            rejected.append(fault)
+        elif reason := _invalid_reason(found):
+            rejected.append(reason)
         elif found not in boxes and len(boxes) == max_boxes:
             rejected.append(f"expected at most {max_boxes} boxes, got more; the rest was not read")
             break
@@ -129,13 +129,13 @@ def parse_boxes(text: str, *, max_boxes: int = 64) -> ParsedBoxes:
 
 
 def convert_to_original(parsed: ParsedBoxes, frame: BoxFrame, original_wh: WH, model_wh: WH) -> ConvertedBoxes:
-    """Place parsed boxes on the original image.
+    """Convert parsed boxes to the original image.
 
     Args:
         parsed: Boxes in ``frame``.
         frame: The frame that the model family writes.
         original_wh: Size of the original upright image, pixels.
-        model_wh: Size of the image that the model saw, pixels, from the processor's real output.
+        model_wh: Size of the image that the model saw, pixels, from the output of the processor.
 
     Returns:
         Boxes in ORIGINAL pixels, clipped to the image, in output order. One with no part inside the image is
@@ -144,7 +144,7 @@ def convert_to_original(parsed: ParsedBoxes, frame: BoxFrame, original_wh: WH, m
     placed = []
     for parsed_box in parsed.boxes:
         xyxy = to_original(parsed_box.xyxy, frame, original_wh, model_wh)
-        # A width below the float step of a large coordinate is lost by the change of frame.
+        # A width below the float step of a large coordinate is lost by the conversion.
         box = clip(Box.from_xyxy(xyxy, parsed_box.label), original_wh) if is_finite_xyxy(xyxy) else None
         if box is not None:
             placed.append(box)
@@ -157,12 +157,12 @@ def format_boxes(boxes: Sequence[tuple[XYXY, str]], style: BoxStyle) -> str:
 
     Args:
         boxes: ``ParsedBox`` or other ``(xyxy, label)`` pairs in that family's frame. Coordinates are rounded to whole
-            numbers, or to ``UNIT_DECIMALS`` for ``unit_list``; a box that rounding would flatten keeps one unit of
-            the last place.
-        style: The family's native text. ``unit_list`` has no room for labels.
+            numbers, or to ``UNIT_DECIMALS`` for ``unit_list``; a box that would become empty by rounding keeps one unit
+            of the last place.
+        style: The family's native text. ``unit_list`` has no labels.
 
     Returns:
-        The text. Labels become one line without ``<`` and ``>``, so that no label can spell a special token.
+        The text. Labels become one line without ``<`` and ``>``, so that no label contains a special token.
     """
     if style == "qwen_json":
         lines = ",\n".join(f"\t{_json_object(xyxy, _label_text(label))}" for xyxy, label in boxes)
@@ -174,10 +174,10 @@ def format_boxes(boxes: Sequence[tuple[XYXY, str]], style: BoxStyle) -> str:
 
 
 def _scan(text: str) -> list[tuple[XYXY | str, str]]:
-    """Find everything that looks like a box.
+    """Find all candidate boxes.
 
     Returns:
-        Four numbers, or the reason why there are none, each with its label.
+        Four numbers, or the reason for rejection, each with its label.
     """
     ascii_text = text.translate(_ASCII_FORM)
     found: list[tuple[XYXY | str, str]] = []
@@ -190,7 +190,7 @@ def _scan(text: str) -> list[tuple[XYXY | str, str]]:
             label = _one_line(text[slice(*token.span(kind))])
         elif kind == "label":
             label = _one_line(_unquoted(text[slice(*token.span(kind))]))
-            # The key may follow the box in its object.
+            # The key may follow the box in the JSON object.
             found[object_start:] = [(what, known or label) for what, known in found[object_start:]]
         else:
             written = _NUMBER_IN_LIST.findall(token["numbers"] or token["points"])
@@ -207,7 +207,7 @@ def _scan(text: str) -> list[tuple[XYXY | str, str]]:
 
 
 def _invalid_reason(xyxy: XYXY) -> str | None:
-    """Why four numbers are no box, or None."""
+    """Why four numbers are an invalid box, or None."""
     if not all(math.isfinite(value) and abs(value) <= MAX_COORDINATE for value in xyxy):
         return f"expected finite coordinates up to {MAX_COORDINATE:g}, got {_brief(xyxy)}"
     if not is_finite_xyxy(xyxy):
@@ -227,7 +227,7 @@ def _brief(numbers: Sequence[float]) -> str:
 
 
 def _unquoted(quoted: str) -> str:
-    """The content of a quoted label; escapes are undone where JSON knows them."""
+    """The content of a quoted label; JSON escapes are decoded."""
     body = quoted[1:-1] if len(quoted) > 1 and quoted[-1] in "\"'”" else quoted[1:]
     try:
         return str(json.loads(f'"{body}"', strict=False))
@@ -236,7 +236,7 @@ def _unquoted(quoted: str) -> str:
 
 
 def _one_line(label: str) -> str:
-    """A label fit for a record: printable, one line, at most ``MAX_LABEL_CHARS``; lone surrogates are not printable."""
+    """Normalize a label: printable, one line, at most ``MAX_LABEL_CHARS``; lone surrogates are not printable."""
     printable = "".join(sign if sign.isprintable() else " " for sign in label)
     return " ".join(printable.split())[:MAX_LABEL_CHARS].rstrip()
 

@@ -1,4 +1,4 @@
-"""Progress of a command on standard error: one updating line in a terminal, else a plain line now and then."""
+"""Progress of a command on standard error: one updating line in a terminal, otherwise a plain line at intervals."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from typing import Any, Final, Self, TextIO
 from tqdm import tqdm
 
 PLAIN_PERIOD_SECONDS: Final = 15.0
-"""Least time between two plain lines about the same phase, so that the log of a long run stays short (project default)."""
+"""Minimum time between two plain lines about the same phase, to keep the log of a long run short. Project default."""
 MAX_WARNINGS: Final = 20
-"""Warnings that one command prints; later ones are only counted (project default)."""
+"""Maximum number of warnings that a command prints; later ones are only counted. Project default."""
 _MAX_WARNING_CHARS: Final = 1000
 _UNCOUNTED: Final = "{desc} [{elapsed}]"
-"""What tqdm draws while there is a phase and no count."""
+"""Format of the tqdm line during a phase without a count."""
 _ROWS: Final = 24
 _COLUMNS: Final = 100
-"""Size of a terminal that does not tell its own, as in some containers."""
+"""Default size if the terminal does not report one, as in some containers."""
 
 
 class ProgressReporter:
-    """What a command is doing and how far it is, as a context manager.
+    """Context manager that reports the phase and the progress of a command.
 
     Attributes:
         warning_count: Warnings so far, printed or not.
@@ -39,14 +39,14 @@ class ProgressReporter:
         *,
         is_brief: bool = False,
     ) -> None:
-        """Prepare; the first line is written with the first phase or the first update.
+        """Write nothing before the first phase or the first update.
 
         Args:
-            unit: What is counted, in the singular.
-            total: How many there are; 0 = not known.
-            shown: Names of the figures to show beside the count, in order.
-            stream: Where to write; None = standard error.
-            is_brief: For a command of seconds: outside of a terminal nothing is written before a period is over.
+            unit: Name of the counted item, singular.
+            total: Total count; 0 = unknown.
+            shown: Names of the metrics to show after the count, in order.
+            stream: Output stream; None = standard error.
+            is_brief: For short commands: outside a terminal, nothing is written during the first period.
         """
         self.warning_count = 0
         self._stream = stream or sys.stderr
@@ -72,11 +72,11 @@ class ProgressReporter:
         self.close()
 
     def begin(self, done: int = 0, total: int | None = None) -> None:
-        """Start to count, for instance at the step that a run is resumed from: the rate is that of what follows.
+        """Start counting, for example at the step that a run is resumed from. The rate is measured from here.
 
         Args:
-            done: Done before this command.
-            total: As for ``__init__``; None = as it was.
+            done: Items done before this command.
+            total: See ``__init__``; None = unchanged.
         """
         self._total = self._total if total is None else total
         self._done = self._first = done
@@ -88,16 +88,16 @@ class ProgressReporter:
             self._show()
 
     def set_total(self, total: int) -> None:
-        """Say how many there are, for work that learns it on the way."""
+        """Set the total, for work that determines it while running."""
         self._total = total
         if self._bar is not None:
             self._bar.total = total or None
 
     def set_phase(self, phase: str) -> None:
-        """Say what is done beside the counted work.
+        """Show an activity other than the counted work.
 
         Args:
-            phase: Such as ``loading the model``; behind a comma, how far it is. Empty = the counted work again.
+            phase: Such as ``loading the model``; details follow a comma. Empty = back to the counted work.
         """
         phase = printable(phase)
         kind = phase.partition(",")[0]
@@ -107,12 +107,12 @@ class ProgressReporter:
         self._show(is_new=is_new)
 
     def update(self, done: int, figures: Mapping[str, float | None] | None = None, label: str = "") -> None:
-        """Say how many are done.
+        """Update the count.
 
         Args:
-            done: In all, with those before this command.
-            figures: Name -> value, None = not finite; those named in ``shown`` are written.
-            label: In front of them, such as the stage of a training.
+            done: Items done in total, including those before this command.
+            figures: Name -> value, None = not finite; metrics in ``shown`` are written.
+            label: Prefix, such as the stage of a training run.
         """
         self._done = done
         self._phase = ""
@@ -127,10 +127,10 @@ class ProgressReporter:
         if self.warning_count <= MAX_WARNINGS:
             self._write(f"warning: {shorten_to_line(message, _MAX_WARNING_CHARS)}")
         elif self.warning_count == MAX_WARNINGS + 1:
-            self._write("more warnings follow; they are only counted here")
+            self._write("further warnings are only counted")
 
     def close(self) -> None:
-        """End the updating line; what is printed next begins a new one."""
+        """End the updating line; later output starts on a new line."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
@@ -179,7 +179,7 @@ class ProgressReporter:
             pass
 
     def _describe(self) -> str:
-        """The plain line."""
+        """Text of the plain line."""
         count = f"{self._unit} {self._done:,}" + (f" of {self._total:,}" if self._total else "")
         if self._phase:
             return f"{self._phase} ({count})" if self._done else self._phase
@@ -194,19 +194,19 @@ class ProgressReporter:
 
 
 def format_duration(seconds: float) -> str:
-    """A time as people read it: ``45 s``, ``12 min``, ``3.5 h``."""
+    """Format a duration: ``45 s``, ``12 min``, ``3.5 h``."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def printable(text: str) -> str:
-    """Text of a model or a file without the control characters that a terminal would obey."""
+    """Remove control characters, which a terminal would interpret, from text of a model or a file."""
     return "".join(sign if sign.isprintable() else " " for sign in text)
 
 
 def shorten_to_line(text: str, most: int = 200) -> str:
-    """Untrusted text as one printable line of at most so many characters."""
+    """Untrusted text as one printable line of at most ``most`` characters."""
     line = " ".join(printable(text).split())
     return line if len(line) <= most else f"{line[: most - 3]}..."
 

@@ -1,7 +1,7 @@
-"""The words the model is asked with. The two instructions are the paper's, verbatim (Sec. 4.2); the rest is ours.
+"""Prompts. The two instructions are the paper's, verbatim (Sec. 4.2); the rest is a project default.
 
-A prompt is a tuple of parts: text, or ``IMAGE`` where an image goes. Keeping the place of the image
-explicit is what lets the crops stand inside the second instruction, as the paper writes it.
+A prompt is a tuple of parts: text, or ``IMAGE`` as the placeholder of an image. Explicit placeholders let
+the crops be placed inside the second instruction, as in the paper.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ CROPS_ONLY_AFTER: Final = " relevant to the problem. Answer the following questi
 """The answer instruction between the crops and the question (paper, Sec. 4.2)."""
 
 CHOICE_HINT: Final = "Put the letter of the right option in \\boxed{}."
-"""Ours: where to put the letter, so that one strict rule can read it."""
+"""Output format of the letter, for strict extraction. Project default."""
 
 FULL_AND_CROPS: Final = "The regions at full resolution: "
-"""Ours: opens the second turn of the conversation that keeps the full image (method, protocol full_and_crops)."""
+"""Start of the second turn that keeps the full image (method, protocol full_and_crops). Project default."""
 
 
 OPTION_LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -33,7 +33,7 @@ OPTION_LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 class _ImageSlot:
-    """The place of an image in a prompt."""
+    """Placeholder of an image in a prompt."""
 
     def __repr__(self) -> str:
         return "<image>"
@@ -44,7 +44,7 @@ PromptPart = str | _ImageSlot
 
 
 def question_with_choices(question: str, choices: Sequence[str]) -> str:
-    r"""The question as the answer turn reads it.
+    r"""Question with its options, for the answer turn.
 
     Args:
         question: The question.
@@ -62,13 +62,13 @@ def question_with_choices(question: str, choices: Sequence[str]) -> str:
 def grounding_prompt(question: str) -> tuple[PromptPart, ...]:
     """Turn 1: the overview, then the paper's instruction and the question without its choices.
 
-    The paper does not say whether the options are shown in this turn; ours leaves them out, as MGPO does.
+    Omitting the options is a project default, as in MGPO; the paper does not state it.
     """
     return (IMAGE, f"{GROUNDING_INSTRUCTION}\n{question}")
 
 
 def direct_prompt(question: str, choices: Sequence[str]) -> tuple[PromptPart, ...]:
-    """The one turn of ``direct``: the overview and the question."""
+    """The only turn of ``direct``: the overview and the question."""
     return (IMAGE, question_with_choices(question, choices))
 
 
@@ -76,7 +76,7 @@ def crops_only_prompt(question: str, choices: Sequence[str], crop_count: int) ->
     """Turn 2 of HART, a NEW conversation: only the crops are visible (paper, Sec. 4.2).
 
     Raises:
-        ValueError: If ``crop_count`` is below 1: without a crop there is no answer turn.
+        ValueError: If ``crop_count`` is below 1: an answer turn needs a crop.
     """
     if crop_count < 1:
         raise ValueError(
@@ -91,5 +91,5 @@ def full_and_crops_prompt(question: str, choices: Sequence[str], crop_count: int
 
 
 def as_text(parts: Sequence[PromptPart]) -> str:
-    """The prompt for people and traces, every image written as ``<image>``."""
+    """Prompt as text for traces; each image is ``<image>``."""
     return "".join(str(part) for part in parts)

@@ -1,4 +1,4 @@
-"""The nouns of HART Studio: frozen, validated records that cross every boundary as JSON.
+"""Core data model: frozen, validated records, exchanged as JSON.
 
 Frame rule: a ``Box`` is ALWAYS in float pixels of the original, EXIF-upright image. Coordinates of
 the overview or of a model's own frame exist only inside ``geometry`` and ``models.families``.
@@ -15,20 +15,20 @@ from hart_studio.files import to_printable
 from hart_studio.prompts import OPTION_LETTERS
 
 Protocol = Literal["direct", "crops_only", "full_and_crops"]
-"""How the answer turn sees the image: full image, crops with the image withheld, or both."""
+"""Input of the answer turn: full image, crops with the image withheld, or both."""
 
 Outcome = Literal["ok", "no_box", "bad_box", "truncated", "error"]
-"""How a rollout ended. ``bad_box``: coordinates were written but none was usable. ``truncated``: a turn hit its
-token limit. ``error``: the sample could not be run; the reason is in ``Rollout.error``."""
+"""How a rollout ended. ``bad_box``: coordinates were written but none is valid. ``truncated``: a turn hit its
+token limit. ``error``: the sample failed; the reason is in ``Rollout.error``."""
 
 MAX_QUESTION_CHARS: Final = 20_000
-"""Most characters of a question with its choices and answer. Project default."""
+"""Maximum number of characters of a question with its choices and answer. Project default."""
 
 PROTOCOLS: tuple[Protocol, ...] = ("crops_only", "direct", "full_and_crops")
 
 
 class Record(BaseModel):
-    """A frozen record: unknown keys and non-finite numbers are errors."""
+    """Base of frozen records; unknown keys and non-finite numbers are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -45,9 +45,9 @@ class Box(Record):
     y_max: float
     """Bottom edge, pixels; greater than ``y_min``."""
     label: str = ""
-    """What the model or the annotator called it. Text only, never HTML."""
+    """Label by the model or the annotator. Plain text, never HTML."""
     score: float | None = None
-    """Confidence in [0, 1] when its maker has one."""
+    """Confidence in [0, 1], if known."""
 
     @model_validator(mode="after")
     def _check_order(self) -> Self:
@@ -86,10 +86,10 @@ class Box(Record):
 
 
 class Sample(Record):
-    """A question about one image, as the loop and the trainer see it: no pixels and NO gold boxes."""
+    """A question about one image, for the closed loop and the trainer: no pixels and NO gold boxes."""
 
     id: str
-    """Unique inside its source."""
+    """Unique within its source."""
     image: str
     """Path of the image."""
     question: str
@@ -97,14 +97,14 @@ class Sample(Record):
     choices: tuple[str, ...] = ()
     """Texts of the options without letters; empty for an open question. At most 26."""
     answer: str | None = None
-    """The option's letter when there are choices, else the expected text; None when unknown."""
+    """Letter of the option if there are choices, otherwise the expected text; None if unknown."""
     category: str = ""
-    """Kind of question, for per-kind figures."""
+    """Category of the question, for metrics per category."""
     source: Annotated[str, AfterValidator(to_printable)] = ""
-    """Data set that it came from; bytes of its name that are not UTF-8 are escaped."""
+    """Dataset name; bytes that are not UTF-8 are escaped."""
     label_boxes: tuple[Box, ...] = ()
-    """Boxes of an accepted label, original pixels, for SFT on grounded answers alone (project default). Made by the loop and by
-    people who review; never a benchmark's truth, which only ``GoldSample`` holds."""
+    """Boxes of an accepted label, original pixels, used only for SFT on grounded answers. Made by the closed loop and
+    by reviewers; never the gold boxes of a benchmark, which only ``GoldSample`` holds. Project default."""
 
     @field_validator("question")
     @classmethod
@@ -141,77 +141,77 @@ class Sample(Record):
 
 
 class GoldSample(Sample):
-    """A sample with true boxes. ``data`` and ``needle`` make it, ``evaluation`` reads it; all else gets ``blind()``."""
+    """A sample with gold boxes. ``data`` and ``needle`` create it, only ``evaluation`` reads it."""
 
     gold_boxes: tuple[Box, ...]
-    """True regions in original pixels, for evaluation only (method, Sec. 5.2)."""
+    """Gold regions in original pixels, for evaluation only (method, Sec. 5.2)."""
 
     def without_gold_boxes(self) -> Sample:
-        """The same sample without gold boxes: asking the result for them raises ``AttributeError``."""
+        """The same sample without gold boxes: accessing them on the result raises ``AttributeError``."""
         return Sample(**self.model_dump(exclude={"gold_boxes"}))
 
 
 class Turn(Record):
-    """One exchange with the model: what it saw and what it said."""
+    """One model call: prompt, images and output."""
 
     kind: Literal["grounding", "answer"]
     """Which step of the loop (method, Sec. 4.2)."""
     prompt: str
-    """The user text; each image stands as ``<image>``."""
+    """User text; each image is ``<image>``."""
     image_sizes_wh: tuple[tuple[int, int], ...]
-    """(width, height) of each image in the model's input frame, read from the processor's real output."""
+    """(width, height) of each image in the model's input frame, read from the output of the processor."""
     text: str
-    """The model's raw text, special tokens removed. Untrusted: show as text, never as HTML."""
+    """The model's raw text, special tokens removed. Untrusted: display as text, never as HTML."""
     finish_reason: Literal["stop", "length"]
-    """``length``: the token limit cut it off."""
+    """``length``: stopped by the token limit."""
     prompt_tokens: int = Field(ge=0)
-    """Prompt tokens with image placeholders."""
+    """Prompt tokens, including image placeholders."""
     visual_tokens: int = Field(ge=0)
     """Image placeholders among ``prompt_tokens``."""
     completion_tokens: int = Field(ge=0)
-    """Tokens written."""
+    """Generated tokens."""
     seconds: float = Field(ge=0)
-    """Wall time of the batch that this turn ran in, divided by the turns in it."""
+    """Wall time of the batch divided by the number of turns in it."""
 
 
 class Score(Record):
-    """A judged answer with everything needed to audit it."""
+    """Score of an answer, with the evidence to audit it."""
 
     value: float | None
-    """1.0 right, 0.0 wrong, None = could not be scored (no known answer). Never NaN, never a silent 0."""
+    """1.0 right, 0.0 wrong, None = could not be scored (no known answer). Never NaN."""
     extracted: str | None
-    """What was read from the text: a letter or the normalised text; None when nothing could be read."""
+    """Extracted answer: a letter or the normalized text; None if extraction failed."""
     expected: str | None
-    """The known answer, or None."""
+    """The correct answer, or None if unknown."""
     rule: str
-    """Name of the extraction rule that fired, or ``none``."""
+    """Name of the extraction rule that matched, or ``none``."""
 
 
 class Rollout(Record):
-    """One pass of the loop over one sample."""
+    """One pass of the closed loop over one sample."""
 
     sample_id: str
     """The sample."""
     protocol: Protocol
-    """Protocol of the answer turn that was asked for."""
+    """Requested protocol of the answer turn."""
     turns: tuple[Turn, ...] = ()
     """One or two turns, in order."""
     boxes: tuple[Box, ...] = ()
     """Predicted regions as parsed: original pixels, clipped to the image, in output order."""
     crops: tuple[Box, ...] = ()
-    """Regions really cut (after padding, growing, merging, limiting); whole pixels of the original."""
+    """Regions as cropped (after padding, growing, merging, limiting); whole pixels of the original."""
     outcome: Outcome
     """How it ended."""
     used_fallback: bool = False
-    """True when no box was usable and the caller had asked for ``fallback="direct"``: not a crops-only answer."""
+    """True if no box was valid and ``fallback="direct"`` was set: the answer is not from crops only."""
     score: Score
-    """The judged answer."""
+    """Score of the answer."""
     error: str = ""
-    """Reason, when the outcome is ``error``."""
+    """Reason, if the outcome is ``error``."""
 
     @property
     def answer_turn(self) -> Turn | None:
-        """The answer turn, or None when it never ran."""
+        """The answer turn, or None if it did not run."""
         return next((turn for turn in reversed(self.turns) if turn.kind == "answer"), None)
 
     @property
@@ -221,7 +221,7 @@ class Rollout(Record):
 
     @property
     def visual_tokens(self) -> int:
-        """What the images of all turns cost; an image that two turns show counts twice."""
+        """Visual tokens of all turns; an image in two turns counts twice."""
         return sum(turn.visual_tokens for turn in self.turns)
 
     @property
@@ -231,14 +231,14 @@ class Rollout(Record):
 
 
 class Credit(Record):
-    """What one rollout's reward is worth in the loss (method, Sec. 3); ``algorithms.credit`` makes it."""
+    """Weights of one rollout in the loss (method, Sec. 3), computed by ``algorithms.credit``."""
 
     advantage: float
-    """A_i of Eq. 1: the reward relative to its group."""
+    """Group-relative advantage A_i (Eq. 1)."""
     policy_weight: float = Field(ge=0)
-    """mu1 of Eq. 5, in front of the policy term; 1 without preference, 0 for a rollout that could not be scored."""
+    """mu1 of Eq. 5, factor of the policy term; 1 without preference, 0 for a rollout that could not be scored."""
     kl_weight: float = Field(ge=0)
-    """mu2 of Eq. 6, in front of the KL term; beta without preference, 0 for a rollout that could not be scored."""
+    """mu2 of Eq. 6, factor of the KL term; beta without preference, 0 for a rollout that could not be scored."""
 
 
 class RolloutGroup(Record):
@@ -251,7 +251,7 @@ class RolloutGroup(Record):
     rollouts: tuple[Rollout, ...]
     """The rollouts, in sampling order."""
     credits: tuple[Credit, ...] = ()
-    """One per rollout, in the same order; empty outside of training."""
+    """One per rollout, in the same order; empty outside training."""
 
     @model_validator(mode="after")
     def _check_members(self) -> Self:
@@ -269,7 +269,7 @@ class RolloutGroup(Record):
 
 
 def is_finite_xyxy(values: tuple[float, ...]) -> bool:
-    """Whether four numbers can be a box at all: finite and in order."""
+    """Whether four numbers are finite and in order."""
     return (
         len(values) == 4
         and all(math.isfinite(value) for value in values)

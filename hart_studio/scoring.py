@@ -1,7 +1,7 @@
-r"""Model text to an answer, and the answer to a score. ONE strict extractor for every data set and for the reward.
+r"""Extract and score answers from model text. ONE strict extractor for every dataset and for the reward.
 
-A reward that guesses is a bug that a model learns to use, so nothing is read from prose: the first letter of
-"Based on the sign" is no answer, and neither is an article. The rules, first that applies:
+A model would learn to exploit a lenient extractor, so nothing is read from prose: the first letter of
+"Based on the sign" is not an answer, and neither is an article. Rules; the first match applies:
 
 1. ``boxed``: the last ``\boxed{...}`` that is not empty;
 2. ``answer_tag``: the last ``<answer>...</answer>`` that is not empty;
@@ -9,11 +9,11 @@ A reward that guesses is a bug that a model learns to use, so nothing is read fr
 4. ``letter``: the whole text is a letter, as ``C``, ``(c).`` or ``Option C``;
 5. ``option``: the whole text is one option, as ``red`` or ``C. red``.
 
-Rules 1 and 2 name an explicit place: when what stands there cannot be read, no weaker rule is asked. Of two different
-answers under one rule the last counts; ``strict_single`` gives none instead.
+Rules 1 and 2 are explicit: if their content cannot be read, no weaker rule is tried. Of two different
+answers under one rule the last counts; with ``strict_single``, none does.
 
-Published figures of a benchmark may rest on a laxer extractor of its own. Such an ``official`` extractor belongs to
-``evaluation``, by name, beside this one and only for comparison; it never makes a reward.
+Published results of a benchmark may use its own, more lenient extractor. Such an ``official`` extractor is part of
+``evaluation``, for comparison only; it is never used as a reward.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from hart_studio.errors import InputError
 from hart_studio.records import Score
 
 MAX_TEXT_CHARS = 20_000
-"""Only the end of a longer text is read: answers come last, and the time stays bounded."""
+"""Longer text is cut at the start: answers come last, and the time stays bounded."""
 MAX_OPEN_WORDS = 10
-"""A longer text without any other sign of an answer is prose, not an answer."""
+"""Longer text without an explicit answer is prose, not an answer."""
 
 
 class Extraction(NamedTuple):
-    """An answer read from a text."""
+    """Extracted answer."""
 
     value: str | None
-    """A letter, or normalised text for an open question; None when nothing could be read."""
+    """A letter, or normalized text for an open question; None if extraction failed."""
     rule: str
-    """The rule that fired; ``none`` exactly when ``value`` is None."""
+    """The rule that matched; ``none`` if and only if ``value`` is None."""
 
 
 NOT_FOUND = Extraction(None, "none")
-"""Nothing could be read."""
+"""Result of a failed extraction."""
 
 _THINKING_END = "</think>"
 _LATEX_STYLE = re.compile(r"\\(?:text|math)(?:bf|it|rm|sf|tt)?\s?\{([^{}]{0,200})\}")
@@ -68,7 +68,7 @@ _DENIAL = re.compile(
     rf"(?: (?:think|believe|say|said|sure|certain|that|the|my|a|your|{_QUALITY}))* ?\Z",
     re.IGNORECASE,
 )
-"""What makes a statement a denial or a supposition when it stands right before it."""
+"""Text right before a statement that makes it a denial or a supposition."""
 _REST_OF_STATEMENT = re.compile(r"(.{0,200}?)(?=[!;\n]|\Z|\.[\"')\]}]{0,3}(?: [A-Z(]| ?\Z|\n)|,? (?i:because|since)\b)")
 
 _OPENING = r"[\"'“‘(\[{<$]"
@@ -81,7 +81,7 @@ _LETTER_END = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-"""What may follow a stated letter. Any other word would make an article of "a": "The answer is a dog"."""
+"""Text that may follow a stated letter. Any other word would make an article of "a": "The answer is a dog"."""
 _COMPETING_LETTER = re.compile(
     rf"""
     {_CLOSING}{{0,3}} (?: \s?[,/&](?:\s?(?:or|and)\b)? | \s(?:or|and)\b | (?=\s?[(\[]) ) \s?
@@ -110,15 +110,15 @@ _MARK = re.compile(
 
 
 def extract_choice(text: str, letters: str, choices: Sequence[str] = (), *, strict_single: bool = False) -> Extraction:
-    """Read the chosen letter.
+    """Extract the chosen letter.
 
     Args:
-        text: Raw model text; only the last ``MAX_TEXT_CHARS`` characters are read, without what stands before a
+        text: Raw model text; only the last ``MAX_TEXT_CHARS`` characters are read, without the text before a
             closing ``</think>``.
-        letters: The question's own option letters, as ``"ABCD"``; no other letter is an answer.
-        choices: Option texts in the order of ``letters``. Without them rule ``option`` takes ``C. some words`` on its
-            form alone.
-        strict_single: Two different answers under one rule give none, instead of the last.
+        letters: Option letters of the question, such as ``"ABCD"``; no other letter is an answer.
+        choices: Option texts in the order of ``letters``. Without them, rule ``option`` accepts ``C. some words`` by
+            form only.
+        strict_single: Two different answers under one rule give no answer, instead of the last.
 
     Returns:
         A letter of ``letters`` and the rule, or ``NOT_FOUND``. Never raises on any ``text``.
@@ -127,11 +127,11 @@ def extract_choice(text: str, letters: str, choices: Sequence[str] = (), *, stri
         InputError: If ``letters`` is empty or not in capitals.
     """
     if not (letters.isascii() and letters.isalpha() and letters.isupper()):
-        raise InputError(f"expected option letters such as 'ABCD', got {letters!r}; give one capital per option")
+        raise InputError(f"expected option letters such as 'ABCD', got {letters!r}; give one capital letter per option")
     text = _cleaned(text)
-    contents, place = _explicit_contents(text)
+    contents, rule = _explicit_contents(text)
     if contents:
-        return _decide([_read_explicit(content, letters, choices) for content in contents], place, strict_single)
+        return _decide([_read_explicit(content, letters, choices) for content in contents], rule, strict_single)
     stated = list(_stated_options(text, letters, choices))
     if stated:
         return _decide(stated, "statement", strict_single)
@@ -142,20 +142,20 @@ def extract_choice(text: str, letters: str, choices: Sequence[str] = (), *, stri
 
 
 def extract_open(text: str) -> Extraction:
-    """Read the answer to an open question.
+    """Extract the answer to an open question.
 
     Args:
         text: Raw model text, read within the same limits as in ``extract_choice``.
 
     Returns:
-        Normalised text under rule ``boxed``, ``answer_tag``, ``statement`` or ``whole`` (a text of at most
+        Normalized text under rule ``boxed``, ``answer_tag``, ``statement`` or ``whole`` (a text of at most
         ``MAX_OPEN_WORDS`` words), or ``NOT_FOUND``.
     """
     text = _cleaned(text)
-    contents, place = _explicit_contents(text)
+    contents, rule = _explicit_contents(text)
     if contents:
         stated = list(_stated_texts(contents[-1]))
-        return _open_extraction(stated[-1] if stated else contents[-1], place)
+        return _open_extraction(stated[-1] if stated else contents[-1], rule)
     stated = list(_stated_texts(text))
     if stated:
         return _open_extraction(stated[-1], "statement")
@@ -163,18 +163,18 @@ def extract_open(text: str) -> Extraction:
 
 
 def score_answer(text: str, choices: Sequence[str], answer: str | None) -> Score:
-    """Judge a model's answer: r in {0, 1} of the loop (method, Sec. 2.4).
+    """Score the answer of a model: reward r in {0, 1} of the closed loop (method, Sec. 2.4).
 
     Args:
         text: Raw model text.
-        choices: Option texts; empty for an open question, which is judged by equality of normalised texts.
-        answer: The option's letter, or the expected text; None when unknown.
+        choices: Option texts; empty for an open question, which is scored by equality of normalized texts.
+        answer: The letter of the option, or the expected text; None when unknown.
 
     Returns:
-        The score: value 1.0 or 0.0, or None when ``answer`` is unknown. A text that cannot be read is wrong.
+        The score: value 1.0 or 0.0, or None when ``answer`` is unknown. Text without an extracted answer is wrong.
 
     Raises:
-        InputError: If ``answer`` could never be matched: no letter of the choices, or no text.
+        InputError: If ``answer`` cannot be matched: not a letter of the choices, or empty.
     """
     letters = string.ascii_uppercase[: len(choices)]
     value, rule = extract_choice(text, letters, choices) if choices else extract_open(text)
@@ -184,21 +184,21 @@ def score_answer(text: str, choices: Sequence[str], answer: str | None) -> Score
         raise InputError(f"expected the answer to be one of the letters {letters}, got {answer!r}")
     expected = answer if choices else normalize_text(answer)
     if not expected:
-        raise InputError("expected an answer with text, got an empty one; use None when it is unknown")
+        raise InputError("expected a non-empty answer; use None if it is unknown")
     return Score(value=float(value == expected), extracted=value, expected=answer, rule=rule)
 
 
 def answers_agree(first: Score, second: Score) -> bool:
-    """Whether two samples gave the same answer, known or not; an unread answer agrees with nothing."""
+    """Whether two extracted answers are equal; a failed extraction agrees with nothing."""
     return first.extracted is not None and first.extracted == second.extracted
 
 
 def normalize_text(text: str) -> str:
-    """One spelling for answers that mean the same.
+    """Normalize the spelling of an answer.
 
-    Lower case and NFKC; punctuation and articles go, number words up to twenty become digits. Decimal points, signs
-    and units stay: ``3.5``, ``-2``, ``40%`` and ``km/h`` are not ``35``, ``2``, ``40`` and ``kmh``. Where nothing else
-    is left, articles and punctuation stay, so that the answers "A" and "?" keep a text.
+    Lower case and NFKC; punctuation and articles are removed, number words up to twenty become digits. Decimal points,
+    signs, and units are kept: ``3.5``, ``-2``, ``40%`` and ``km/h`` do not become ``35``, ``2``, ``40`` and ``kmh``. If
+    nothing else is left, articles and punctuation are kept, so that the answers "A" and "?" keep a text.
 
     Args:
         text: Any text.
@@ -211,7 +211,7 @@ def normalize_text(text: str) -> str:
 
 
 def _spelled(text: str) -> list[str]:
-    """The words of a normalised text, articles kept: "A. dog" is not yet "dog"."""
+    """Words of a normalized text, articles kept: "A. dog" is not yet "dog"."""
     plain = unicodedata.normalize("NFKC", text).lower().replace("−", "-")
     words = _MARK.sub(_separate, _THOUSANDS_COMMA.sub("", plain)).split() or plain.split()
     return [_NUMBER_WORDS.get(word, word) for word in words]
@@ -227,16 +227,16 @@ def _separate(mark: re.Match[str]) -> str:
 
 
 def _cleaned(text: str) -> str:
-    """The end of the text after the reasoning, without Markdown and LaTeX dress; single spaces and newlines."""
+    """End of the text after the reasoning, without Markdown and LaTeX markup; single spaces and newlines."""
     end = unicodedata.normalize("NFKC", text[-MAX_TEXT_CHARS:])[-MAX_TEXT_CHARS:].rpartition(_THINKING_END)[2]
     end = end.encode(errors="ignore").decode()  # a lone surrogate cannot be stored
-    plain = _LATEX_STYLE.sub(r"\1", _LATEX_STYLE.sub(r"\1", end.replace("*", "").replace("`", "")))  # two deep
+    plain = _LATEX_STYLE.sub(r"\1", _LATEX_STYLE.sub(r"\1", end.replace("*", "").replace("`", "")))  # two levels
     plain = _LATEX_ESCAPE.sub(r"\1", plain)
     return re.sub(r"\s*\n\s*", "\n", re.sub(r"[^\S\n]+", " ", plain)).strip()
 
 
 def _explicit_contents(text: str) -> tuple[list[str], str]:
-    """What stands in the strongest explicit place that the text has, in order, and the name of its rule."""
+    """Contents of the strongest explicit rule that matches, in order, and the name of the rule."""
     for pattern, rule in ((_BOXED, "boxed"), (_ANSWER_TAG, "answer_tag")):
         contents = [content.strip() for content in pattern.findall(text) if content.strip()]
         if contents:
@@ -255,20 +255,20 @@ def _read_explicit(content: str, letters: str, choices: Sequence[str]) -> str | 
 
 
 def _statement_ends(text: str) -> Iterator[int]:
-    """Positions right behind each "the answer is" that is neither denied nor supposed."""
+    """Positions right after each "the answer is" that is neither denied nor supposed."""
     for statement in _STATEMENT.finditer(text):
         if not _DENIAL.search(text[max(0, statement.start() - 60) : statement.start()]):
             yield statement.end()
 
 
 def _stated_options(text: str, letters: str, choices: Sequence[str]) -> Iterator[str | None]:
-    """The letter of each statement, None for one that names two; statements about anything else are left out."""
+    """Letter of each statement, None for a statement with two letters; other statements are skipped."""
     for end in _statement_ends(text):
         stated = _STATED_LETTER.match(text, end)
         letter = stated[1].upper() if stated else ""
         if stated and letter in letters:
-            rival = _COMPETING_LETTER.match(text, stated.end())
-            if rival and rival[1].upper() in letters.replace(letter, ""):
+            competing = _COMPETING_LETTER.match(text, stated.end())
+            if competing and competing[1].upper() in letters.replace(letter, ""):
                 yield None
                 continue
             if _LETTER_END.match(text, stated.end()):
@@ -279,7 +279,7 @@ def _stated_options(text: str, letters: str, choices: Sequence[str]) -> Iterator
 
 
 def _stated_texts(text: str) -> Iterator[str]:
-    """What each statement says, as far as its sentence goes; empty ones are left out."""
+    """Text of each statement up to the end of its sentence; empty ones are skipped."""
     return (rest for end in _statement_ends(text) if (rest := _rest_of_statement(text, end)).strip())
 
 
@@ -289,19 +289,19 @@ def _rest_of_statement(text: str, start: int) -> str:
 
 
 def _sole_letter(text: str, letters: str) -> str | None:
-    """The letter when there is nothing else in the text."""
+    """The letter, if the text contains nothing else."""
     sole = _SOLE_LETTER.fullmatch(text)
     return sole[1].upper() if sole and sole[1].upper() in letters else None
 
 
 def _named_option(text: str, letters: str, choices: Sequence[str], *, may_differ: bool = False) -> str | None:
-    """The letter of the one option that a text spells out: ``red``, ``C. red`` or ``C red``.
+    """Letter of the only option that a text spells out: ``red``, ``C. red`` or ``C red``.
 
     Args:
-        text: A whole answer, not a passage of one.
+        text: A complete answer.
         letters: The option letters.
         choices: Their texts.
-        may_differ: Whether ``C. a few words`` is C when the words are no option's. Another option's never are.
+        may_differ: Whether ``C. a few words`` is C if the words match no option. Words of another option never match.
     """
     spelled = _spelled(text)
     exact = [
@@ -315,14 +315,14 @@ def _named_option(text: str, letters: str, choices: Sequence[str], *, may_differ
     if not marked or marked[1].upper() not in letters:
         return _option_with_words(text, letters, choices)
     letter, words = marked[1].upper(), marked[2]
-    meant = _option_with_words(words, letters, choices)
-    if meant is None and may_differ and len(words.split()) <= MAX_OPEN_WORDS and not _OPTION_MARK.search(words):
+    matched = _option_with_words(words, letters, choices)
+    if matched is None and may_differ and len(words.split()) <= MAX_OPEN_WORDS and not _OPTION_MARK.search(words):
         return letter
-    return letter if meant == letter else None
+    return letter if matched == letter else None
 
 
 def _option_with_words(text: str, letters: str, choices: Sequence[str]) -> str | None:
-    """The letter of the only option whose normalised text equals that of ``text``."""
+    """The letter of the only option whose normalized text equals that of ``text``."""
     wanted = normalize_text(text)
     hits = [letter for letter, choice in zip(letters, choices, strict=False) if normalize_text(choice) == wanted]
     return hits[0] if len(hits) == 1 else None

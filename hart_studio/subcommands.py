@@ -1,4 +1,4 @@
-"""Commands of a module beside its main one, and how its --help lists them."""
+"""Subcommands of a module, and their list in --help."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import NamedTuple
 
 
 class Subcommand(NamedTuple):
-    """A command that is the first argument of ``python -m``."""
+    """A subcommand, the first argument of ``python -m``."""
 
     run: Callable[[Sequence[str]], int]
-    """Takes the arguments after the name, and returns the exit code."""
+    """Takes the arguments after the name; returns the exit code."""
     text: str
-    """What it does, for the list in --help."""
+    """Description for the list in --help."""
 
 
 class SubcommandHelpFormatter(argparse.HelpFormatter):
-    """Help whose epilog keeps its lines, so that each command has one."""
+    """Help formatter that keeps the lines of the epilog."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         if text.startswith(TITLE):
@@ -29,6 +29,6 @@ TITLE = "other commands, each with its own --help:"
 
 
 def format_subcommands(commands: Mapping[str, Subcommand]) -> str:
-    """The list of commands for the epilog of a parser with ``SubcommandHelpFormatter``."""
+    """Format the list of commands for the epilog of a parser with ``SubcommandHelpFormatter``."""
     width = max(map(len, commands))
     return "\n".join([TITLE, *(f"  {name:<{width}}  {command.text}" for name, command in commands.items())])

@@ -1,7 +1,7 @@
-"""Symbolic links in runs and projects that were copied here: nothing is written through them.
+"""Protection against symbolic links in copied runs and projects: nothing is written through them.
 
-A link in such a folder may lead to any file of the user. Two checks apply: a folder with a link that leads out of it is
-refused before work on it begins, and files that grow are opened without following a link.
+A link in such a folder may point to any file of the user. Two checks apply: a folder with a link out of it is
+refused before work starts, and files that are appended to are opened without following links.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ def open_append_nofollow(path: Path, *, is_buffered: bool = True) -> BinaryIO:
     """Open a regular file for reading and appending.
 
     Args:
-        path: The file, made when missing.
-        is_buffered: Whether writes are collected before they reach the file.
+        path: The file, created if missing.
+        is_buffered: Whether writes are buffered.
 
     Raises:
         OSError: If it is a link or not a regular file, or cannot be opened.
@@ -41,7 +41,7 @@ def open_append_nofollow(path: Path, *, is_buffered: bool = True) -> BinaryIO:
 
 
 def unlink_symlink(path: Path) -> None:
-    """Remove what is at a path if it is a symbolic link; what the link leads to stays.
+    """Remove a path if it is a symbolic link; its target stays.
 
     Raises:
         OSError: If it cannot be removed.
@@ -51,11 +51,11 @@ def unlink_symlink(path: Path) -> None:
 
 
 def reject_external_symlinks(folder: Path, names: Iterable[str] | None = None) -> None:
-    """Check that no symbolic link in a folder leads out of it. The folder itself may be a link.
+    """Check that no symbolic link in a folder points outside it. The folder itself may be a link.
 
     Args:
         folder: A run or a project.
-        names: Files and folders in it to look at, with all that they hold; None = everything.
+        names: Files and folders to check, recursively; None = everything.
 
     Raises:
         InputError: If there is such a link; the message names it.
@@ -65,14 +65,14 @@ def reject_external_symlinks(folder: Path, names: Iterable[str] | None = None) -
         for link in _iter_symlinks(path):
             if not _resolves_inside(link, root):
                 raise InputError(
-                    f"{root.name} holds a symbolic link that leads out of its folder: "
+                    f"{root.name} contains a symbolic link out of its folder: "
                     f"{os.fsencode(link.relative_to(root)).decode(errors='backslashreplace')}. Nothing was written. "
-                    "Remove the link, or replace it with a copy of what it leads to."
+                    "Remove the link, or replace it with a copy of its target."
                 )
 
 
 def _iter_symlinks(path: Path) -> Iterator[Path]:
-    """The path if it is a link, else the links at any depth below it."""
+    """The path if it is a link, otherwise all links below it."""
     if path.is_symlink():
         yield path
         return
@@ -92,5 +92,5 @@ def _iter_symlinks(path: Path) -> Iterator[Path]:
 def _resolves_inside(link: Path, root: Path) -> bool:
     try:
         return root in link.resolve().parents
-    except (OSError, RuntimeError):  # a loop of links
+    except (OSError, RuntimeError):  # link loop
         return False

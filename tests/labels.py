@@ -19,7 +19,7 @@ from hart_studio.records import Box, Sample
 
 AT = datetime(2026, 1, 31, 12, 0, 0, 123456, tzinfo=UTC)
 NASTY = "a \"b\" 'c' <d> & e\n\t漢字 🙂 \\ ]]> {label} %s"
-"""Text that breaks whatever is not escaped."""
+"""Text that breaks unescaped output."""
 TRAIN_ONLY = {"train": 1.0}
 
 
@@ -63,7 +63,7 @@ def make_item(
     history: tuple[Label, ...] = (),
     **label: Any,
 ) -> Item:
-    """An item about an image on disk; ``file`` saves looking at it again."""
+    """An item about an image on disk; ``file`` avoids reading it again."""
     file = file or image_file(path)
     key = f"{file.sha256}{question}{choices}"
     sample = Sample(id=f"q-{key[:4]}", image=str(path), question=question, choices=choices, answer=answer, source="s")
@@ -122,7 +122,7 @@ def full_item(path: Path, question: str = NASTY) -> Item:
 
 
 def make_plan(items: Sequence[Item], **options: Any) -> ExportPlan:
-    """A plan with every item in train unless told otherwise."""
+    """A plan with every item in train unless given otherwise."""
     return plan_export(items, ExportOptions(**{"splits": TRAIN_ONLY, **options}))
 
 

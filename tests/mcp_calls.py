@@ -1,4 +1,4 @@
-"""Calls of the tools through the official client, one connection each."""
+"""MCP tool calls with the official client, one connection each."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def talk(
         url: Of the page.
         action: Gets the client.
         token: What the client sends; None = nothing.
-        mode: Which edition of the protocol it speaks.
+        mode: Version of the protocol.
     """
 
     async def connect() -> Result:

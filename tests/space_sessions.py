@@ -1,4 +1,4 @@
-"""What tests do as a visitor of a Space: a ticket, uploads, calls to a room."""
+"""Actions of a visitor of a Space in tests: session token, uploads, calls."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hart_studio.ui.spaces.sessions import SessionStore
 
 
 class Clock:
-    """A clock that the test moves."""
+    """A clock controlled by the test."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -41,7 +41,7 @@ def make_image(number: int = 0) -> bytes:
     return data.getvalue()
 
 
-def upload_zip(uploads: Path, count: int = 2, name: str = "pictures.zip") -> Path:
+def upload_zip(uploads: Path, count: int = 2, name: str = "images.zip") -> Path:
     folder = uploads / secrets.token_hex(8)
     folder.mkdir()
     with zipfile.ZipFile(folder / name, "w") as archive:
@@ -69,7 +69,7 @@ def import_source(sessions: SessionStore, session_token: str, source: Path, **mo
 
 
 def sleep_instead(layout: RunLayout, *arguments: Any) -> Any:
-    """A job that does nothing for a while in place of a labeling run."""
+    """A fake labeling run that only waits."""
     return start_run(layout, ["sleep", "60"])
 
 

@@ -1,4 +1,4 @@
-"""Small models of random weights and REAL architecture, one per family, saved with a processor built here.
+"""Small models with random weights and the REAL architecture of each family, saved with a processor built here.
 
 The tokenizer is byte-level without merges, so every text survives encoding and decoding. Weights are drawn wider than
 usual, so that a change of input changes the output.
@@ -46,7 +46,7 @@ QWEN2_BOX_TOKENS = ("<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>
 
 IN_PLACE_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n"
-    "{% for part in message.content %}{% if part.type == 'image' %}PICTURE{% else %}{{ part.text }}{% endif %}"
+    "{% for part in message.content %}{% if part.type == 'image' %}IMAGE_SLOT{% else %}{{ part.text }}{% endif %}"
     "{% endfor %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 IMAGES_FIRST_TEMPLATE = (
@@ -121,7 +121,7 @@ def _rope(**more: Any) -> dict[str, Any]:
 
 
 def _qwen_template() -> str:
-    return IN_PLACE_TEMPLATE.replace("PICTURE", "<|vision_start|><|image_pad|><|vision_end|>")
+    return IN_PLACE_TEMPLATE.replace("IMAGE_SLOT", "<|vision_start|><|image_pad|><|vision_end|>")
 
 
 def _qwen2_5_vl() -> tuple[Any, Any]:
@@ -213,7 +213,7 @@ def _internvl() -> tuple[Any, Any]:
         tokenizer=tokenizer,
         video_processor=InternVLVideoProcessor(size={"height": side, "width": side}),
         image_seq_length=config.image_seq_length,
-        chat_template=IN_PLACE_TEMPLATE.replace("PICTURE", "<IMG_CONTEXT>\n"),
+        chat_template=IN_PLACE_TEMPLATE.replace("IMAGE_SLOT", "<IMG_CONTEXT>\n"),
     )
     return InternVLForConditionalGeneration(config), processor
 

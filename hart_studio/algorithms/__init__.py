@@ -1,1 +1,1 @@
-"""Training methods as pure functions: which turns a method has, what a reward is worth, and the losses."""
+"""Training methods as pure functions: turns of a method, credit assignment, losses."""

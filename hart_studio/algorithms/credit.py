@@ -1,7 +1,7 @@
-"""What the rewards of a group are worth in the loss (paper, Eq. 1, 5, 6). Pure functions over numbers; no torch.
+"""Credit assignment: advantages and weights from the rewards of a group (paper, Eq. 1, 5, 6). No torch.
 
-A reward of None belongs to a rollout that could not be scored, as when its image does not open. It is left out of the
-group's mean and spread, and its credit is zero throughout, so it moves nothing in either direction.
+A reward of None belongs to a rollout that could not be scored, for example because its image cannot be opened. It is
+excluded from the mean and standard deviation of the group, and its credit is zero, so it does not affect training.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from hart_studio.errors import InputError
 from hart_studio.records import Credit
 
 STD_EPSILON: Final = 1e-4
-"""Added to the standard deviation in Eq. 1. The paper gives none; the value is TRL's."""
+"""Added to the standard deviation in Eq. 1. The paper does not state it; the value is that of TRL."""
 
 
 def reward_deviations(rewards: Sequence[float | None]) -> tuple[float | None, ...]:
@@ -26,15 +26,15 @@ def reward_deviations(rewards: Sequence[float | None]) -> tuple[float | None, ..
         rewards: One per rollout; None = could not be scored.
 
     Returns:
-        One per rollout: exactly 0.0 throughout when all scored rewards are equal, None where the reward is None.
+        One per rollout: all exactly 0.0 if all scored rewards are equal, None where the reward is None.
 
     Raises:
         ValueError: If a reward is not finite.
     """
     scored = [reward for reward in rewards if reward is not None]
     if not all(math.isfinite(reward) for reward in scored):
-        raise ValueError(f"expected finite rewards, got {list(rewards)}; give None to what could not be scored")
-    if len(set(scored)) <= 1:  # the mean of equal numbers can miss them by a rounding error
+        raise ValueError(f"expected finite rewards, got {list(rewards)}; use None for rollouts without a score")
+    if len(set(scored)) <= 1:  # the mean of equal numbers can differ from them by a rounding error
         return tuple(None if reward is None else 0.0 for reward in rewards)
     mean = math.fsum(scored) / len(scored)
     return tuple(None if reward is None else reward - mean for reward in rewards)
@@ -43,13 +43,13 @@ def reward_deviations(rewards: Sequence[float | None]) -> tuple[float | None, ..
 def advantages(rewards: Sequence[float | None]) -> tuple[float, ...]:
     """Eq. 1: ``A_i = (r_i - mean r) / std r``.
 
-    Ours, after TRL: the standard deviation divides by ``count - 1`` (Bessel), and 1e-4 is added to it.
+    As in TRL, the standard deviation divides by ``count - 1`` (Bessel), and 1e-4 is added to it. Project default.
 
     Args:
         rewards: One per rollout; None = could not be scored.
 
     Returns:
-        One per rollout; 0.0 throughout when all scored rewards are equal, 0.0 where the reward is None.
+        One per rollout; all 0.0 if all scored rewards are equal, 0.0 where the reward is None.
 
     Raises:
         ValueError: If a reward is not finite.
@@ -66,7 +66,7 @@ def preference_weights(
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Eq. 5 and 6: ``mu1_i = 1 + k (r_i - mean r)`` and ``mu2_i = beta (1 - k (r_i - mean r))``.
 
-    The deviation is the raw one, not the standardised advantage. Over the scored rollouts of a group the mean of mu1 is
+    The deviation is the raw one, not the standardized advantage. Over the scored rollouts of a group the mean of mu1 is
     1 and the mean of mu2 is beta.
 
     Args:
@@ -78,8 +78,8 @@ def preference_weights(
         ``(policy_weights, kl_weights)``, one each per rollout; both 0.0 where the reward is None.
 
     Raises:
-        InputError: If k or beta is out of range, or if the rewards lie so far apart that a weight would not be
-            positive, which rewards within [0, 1] never do.
+        InputError: If k or beta is out of range, or if the rewards differ so much that a weight would not be
+            positive, which is impossible for rewards in [0, 1].
         ValueError: If a reward is not finite.
     """
     _check_preference_scale(preference_scale)
@@ -88,7 +88,7 @@ def preference_weights(
     largest = max((abs(deviation) for deviation in deviations if deviation is not None), default=0.0)
     if preference_scale * largest >= 1:
         raise InputError(
-            f"expected rewards that keep the weights positive, got one {largest:g} away from its group's mean with "
+            f"expected rewards that keep the weights positive, got a deviation of {largest:g} from the group mean with "
             f"preference_scale {preference_scale:g}; scale the rewards into [0, 1] or lower preference_scale"
         )
     policy_weights = tuple(0.0 if each is None else 1.0 + preference_scale * each for each in deviations)
@@ -104,27 +104,27 @@ def credit_group(
     Args:
         rewards: One per rollout of one question; None = could not be scored.
         method: A method that learns from rewards.
-        preference_scale: k of Eq. 5 and 6; GRPO and MGPO have no use for it.
+        preference_scale: k of Eq. 5 and 6; ignored by GRPO and MGPO.
         beta: Weight of the KL term, 0 or more.
 
     Returns:
         One credit per rollout, in order; all zeros where the reward is None.
 
     Raises:
-        InputError: If k or beta is out of range, or if the rewards lie too far apart for k.
+        InputError: If k or beta is out of range, or if the rewards differ too much for k.
         ValueError: If the method does not learn from rewards, or if a reward is not finite.
 
     Warns:
-        UserWarning: If the method has preference weights and beta is 0: Eq. 6 then does nothing.
+        UserWarning: If the method has preference weights and beta is 0: Eq. 6 then has no effect.
     """
     if not method.is_rl:
         raise ValueError(f"expected a method that learns from rewards, got {method.label}; it has no credit")
     if method.has_preference_weights and beta == 0:
         warnings.warn(
-            f"{method.label} with beta = 0 has no KL term, so its KL weights (Eq. 6) do nothing; set beta above 0",
+            f"{method.label} with beta = 0 has no KL term, so its KL weights (Eq. 6) have no effect; set beta above 0",
             stacklevel=2,
         )
-    # Without preference the weights are those of k = 0, which are 1.0 and beta to the last bit.
+    # Without preference the weights are those of k = 0, which are 1.0 and beta exactly.
     scale = preference_scale if method.has_preference_weights else 0.0
     policy_weights, kl_weights = preference_weights(rewards, scale, beta)
     return tuple(
@@ -143,4 +143,4 @@ def _check_preference_scale(preference_scale: float) -> None:
 
 def _check_beta(beta: float) -> None:
     if not (beta >= 0 and math.isfinite(beta)):
-        raise InputError(f"expected beta of at least 0, got {beta:g}; 0 leaves the KL term out")
+        raise InputError(f"expected beta of at least 0, got {beta:g}; 0 disables the KL term")

@@ -1,7 +1,7 @@
-"""The two losses: one for every method that learns from rewards (paper, Eq. 2 and 4), one for SFT (Eq. 8).
+"""The two losses: one for all methods that learn from rewards (paper, Eq. 2 and 4), one for SFT (Eq. 8).
 
 Eq. 2 is Eq. 4 with policy weights of 1 and KL weights of beta, so GRPO, MGPO and AP-GRPO share one function and differ
-in their credits alone. Rows carry precomputed weights (``algorithms.weighting``): what is returned adds up over
+only in their credits. Rows have precomputed weights (``algorithms.weighting``): the losses add up over
 micro-batches and processes.
 """
 
@@ -15,10 +15,10 @@ import torch
 
 @dataclass(frozen=True)
 class PolicyLoss:
-    """What one micro-batch adds to its optimizer step. Every figure is weighted by row: sum them, never average."""
+    """Contribution of one micro-batch to its optimizer step. Values are weighted by row: sum them, never average."""
 
     loss: torch.Tensor
-    """Scalar with gradient, to be minimised."""
+    """Scalar with gradient, to be minimized."""
     kl: torch.Tensor | None
     """Scalar without gradient: KL to reference policy per token, before ``kl_weight``; None without a reference."""
     clip_fraction: torch.Tensor
@@ -43,15 +43,15 @@ def policy_loss(
 
         -policy_weight * min(ratio * A, clip(ratio, 1 - clip_epsilon, 1 + clip_epsilon) * A) + kl_weight * KL
 
-    The paper's objective is written without the clip; ours is PPO's, as in TRL. KL is the k3 estimator,
-    ``exp(ref - logps) - (ref - logps) - 1``, which is never negative; TRL's correction of its gradient is left out.
+    The objective in the paper has no clip; PPO clipping as in TRL is a project default. KL is the k3 estimator,
+    ``exp(ref - logps) - (ref - logps) - 1``, which is never negative; TRL's correction of its gradient is not applied.
 
     Args:
         logps: ``[B, T]`` log-probabilities of the row's tokens under the policy, float32 or float64, with gradient.
-        old_logps: ``[B, T]`` the same under the policy that sampled them; None = that policy is this one, so every
+        old_logps: ``[B, T]`` the same under the policy that sampled them; None = the same policy, so every
             ratio is 1 and its gradient that of ``logps``.
-        ref_logps: ``[B, T]`` the same under the reference policy; None when every ``kl_weight`` is 0.
-        mask: ``[B, T]`` bool, True = trained. What stands elsewhere is never read, be it NaN.
+        ref_logps: ``[B, T]`` the same under the reference policy; None if every ``kl_weight`` is 0.
+        mask: ``[B, T]`` bool, True = trained. Other values are ignored, even NaN.
         row_weight: ``[B]`` from ``weighting.row_weights``.
         advantage: ``[B]`` A_i of the row's rollout (Eq. 1).
         policy_weight: ``[B]`` mu1 of the row's rollout (Eq. 5).
@@ -59,15 +59,13 @@ def policy_loss(
         clip_epsilon: Half-width of the clip, 0 or more.
 
     Raises:
-        ValueError: If a shape is not the stated one, or if a KL weight needs the reference that was not given.
+        ValueError: If a shape is wrong, or if a KL weight needs a missing reference.
     """
     _check_shapes(logps, {"old_logps": old_logps, "ref_logps": ref_logps, "mask": mask}, logps.shape)
     weights = {"row_weight": row_weight, "advantage": advantage, "policy_weight": policy_weight, "kl_weight": kl_weight}
     _check_shapes(logps, weights, logps.shape[:1])
     if ref_logps is None and bool(kl_weight.any()):
-        raise ValueError(
-            "expected ref_logps with a kl_weight above 0, got none; score the rows with the reference policy"
-        )
+        raise ValueError("kl_weight above 0 needs ref_logps; score the rows with the reference policy")
 
     token_weight = row_weight[:, None] * mask
     row_advantage = advantage[:, None]
@@ -86,21 +84,21 @@ def policy_loss(
 
 
 def sft_loss(logps: torch.Tensor, mask: torch.Tensor, *, row_weight: torch.Tensor) -> torch.Tensor:
-    """Eq. 8: cross-entropy of the given answer's tokens, the full image visible.
+    """Eq. 8: cross-entropy of the answer tokens, with the full image visible.
 
-    Eq. 8 adds up the tokens of an answer. Ours: with the weights of ``weighting.row_weights`` every answer is averaged
+    Eq. 8 sums over the tokens of an answer. Project default: with ``weighting.row_weights``, each answer is averaged
     over its tokens, so that long answers do not outweigh short ones; weights of ``1 / samples`` are Eq. 8 as written.
 
     Args:
         logps: ``[B, T]`` log-probabilities of the tokens under the model, with gradient.
-        mask: ``[B, T]`` bool, True = a token of the answer. What stands elsewhere is never read.
-        row_weight: ``[B]`` from ``weighting.row_weights``, each sample a rollout of its own.
+        mask: ``[B, T]`` bool, True = a token of the answer. Other values are ignored.
+        row_weight: ``[B]`` from ``weighting.row_weights``, each sample is a separate rollout.
 
     Returns:
         Scalar with gradient; losses of micro-batches add up.
 
     Raises:
-        ValueError: If a shape is not the stated one.
+        ValueError: If a shape is wrong.
     """
     _check_shapes(logps, {"mask": mask}, logps.shape)
     _check_shapes(logps, {"row_weight": row_weight}, logps.shape[:1])
@@ -108,12 +106,12 @@ def sft_loss(logps: torch.Tensor, mask: torch.Tensor, *, row_weight: torch.Tenso
 
 
 def _log_ratio(above: torch.Tensor, below: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """``above - below`` where trained, 0 elsewhere: padding may hold anything, and NaN times 0 is NaN."""
+    """``above - below`` where trained, 0 elsewhere: padding may contain NaN, and NaN times 0 is NaN."""
     return (above - below).masked_fill(~mask, 0)
 
 
 def _check_shapes(logps: torch.Tensor, tensors: Mapping[str, torch.Tensor | None], shape: torch.Size) -> None:
-    """Refuse what torch would silently broadcast."""
+    """Refuse shapes that torch would silently broadcast."""
     for name, tensor in tensors.items():
         if tensor is not None and tensor.shape != shape:
             raise ValueError(

@@ -1,6 +1,6 @@
-"""The training methods: a table, not a class tree (method, Sec. 3 and 4).
+"""Table of training methods (method, Sec. 3 and 4).
 
-A method says how the answer turn sees the image and what a reward is worth. Everything else is shared: one loop, one
+A method defines the protocol of the answer turn and the credit of a reward. Everything else is shared: one loop, one
 credit function, one loss.
 """
 
@@ -23,19 +23,19 @@ class Method:
     """One row of the table."""
 
     name: MethodName
-    """Its name in configs."""
+    """Name in configs."""
     label: str
-    """Its name for people."""
+    """Display name."""
     protocol: Protocol
-    """How the answer turn sees the image."""
+    """Protocol of the answer turn."""
     is_rl: bool
-    """Whether it learns from rewards of its own rollouts (Eq. 2, 4); else from given answers (Eq. 8)."""
+    """Whether it learns from rewards of its own rollouts (Eq. 2, 4); otherwise from given answers (Eq. 8)."""
     has_preference_weights: bool
     """Whether right rollouts weigh more in the policy term and less in the KL term (Eq. 5, 6)."""
 
     @property
     def has_grounding_turn(self) -> bool:
-        """Whether the model is asked to point before it answers."""
+        """Whether a grounding turn precedes the answer turn."""
         return self.protocol != "direct"
 
 
@@ -47,24 +47,24 @@ METHODS: Final[Mapping[str, Method]] = MappingProxyType(
         "ap_grpo": Method("ap_grpo", "AP-GRPO", "crops_only", is_rl=True, has_preference_weights=True),
     }
 )
-"""Every method by name. MGPO differs from GRPO in what the rollout shows, not in its loss."""
+"""Every method by name. MGPO differs from GRPO in the images of the rollout, not in the loss."""
 
 DEFAULT_CHAIN: Final = "ap_grpo+sft"
 """HART: AP-GRPO on D_RL, then SFT on D_SFT (paper, Sec. 4.3)."""
 
 CHAINS: Final = (DEFAULT_CHAIN, "ap_grpo", "sft", "sft+ap_grpo", "grpo", "grpo+sft", "mgpo", "mgpo+sft")
-"""The chains that can be run: those of Tables 2 and 7 of the paper."""
+"""Available chains: those of Tables 2 and 7 of the paper."""
 
 
 def parse_chain(text: str = DEFAULT_CHAIN) -> tuple[Method, ...]:
-    """The stages of a training, in order.
+    """Parse a chain to its training stages, in order.
 
     Args:
         text: One of ``CHAINS``: names of methods joined by ``+``.
 
     Raises:
-        InputError: If it is none of them.
+        InputError: If the chain is unknown.
     """
     if text not in CHAINS:
-        raise InputError(f"expected a chain of training stages, one of {', '.join(CHAINS)}, got {text!r}; choose one")
+        raise InputError(f"Unknown chain of training stages {text!r}: use one of {', '.join(CHAINS)}")
     return tuple(METHODS[name] for name in text.split("+"))

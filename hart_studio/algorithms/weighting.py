@@ -1,10 +1,10 @@
-"""How much one token of one training row weighs in the loss of a whole optimizer step. No torch.
+"""Weights of training rows in the loss of an optimizer step. No torch.
 
-Every row gets its weight before rows are shuffled or dealt to micro-batches, and losses are plain weighted sums:
+Weights are computed before rows are shuffled and split into micro-batches, and losses are weighted sums:
 
     loss = sum over rows of row_weight * (sum over the row's trained tokens of token_loss)
 
-So the loss of a rollout does not depend on which rows happen to share a batch, and the losses of micro-batches and of
+So the loss of a rollout does not depend on the batch composition, and the losses of micro-batches and of
 processes add up to the loss of the step.
 """
 
@@ -15,7 +15,7 @@ from collections.abc import Hashable, Sequence
 from typing import Literal
 
 LossAggregation = Literal["row", "joint"]
-"""How a rollout of several rows is averaged: each row for itself first, or over all tokens of the rollout at once."""
+"""How a rollout of several rows is averaged: over each row first, or over all tokens of the rollout."""
 
 
 def row_weights(
@@ -26,23 +26,23 @@ def row_weights(
 ) -> tuple[float, ...]:
     """Weight of each row, so that the weighted sum of token losses is the mean over the rollouts of a step.
 
-    A HART rollout is two rows, one per turn (method, Sec. 3). ``log pi(o_i)`` is the SUM of the two turns. Ours: a
-    rollout's loss is the MEAN over its rows of the mean over a row's tokens,
+    A HART rollout is two rows, one per turn (method, Sec. 3). ``log pi(o_i)`` is the SUM of the two turns. Project
+    default: a rollout's loss is the MEAN over its rows of the mean over a row's tokens,
 
         J = 1/N sum over rollouts of 1/rows sum over rows of 1/T sum over tokens of J_token.
 
-    Both turns weigh the same, and a rollout weighs the same whether it has one row (GRPO, MGPO) or two (AP-GRPO), so
-    all methods share one scale of learning rates. The sum would keep each turn's gradient at GRPO's scale, and double
-    AP-GRPO's beside that of its baselines. A rollout that ended without an answer turn has one row, which carries its
-    whole weight.
+    Both turns have the same weight, and a rollout has the same weight with one row (GRPO, MGPO) or two (AP-GRPO), so
+    all methods share one scale of learning rates. The sum would keep the gradient of each turn at the scale of GRPO,
+    and double that of AP-GRPO relative to its baselines. A rollout without an answer turn has one row with its whole
+    weight.
 
     With ``loss_aggregation`` ``joint`` a rollout's loss is the mean over all its tokens, ``1 / (T1 + T2)`` each: the
-    longer
-    turn weighs more.
+    longer turn has more weight.
 
     Args:
-        token_counts: Trained tokens of each row, 0 or more. A row with none weighs nothing and does not count as a row
-            of its rollout: so a turn is left out of training, and both turns of a rollout that could not be scored.
+        token_counts: Trained tokens of each row, 0 or more. A row without trained tokens has weight 0 and does not
+            count as a row of its rollout. This excludes a turn from training, and both turns of a rollout that could
+            not be scored.
         rollout_of_row: Which rollout each row belongs to. All rows of a rollout must be in the same call.
         rollouts_in_step: N, rollouts with at least one trained token in the optimizer step, over all its micro-batches
             and processes. For SFT a rollout is a sample.
@@ -65,7 +65,7 @@ def row_weights(
             rows[rollout] += 1
             tokens[rollout] += count
     if rollouts_in_step < len(rows):
-        raise ValueError(f"expected at least the {len(rows)} rollouts given in the step, got {rollouts_in_step}")
+        raise ValueError(f"expected at least {len(rows)} rollouts in the step, got {rollouts_in_step}")
     weights = []
     for count, rollout in zip(token_counts, rollout_of_row, strict=True):
         shared = {"row": rows[rollout] * count, "joint": tokens[rollout]}[loss_aggregation]

@@ -1,1 +1,1 @@
-"""Questions from files: every source gives samples and counted bad rows; splits keep the parts of a training apart."""
+"""Datasets: sources read samples and count invalid rows; splits separate training and evaluation parts."""

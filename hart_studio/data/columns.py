@@ -1,4 +1,4 @@
-"""Which column of a table holds what, and a row of such a table as a sample."""
+"""Column mapping of a table, and conversion of its rows to samples."""
 
 from __future__ import annotations
 
@@ -27,48 +27,48 @@ _COLUMN_NAMES: Final[dict[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True)
 class ColumnMapping:
-    """Which column holds what. Every column that is named must exist."""
+    """Names of the columns. Every named column must exist."""
 
     image: str = "image"
     """Images: an image feature, bytes, base64 text, or paths."""
     question: str = "question"
-    """Questions without their choices."""
+    """Questions without choices."""
     answer: str | None = "answer"
-    """The option's letter or its text; for an open question the expected text. None: unknown."""
+    """Letter or text of the option; for an open question, the expected text. None: unknown."""
     choices: str | tuple[str, ...] | None = None
-    """Options: a column of lists, a column of text with one option a line, or one column per option. None: open
-    questions. Letters in front of the options are taken off."""
+    """Options: a column of lists, a column of text with one option per line, or one column per option. None: open
+    questions. Letters before the options are removed."""
     id: str | None = None
-    """Ids; None: the row's number."""
+    """Ids; None: the row number."""
     category: str | None = None
-    """Kinds of question."""
+    """Categories of the questions."""
     gold_boxes: str | None = None
     """Lists of ``[x_min, y_min, x_max, y_max]`` in original pixels, for evaluation only."""
 
     @property
     def named(self) -> tuple[str, ...]:
-        """Every column that is read."""
+        """All columns that are read."""
         values = (getattr(self, each.name) for each in fields(self))
         return tuple(name for value in values if value for name in ((value,) if isinstance(value, str) else value))
 
-    def check(self, names: Sequence[str], place: str) -> None:
-        """See that every column is there.
+    def check(self, names: Sequence[str], location: str) -> None:
+        """Check that all columns exist.
 
         Raises:
-            DataError: If one is not.
+            DataError: If a column is missing.
         """
         missing = sorted(set(self.named) - set(names))
         if missing:
             raise DataError(
-                f"expected the columns {', '.join(missing)} in {place}, got {', '.join(names)}; map the columns"
+                f"Missing columns in {location}: {', '.join(missing)}. It has {', '.join(names)}. Map the columns."
             )
 
 
 def infer_columns(names: Sequence[str]) -> ColumnMapping:
-    """What the columns of a table most likely are, by their names in any case.
+    """Infer the column mapping of a table from column names, ignoring case.
 
-    One column per option (``A``, ``B``, ...) is found too. A column that is not found keeps the name that it should
-    have, or stays away when it may.
+    One column per option (``A``, ``B``, ...) is detected too. A required column that is not found keeps its default
+    name; an optional one is None.
     """
     by_name = {name.casefold(): name for name in reversed(names)}
     found = {
@@ -91,19 +91,19 @@ def infer_columns(names: Sequence[str]) -> ColumnMapping:
 def read_row(
     row: Mapping[str, Any], columns: ColumnMapping, *, number: int, source: str, root: Path, cache: Path
 ) -> GoldSample:
-    """The sample in a row.
+    """Convert a row to a sample.
 
     Args:
         row: Column -> value.
-        columns: Which column holds what.
-        number: Of the row, from 1; its id where no column has one.
-        source: Name of the data set.
-        root: Folder that images given as paths must lie in.
+        columns: The column mapping.
+        number: Row number from 1; the id if there is no id column.
+        source: Name of the dataset.
+        root: Folder that must contain images given as paths.
         cache: Folder for images given as bytes; must exist.
 
     Raises:
-        ValueError: If it is no sample.
-        InputError: If the image's path leads out of the root.
+        ValueError: If the row is invalid.
+        InputError: If the path of the image is outside the root.
     """
     choices = _read_choices(row, columns)
     answer = None if columns.answer is None else row[columns.answer]
@@ -120,7 +120,7 @@ def read_row(
 
 
 def _run_of_letters(names: Mapping[str, str]) -> str:
-    """A, B, C, ... as far as there are columns of these names."""
+    """Letters A, B, C, ... for which columns exist."""
     count = next((index for index, letter in enumerate(OPTION_LETTERS) if letter.casefold() not in names), 0)
     return OPTION_LETTERS[:count]
 
@@ -142,13 +142,13 @@ def _read_choices(row: Mapping[str, Any], columns: ColumnMapping) -> tuple[str, 
     if len(choices) == 1:
         raise ValueError(
             f"expected at least two options in the column {columns.choices!r}, got one: {value.strip()[:60]!r}; write "
-            "one a line, a JSON list, or | between them"
+            "one per line, a JSON list, or | between them"
         )
     return choices
 
 
 def _read_answer(answer: str, choices: tuple[str, ...]) -> str:
-    """The answer as a sample has it: a letter when there are choices."""
+    """Convert the answer: a letter if there are choices."""
     if not choices:
         return answer
     same = [index for index, choice in enumerate(choices) if choice.strip() == answer.strip()]

@@ -1,8 +1,8 @@
-"""Read data sets that lie in local folders: made by ``save_to_disk``, or made of Parquet, Arrow, JSON and CSV files.
+"""Read datasets in local folders: saved with ``save_to_disk``, or Parquet, Arrow, JSON and CSV files.
 
-A folder may come from anyone, and the files of the ``datasets`` library in it (a dataset card, ``.huggingface.yaml``,
-a loading script, ``dataset_infos.json``) can name addresses and files elsewhere. None of them is read: the data files
-are found by their endings, and never lie outside of the folder. Nothing here uses the network.
+Folders are untrusted, and files of the ``datasets`` library in it (a dataset card, ``.huggingface.yaml``,
+a loading script, ``dataset_infos.json``) can name URLs and files elsewhere. None of them is read: data files
+are found by their suffixes and are always inside the folder. Nothing here uses the network.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from hart_studio.errors import DataError, InputError
 from hart_studio.files import open_regular_file, read_regular_file, resolve_inside
 
 MAX_FILES: Final = 200_000
-"""Files of a folder that are looked at. Project default."""
+"""Maximum number of files in a folder. Project default."""
 
 ENDINGS: Final = (".parquet", ".arrow", ".jsonl", ".json", ".csv", ".tsv")
-"""Endings of data files. A folder is read by the most frequent one; of equally frequent ones, by the first here."""
+"""Suffixes of data files. The most frequent suffix in a folder is used; on a tie, the first in this list."""
 
 DEFAULT_SPLIT: Final = "train"
-"""Split of files whose names mention none."""
+"""Split of files whose names contain no split."""
 
 REMAINING_SPLIT: Final = "other"
-"""Split of files whose names mention none, beside others whose names do."""
+"""Split of files whose names contain no split, if other names contain one."""
 
 _METADATA: Final = frozenset({"state.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json"})
 _SPLIT_NAMES: Final = {
@@ -45,14 +45,14 @@ def find_splits(folder: Path, config: str | None = None) -> dict[str, tuple[Path
     """Find the data files of a folder.
 
     Args:
-        folder: The data set.
-        config: Configuration of a data set that has several: a folder in it.
+        folder: The dataset.
+        config: Configuration, if there are several: a subfolder.
 
     Returns:
-        Split -> its files in order. A data set that was saved without splits has the one split ``train``.
+        Split -> its files in order. A dataset saved without splits has the split ``train``.
 
     Raises:
-        DataError: If there are none, or one that the data set names lies outside of the folder.
+        DataError: If there are none, or a named file is outside the folder.
     """
     folder = folder.resolve()
     if config is not None:
@@ -60,7 +60,7 @@ def find_splits(folder: Path, config: str | None = None) -> dict[str, tuple[Path
     if (folder / "dataset_dict.json").is_file():
         names = _read_metadata(folder / "dataset_dict.json").get("splits")
         if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-            raise DataError(f"{folder / 'dataset_dict.json'} names no splits. Save the data set again.")
+            raise DataError(f"{folder / 'dataset_dict.json'} names no splits. Save the dataset again.")
         return {name: _list_saved(_find_inside(folder, name)) for name in names}
     if (folder / "state.json").is_file():
         return {DEFAULT_SPLIT: _list_saved(folder)}
@@ -71,15 +71,15 @@ def read_dataset_rows(files: Sequence[Path]) -> Iterator[LocatedRow]:
     """Read the rows of the data files of a split, one after another.
 
     Yields:
-        Where each row is, and its cells by column, or the ``ValueError`` that its line is.
+        The location of each row, and its cells by column, or a ``ValueError`` for an invalid line.
 
     Raises:
         DataError: If a file cannot be read.
     """
     for path in files:
         prefix = f"{path.name}, " if len(files) > 1 else ""
-        for place, row in _read_file(path):
-            yield f"{prefix}{place}", row
+        for location, row in _read_file(path):
+            yield f"{prefix}{location}", row
 
 
 def _read_file(path: Path) -> Iterator[LocatedRow]:
@@ -99,14 +99,14 @@ def read_first_names(files: Sequence[Path]) -> list[str]:
     for _, row in read_dataset_rows(files):
         if isinstance(row, dict):
             return list(row)
-    raise DataError(f"The data files {', '.join(path.name for path in files[:4])} hold no rows. Check the data set.")
+    raise DataError(f"The data files {', '.join(path.name for path in files[:4])} contain no rows. Check the dataset.")
 
 
 def _group_files(folder: Path) -> dict[str, tuple[Path, ...]]:
     found = []
     for count, path in enumerate(folder.rglob("*")):
         if count >= MAX_FILES:
-            raise DataError(f"{folder} holds more than {MAX_FILES:,} files. Split the data set.")
+            raise DataError(f"{folder} contains more than {MAX_FILES:,} files. Split the dataset.")
         is_data = path.suffix.lower() in ENDINGS and path.name not in _METADATA
         is_hidden = any(part.startswith((".", "__")) for part in path.relative_to(folder).parts)
         if is_data and not is_hidden and _is_own(path, folder):
@@ -114,8 +114,8 @@ def _group_files(folder: Path) -> dict[str, tuple[Path, ...]]:
     endings = Counter(path.suffix.lower() for path in found)
     if not endings:
         raise DataError(
-            f"{folder} holds no data files ({', '.join(ENDINGS)}); links that lead out of it are not followed. Convert "
-            "the data set to Parquet, or give another folder."
+            f"{folder} contains no data files ({', '.join(ENDINGS)}); links out of it are not followed. Convert "
+            "the dataset to Parquet, or give another folder."
         )
     chosen = max(ENDINGS, key=lambda ending: (endings[ending], -ENDINGS.index(ending)))
     splits: dict[str, list[Path]] = {}
@@ -128,7 +128,7 @@ def _group_files(folder: Path) -> dict[str, tuple[Path, ...]]:
 
 
 def _find_split(path: Path) -> str:
-    """The split that a file's name or its folders mention; empty = none."""
+    """Find the split in the name of a file or its folders; empty = none."""
     shard = _SHARD.fullmatch(path.stem)
     if shard:
         return _SPLIT_NAMES.get(shard[1].lower(), shard[1])
@@ -137,14 +137,12 @@ def _find_split(path: Path) -> str:
 
 
 def _list_saved(folder: Path) -> tuple[Path, ...]:
-    """The Arrow files of a folder that ``save_to_disk`` wrote."""
+    """List the Arrow files of a folder written by ``save_to_disk``."""
     entries = _read_metadata(folder / "state.json").get("_data_files")
     listed = entries if isinstance(entries, list) else []
     names = [entry.get("filename") if isinstance(entry, dict) else None for entry in listed]
     if not names or not all(isinstance(name, str) and name.endswith(".arrow") for name in names):
-        raise DataError(
-            f"expected a data set at {str(folder)!r}, got a state.json that names no Arrow files; save it again"
-        )
+        raise DataError(f"state.json in {str(folder)!r} names no Arrow files. Save the dataset again.")
     return tuple(_find_inside(folder, str(name)) for name in names)
 
 
@@ -152,9 +150,7 @@ def _read_metadata(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(read_regular_file(path, _MAX_METADATA_BYTES))
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(
-            f"expected a data set at {str(path.parent)!r}, got an unreadable {path.name}: {error}"
-        ) from error
+        raise DataError(f"Cannot read {path.name} of the dataset {str(path.parent)!r}: {error}") from error
     return found if isinstance(found, dict) else {}
 
 
@@ -167,7 +163,7 @@ def _find_inside(folder: Path, name: str) -> Path:
             raise DataError(f"{folder} has no folder {name[:80]!r}. Name another configuration or split.")
     except InputError as error:
         raise DataError(
-            f"The data set in {folder} names {name[:80]!r}, which lies outside of it. Nothing is read."
+            f"The dataset in {folder} names {name[:80]!r}, which is outside the folder. Nothing is read."
         ) from error
     except OSError as error:
         raise DataError(f"The data file {name[:80]!r} of {folder} cannot be read: {error.strerror}.") from error
@@ -175,7 +171,7 @@ def _find_inside(folder: Path, name: str) -> Path:
 
 
 def _is_own(path: Path, folder: Path) -> bool:
-    """Whether a path is a regular file that lies in the folder with every link resolved."""
+    """Whether a path is a regular file inside the folder, with all links resolved."""
     try:
         return path.is_file() and path.resolve().is_relative_to(folder)
     except (OSError, RuntimeError):

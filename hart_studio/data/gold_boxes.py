@@ -1,4 +1,4 @@
-"""Gold boxes as they are published, made boxes of the image: corners in order, edges inside."""
+"""Repair published gold boxes: sort corners, clip to the image."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from hart_studio.records import Box
 
 
 def repair_boxes(values: Any, image: str, labels: Sequence[str] = (), *, is_xywh: bool = False) -> tuple[Box, ...]:
-    """Boxes in original pixels from lists of four numbers.
+    """Convert lists of four numbers to boxes in original pixels.
 
-    Published boxes have corners in the wrong order, and reach out of their images. Corners are sorted and edges
-    clipped; a box of which nothing is left would count as one that no one can find, so it is an error.
+    Some published boxes have corners in the wrong order or exceed the image. Corners are sorted and edges
+    clipped. A box without area inside the image is an error, because no prediction could match it.
 
     Args:
         values: List of ``[x_min, y_min, x_max, y_max]`` in pixels of the upright image.
         image: Path of the image; only its header is read.
-        labels: What is in the boxes, in their order; empty texts when there are not as many.
+        labels: Labels of the boxes, in order; missing ones are empty.
         is_xywh: Whether the numbers are ``[x_min, y_min, width, height]`` instead.
 
     Raises:
-        ValueError: If it is no list of boxes, or a box has no area inside the image.
+        ValueError: If the value is not a list of boxes, or a box has no area inside the image.
         ImageError: If the image cannot be read.
     """
     if not isinstance(values, (list, tuple)):

@@ -1,6 +1,6 @@
-"""Samples from a Hugging Face data set: saved to disk, a local folder of data files, or a hub id.
+"""Load samples from a Hugging Face dataset: saved to disk, a local folder of data files, or a Hub id.
 
-A local folder is read without the ``datasets`` library (``dataset_folders``). A hub id imports it, which takes seconds.
+A local folder is read without the ``datasets`` library (``dataset_folders``). A Hub id imports it, which takes seconds.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ def load_hugging_face(
     image_root: Path | None = None,
     needs_answer: bool = True,
 ) -> LoadedSamples[GoldSample]:
-    """Read a data set.
+    """Load a dataset.
 
     Args:
-        name: A folder made by ``save_to_disk``, a folder of data files, or a hub id.
-        cache: Folder for the images that are stored as bytes, made when missing. Files are named by content, so
+        name: A folder written by ``save_to_disk``, a folder of data files, or a Hub id.
+        cache: Folder for images that are stored as bytes, created if missing. Files are named by content, so
             questions about one image share one file.
-        columns: Which column holds what.
-        config: Configuration of a data set that has several; of a local one, a folder in it.
-        split: Split; needed when there are several.
-        revision: Version of a hub data set.
-        image_root: Folder that images given as paths must lie in. By default the data set's own folder, or for a hub
-            id the library's cache.
-        needs_answer: Whether a row without a known answer is a bad one.
+        columns: The column mapping.
+        config: Configuration, if there are several; of a local dataset, a subfolder.
+        split: Split; required if there are several.
+        revision: Revision of a Hub dataset.
+        image_root: Folder that must contain images given as paths. Default: the folder of the dataset, or for a Hub
+            id the cache of the library.
+        needs_answer: Whether a row without a known answer is invalid.
 
     Raises:
-        DataError: If it cannot be read, lacks a column, has several splits and none was named, or holds no sample.
+        DataError: If it cannot be read, lacks a column, has several splits and none is given, or contains no valid row.
     """
     folder = find_folder(name)
     if folder is not None:
@@ -61,10 +61,10 @@ def load_hugging_face(
 
 
 def read_column_names(name: str, config: str | None = None, split: str | None = None) -> list[str]:
-    """Names of the columns of a data set.
+    """Read the column names of a dataset.
 
     Raises:
-        DataError: If it cannot be read, or has several splits and none was named.
+        DataError: If it cannot be read, or has several splits and none is given.
     """
     folder = find_folder(name)
     if folder is not None:
@@ -73,7 +73,7 @@ def read_column_names(name: str, config: str | None = None, split: str | None = 
 
 
 def find_folder(name: str) -> Path | None:
-    """The local folder of that name; None when there is none, so that it may be a hub id."""
+    """Find a local folder; None if there is none and the name may be a Hub id."""
     try:
         return Path(name) if name and Path(name).is_dir() else None
     except (OSError, ValueError):
@@ -81,7 +81,7 @@ def find_folder(name: str) -> Path | None:
 
 
 def _read_table(table: Any, columns: ColumnMapping) -> Iterator[tuple[str, Any]]:
-    """Rows as they are stored. The library decodes nothing: it would open each path and address that a cell names."""
+    """Iterate over the stored rows. Decoding is disabled: the library would open paths and URLs in cells."""
     table = table.select_columns(list(dict.fromkeys(columns.named))).with_format("arrow")
     for index in range(len(table)):
         (row,) = table[index].to_pylist()
@@ -89,7 +89,7 @@ def _read_table(table: Any, columns: ColumnMapping) -> Iterator[tuple[str, Any]]
 
 
 def _refuse_media(table: Any, columns: ColumnMapping, name: str) -> None:
-    """Check that only the image column holds images or other media files.
+    """Check that only the image column contains images or other media files.
 
     Raises:
         DataError: If another column does.
@@ -99,7 +99,7 @@ def _refuse_media(table: Any, columns: ColumnMapping, name: str) -> None:
     for column in dict.fromkeys(columns.named):
         if column != columns.image and require_decoding(table.features[column], ignore_decode_attribute=True):
             raise DataError(
-                f"The column {column!r} of the data set {name} holds images or other media. Name a column of text."
+                f"The column {column!r} of the dataset {name} contains images or other media. Choose a text column."
             )
 
 
@@ -110,9 +110,11 @@ def _hub_cache() -> Path:
 
 
 def _open_hub(name: str, config: str | None, revision: str | None) -> Any:
-    """The data set, or a mapping of its splits."""
+    """Open the dataset, or a mapping of its splits."""
     if not is_hub_id(name):
-        raise DataError(f"expected a data set at {name!r}, got no folder and no hub id such as owner/name; check it")
+        raise DataError(
+            f"Dataset {name!r} not found: neither a folder nor a Hub id such as owner/name. Check the name."
+        )
     import datasets  # noqa: PLC0415 - takes seconds
 
     try:
@@ -120,14 +122,14 @@ def _open_hub(name: str, config: str | None, revision: str | None) -> Any:
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         reason = str(error).strip().split("\n", 1)[0]
         raise DataError(
-            f"expected a data set at {name!r}, got: {reason}; check the name, or give a local folder"
+            f"Cannot load the dataset {name!r}: {reason}. Check the name, or give a local folder."
         ) from error
 
 
 def _pick_split(opened: Any, name: str, split: str | None) -> Any:
-    if not isinstance(opened, dict):  # one table; a mapping of the library is a dictionary, too
+    if not isinstance(opened, dict):  # one table; a mapping of the library is also a dictionary
         return opened
     chosen = split or (next(iter(opened)) if len(opened) == 1 else None)
     if chosen not in opened:
-        raise DataError(f"expected one of the splits {', '.join(opened)} of {name}, got {chosen}; name one")
+        raise DataError(f"Choose a split of {name}: {', '.join(opened)}; got {chosen}")
     return opened[chosen]

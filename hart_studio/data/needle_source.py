@@ -1,4 +1,4 @@
-"""Needle questions without a folder of them: made from a seed, each image drawn when it is first looked at."""
+"""Needle questions generated from a seed; each image is drawn on first use."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _MAX_DIGITS: Final = 12
 
 @dataclass(frozen=True, eq=False)
 class SampleSource:
-    """What a run is trained and evaluated on.
+    """Samples of a run, for training and evaluation.
 
     Attributes:
-        loaded: The samples and the rows that are none.
-        open_image: Opens an image of theirs.
+        loaded: The samples and the invalid rows.
+        open_image: Opens an image of the samples.
     """
 
     loaded: LoadedSamples[GoldSample]
@@ -31,10 +31,10 @@ class SampleSource:
 
 
 class LazySceneRenderer:
-    """Opens images of needle scenes, each drawn when it is first looked at."""
+    """Opens images of needle scenes; each image is drawn on first use."""
 
     def __init__(self, scenes: Mapping[str, Scene]) -> None:
-        """Remember the scenes.
+        """Store the scenes.
 
         Args:
             scenes: Path of the image -> its scene.
@@ -42,14 +42,16 @@ class LazySceneRenderer:
         self._scenes = scenes
 
     def __call__(self, path: str) -> SourceImage:
-        """Open the image, drawn now when it is not there yet.
+        """Open the image; draw it if the file is missing.
 
         Raises:
-            ImageError: As ``SourceImage`` does, also for a path that is no scene.
+            ImageError: As ``SourceImage``, also for a path without a scene.
         """
         if path in self._scenes and not Path(path).exists():
             target = Path(path)
-            draft = target.with_name(f"{target.stem}.{os.getpid()}.draft.jpg")  # processes may draw the same one
+            draft = target.with_name(
+                f"{target.stem}.{os.getpid()}.draft.jpg"
+            )  # several processes may draw the same image
             write_image(self._scenes[path], draft)
             draft.replace(target)
         return SourceImage(path)
@@ -58,14 +60,14 @@ class LazySceneRenderer:
 def generate_samples(
     split: str, count: int, folder: Path, *, seed: int = 0, scene_wh: tuple[int, int] | None = None
 ) -> SampleSource:
-    """Questions of a preset: the same ones for the same seed, images drawn as they are needed.
+    """Generate the questions of a preset, reproducibly from the seed; images are drawn on first use.
 
     Args:
         split: ``train``, ``val`` or ``test``.
         count: Number of questions, one scene each.
-        folder: Where the images will go.
-        seed: Another seed gives another set of the same kind.
-        scene_wh: (width, height) of the scenes in pixels; None = the published size.
+        folder: Folder for the images.
+        seed: Random seed.
+        scene_wh: (width, height) of the scenes in pixels; None = the size of the published set.
     """
     scenes: dict[str, Scene] = {}
     samples = []
@@ -79,7 +81,7 @@ def generate_samples(
 def generate_sample(
     split: str, sample_id: str, count: int, folder: Path, *, seed: int = 0, scene_wh: tuple[int, int] | None = None
 ) -> GoldSample | None:
-    """One question of ``generate_samples`` by its id, at the cost of one scene; None if the preset has no such id."""
+    """Generate one question of ``generate_samples`` by its id; None if the preset has no such id."""
     index = sample_id.rpartition("-")[2]
     if not (index.isascii() and index.isdecimal() and len(index) <= _MAX_DIGITS and int(index) < count):
         return None

@@ -1,7 +1,7 @@
-"""Options of published questions: as lists, as text with one option a line, in a column per letter, or in the question.
+"""Parse options of published questions: lists, one option per line, a column per letter, or inside the question.
 
-Whatever the form, a sample has the option texts without letters and the question without its options, so that every
-benchmark is asked with the same words.
+In a sample, option texts have no letters and the question contains no options, so every
+benchmark uses the same prompt.
 """
 
 from __future__ import annotations
@@ -38,14 +38,15 @@ class _Mark(NamedTuple):
 
 
 def read_options(value: Any, name: str) -> tuple[str, ...]:
-    r"""The options of a cell, without letters.
+    r"""Parse the options of a cell, without letters.
 
     Args:
-        value: A list of texts, the literal of one, or text with one option a line. None and blank text are no options.
-        name: Of the column, for messages.
+        value: A list of texts, the literal of one, or text with one option per line. None and blank text are no
+            options.
+        name: Name of the column, for messages.
 
     Raises:
-        ValueError: If it is none of these.
+        ValueError: If the value has another form.
     """
     if not isinstance(value, str):
         return strip_letters(to_texts(value, name))
@@ -57,17 +58,17 @@ def read_options(value: Any, name: str) -> tuple[str, ...]:
 
 
 def read_lettered(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """The options of the columns ``A``, ``B``, ``C``, ...; a question with fewer options leaves the last ones empty.
+    """Read the options of the columns ``A``, ``B``, ``C``, ...; trailing empty columns are ignored.
 
     Raises:
-        ValueError: If a cell holds something else than text or a number.
+        ValueError: If a cell contains neither text nor a number.
     """
     texts: list[str] = []
     for letter in OPTION_LETTERS:
         if letter not in row:
             break
         cell = row[letter]
-        is_empty = cell is None or cell != cell  # NaN, which is how some tables write an empty cell
+        is_empty = cell is None or cell != cell  # NaN, the empty cell of some tables
         texts.append("" if is_empty else to_text(cell, letter).strip())
     while texts and not texts[-1]:
         texts.pop()
@@ -75,15 +76,15 @@ def read_lettered(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def extract_options(question: str, choices: Sequence[str] = ()) -> tuple[str, tuple[str, ...]]:
-    """The question without the options that stand in it, and the options.
+    """Separate the options inside a question from the question.
 
     Args:
-        question: As published.
-        choices: The options when they are known. The question is cut only when it repeats them; without them, wherever
-            it holds lettered options.
+        question: The published text.
+        choices: The options, if known. The question is then split only if it repeats them; without them, wherever
+            it contains lettered options.
 
     Returns:
-        The question and the option texts, none when there are none at all.
+        The question and the option texts, empty if there are none.
     """
     bare, inlined = split_options(question)
     if not choices:
@@ -93,16 +94,17 @@ def extract_options(question: str, choices: Sequence[str] = ()) -> tuple[str, tu
 
 
 def split_options(text: str) -> tuple[str, tuple[str, ...]]:
-    """A question apart from the lettered options at its end.
+    """Split a question from the lettered options at its end.
 
-    Marks such as ``(A)``, ``（A）``, ``A.``, ``A:`` and ``A)`` count when they run from A in one style. Marks that
-    begin a line are preferred, so that an option may name another letter. A heading such as ``Options:`` goes too.
+    Marks such as ``(A)``, ``（A）``, ``A.``, ``A:`` and ``A)`` count if they run from A in one style. Marks that
+    begin a line are preferred, so that an option may name another letter. A heading such as ``Options:`` is removed
+    too.
 
     Args:
         text: The whole text; nothing may follow the options.
 
     Returns:
-        The question and at least two option texts; or the whole text, stripped, and none.
+        The question and at least two option texts; or the stripped text and no options.
     """
     marks = [] if len(text) > MAX_QUESTION_CHARS else [_to_mark(found) for found in _MARK.finditer(text)]
     first_of_line = [mark for mark in marks if _LINE_START.search(text, max(0, mark.start - 8), mark.start)]
@@ -121,7 +123,7 @@ def _to_mark(found: re.Match[str]) -> _Mark:
 
 
 def _longest_run(marks: Sequence[_Mark]) -> list[_Mark]:
-    """The marks A, B, C, ... of one style that go furthest; of equal runs the last. None for fewer than two."""
+    """Longest run of marks A, B, C, ... of one style; the last one on a tie. Empty for fewer than two."""
     best: list[_Mark] = []
     for style in dict.fromkeys(mark.style for mark in marks):
         by_letter: dict[str, list[_Mark]] = {}
@@ -131,11 +133,11 @@ def _longest_run(marks: Sequence[_Mark]) -> list[_Mark]:
         for start in by_letter.get("A", [])[-_MAX_MARKS:]:
             run = [start]
             for letter in OPTION_LETTERS[1:]:
-                rivals = by_letter.get(letter, [])
-                place = bisect_right(rivals, run[-1].end - 1, key=lambda mark: mark.start)
-                if place == len(rivals):
+                candidates = by_letter.get(letter, [])
+                index = bisect_right(candidates, run[-1].end - 1, key=lambda mark: mark.start)
+                if index == len(candidates):
                     break
-                run.append(rivals[place])
+                run.append(candidates[index])
             if len(run) > 1 and len(run) >= len(best):
                 best = run
     return best

@@ -1,7 +1,7 @@
-"""Sizes that the pages of a Parquet file unpack to, read from the page headers without unpacking anything.
+"""Read the decompressed sizes of Parquet pages from the page headers, without decompressing.
 
-The metadata at the end of a file may state any size. A decoder allocates what each page header states, so these are
-counted. Headers are Thrift compact structs.
+The footer of a file may state wrong sizes. A decoder allocates the size in each page header, so these are
+summed. Headers are Thrift compact structs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MAX_DEPTH: Final = 8
 _DICTIONARY_PAGE: Final = 2
 _PAGE_TYPE, _UNPACKED, _PACKED = 1, 2, 3
 _VALUE_COUNTS: Final = (5, 7, 8)
-"""Fields of a page header that hold the header of its kind, whose first field is the number of values."""
+"""Fields of a page header with the type-specific header, whose first field is the number of values."""
 
 
 @dataclass
@@ -27,10 +27,10 @@ class ColumnPages:
     """The pages of one column in one row group.
 
     Attributes:
-        dictionary_bytes: Unpacked size of its dictionary.
-        largest_page_bytes: Unpacked size of its largest other page.
-        packed_bytes: Packed size of all pages.
-        values: Number of values, nulls included.
+        dictionary_bytes: Decompressed size of the dictionary.
+        largest_page_bytes: Decompressed size of the largest other page.
+        packed_bytes: Compressed size of all pages.
+        values: Number of values, including nulls.
     """
 
     dictionary_bytes: int = 0
@@ -44,11 +44,11 @@ def measure_pages(file: io.BufferedReader, start: int, length: int) -> ColumnPag
 
     Args:
         file: The Parquet file.
-        start: Where the first page begins, bytes.
-        length: Bytes of all pages.
+        start: Offset of the first page, bytes.
+        length: Size of all pages, bytes.
 
     Raises:
-        DataError: If they are no page headers, or too many.
+        DataError: If the page headers are invalid, or there are too many.
     """
     found = ColumnPages()
     end = start + length
@@ -71,7 +71,7 @@ def measure_pages(file: io.BufferedReader, start: int, length: int) -> ColumnPag
 
 
 def _read_header(file: io.BufferedReader, start: int) -> tuple[dict[int, Any], int]:
-    """The fields of the page header at a place, and its length."""
+    """Read the fields of the page header at an offset, and its length."""
     size = _FIRST_READ
     while True:
         file.seek(start)
@@ -80,19 +80,19 @@ def _read_header(file: io.BufferedReader, start: int) -> tuple[dict[int, Any], i
             return _Compact(data).read_struct()
         except IndexError:
             if len(data) < size or size >= _MAX_HEADER_BYTES:
-                raise DataError("a page header that is cut short or too long") from None
+                raise DataError("a page header that is truncated or too long") from None
             size *= 16
 
 
 class _Compact:
-    """Reads Thrift's compact protocol; raises ``IndexError`` where the bytes end."""
+    """Reads Thrift's compact protocol; raises ``IndexError`` at the end of the bytes."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._at = 0
 
     def read_struct(self, depth: int = 0) -> tuple[dict[int, Any], int]:
-        """Field number -> value, and where the struct ends."""
+        """Field number -> value, and the end offset of the struct."""
         if depth > _MAX_DEPTH:
             raise DataError("a page header that is nested too deeply")
         fields: dict[int, Any] = {}
@@ -118,7 +118,7 @@ class _Compact:
             return [self._value(head & 15, depth + 1) for _ in range(count)]
         if kind == 12:
             return self.read_struct(depth + 1)[0]
-        raise DataError("no page header where one should be")
+        raise DataError("an invalid page header")
 
     def _skip(self, count: int) -> None:
         self._at += count
@@ -138,7 +138,7 @@ class _Compact:
             if byte < 128:
                 return value
             shift += 7
-        raise DataError("no page header where one should be")
+        raise DataError("an invalid page header")
 
     def _integer(self) -> int:
         value = self._varint()

@@ -1,4 +1,4 @@
-"""Rows of a Parquet file within bounded memory, whatever its metadata states and however well it was packed."""
+"""Read rows of a Parquet file in bounded memory, whatever its metadata states and its compression ratio."""
 
 from __future__ import annotations
 
@@ -16,56 +16,59 @@ from hart_studio.errors import DataError
 from hart_studio.files import open_regular_file
 
 MAX_CELL_BYTES: Final = 64 * 2**20
-"""Size of one cell of a table, which may be an image (project default)."""
+"""Maximum size of a table cell, which may be an image. Project default."""
 
 MAX_ROW_BYTES: Final = 256 * 2**20
-"""Size of all cells of one row (project default)."""
+"""Maximum size of all cells of a row. Project default."""
 
 MAX_ROWS: Final = 5_000_000
-"""Rows of a file (project default): a few bytes can stand for a row, and each becomes a sample or a reason in memory."""
+"""Maximum number of rows of a file: a few bytes can encode a row, and each row becomes a sample or an invalid row in
+memory. Project default."""
 
 MAX_COLUMNS: Final = 4096
-"""Columns of a table, fields of structs counted one by one (project default)."""
+"""Maximum number of columns of a table, including fields of structs. Project default."""
 
 MAX_NESTING: Final = 32
-"""Lists and structs one in the other (project default)."""
+"""Maximum nesting depth of lists and structs. Project default."""
 
 MAX_LIST_VALUES: Final = 64_000_000
-"""Values in the lists of one column of one row group: nothing tells how many of them one row holds (project default)."""
+"""Maximum number of values in the lists of one column of a row group; the metadata does not state how many of them are
+in one row. Project default."""
 
 MAX_UNPACKED_BYTES: Final = 128 * 2**20
-"""Unpacked size of the largest pages of a row group's columns together, which are in memory at the same time (project default)."""
+"""Maximum decompressed size of the largest pages of all columns of a row group, which are in memory at the same time.
+Project default."""
 
 MAX_COMPRESSION_RATIO: Final = 20
-"""A row group may unpack to more than that as long as it is at most this many times its packed size (project default): images
-are packed already."""
+"""A row group may decompress to more than that up to this multiple of its compressed size: images are already
+compressed. Project default."""
 
-_BATCH_ROWS: Final = 4  # a row may hold an image of many megabytes
+_BATCH_ROWS: Final = 4  # a row may contain an image of many megabytes
 _MAX_FIXED_BYTES: Final = 4096
 _VALUE_BYTES: Final = 60
 _READ_AHEAD: Final = 1 << 20
 
 
 def open_parquet(path: Path) -> tuple[pa.Schema, Iterator[dict[str, Any] | ValueError]]:
-    """Check the sizes of a Parquet file and begin to read it.
+    """Check the sizes of a Parquet file and open it.
 
     Args:
         path: The file.
 
     Returns:
-        Its columns, and its rows, which are read as they are asked for; a row that is too large is a ``ValueError``.
+        Its schema, and a lazy iterator of rows; a ``ValueError`` for a row that is too large.
 
     Raises:
-        DataError: If it is no Parquet file, or would take too much memory. Reading the rows may raise it, too.
+        DataError: If it is not a Parquet file, or needs too much memory. Iterating the rows may raise it too.
         OSError: If it cannot be opened.
     """
     file = open_regular_file(path, follow_symlinks=True)
     try:
         with pa.PythonFile(file, "r") as source:
             metadata = pyarrow.parquet.read_metadata(source)
-    except Exception as error:  # readers of binary files raise anything on hostile bytes
+    except Exception as error:  # readers can raise any error on invalid bytes
         raise _unusable(path, error) from error
-    file = open_regular_file(path, follow_symlinks=True)  # the one above was closed together with its reader
+    file = open_regular_file(path, follow_symlinks=True)  # the file above was closed with its reader
     try:
         packed = _find_packed_columns(path, metadata, file)
         opened = pyarrow.parquet.ParquetFile(file, read_dictionary=packed, buffer_size=_READ_AHEAD)
@@ -91,13 +94,13 @@ def _read_rows(
 
 
 def unpack_rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | ValueError]:
-    """Make Python objects of a few rows, after their size was measured.
+    """Convert rows to Python objects after measuring their size.
 
     Args:
-        batch: Rows that are in memory together.
+        batch: Rows in memory.
 
     Yields:
-        Each row, or a ``ValueError`` where it is too large.
+        Each row, or a ``ValueError`` for a row that is too large.
     """
     if _is_small(batch):
         yield from batch.to_pylist()
@@ -115,33 +118,33 @@ def _too_large_row() -> ValueError:
 
 def _unusable(path: Path, error: Exception) -> DataError:
     reason = str(error).strip().split("\n", 1)[0] or type(error).__name__
-    return DataError(f"expected a Parquet file at {path.name!r}, got: {reason}; check the file")
+    return DataError(f"{path.name!r} cannot be read as a Parquet file: {reason}. Check the file.")
 
 
 def _find_packed_columns(path: Path, metadata: pyarrow.parquet.FileMetaData, file: io.BufferedReader) -> list[str]:
-    """Columns that have to be read as dictionaries, because their values repeat so often that they would not fit.
+    """Find columns that must be read as dictionaries, because their decoded values would not fit in memory.
 
     Raises:
-        DataError: If a row group would not fit at all.
+        DataError: If a row group would not fit even then.
     """
 
     def refuse(what: str, limit: str) -> DataError:
         return DataError(
-            f"expected a Parquet file with at most {limit} at {path.name!r}, got {what}; write it with smaller row "
-            "groups, or leave columns away"
+            f"The Parquet file {path.name!r} has {what}; at most {limit} are allowed. Write it with smaller row "
+            "groups, or remove columns."
         )
 
     if metadata.num_rows > MAX_ROWS:
-        raise refuse(f"{metadata.num_rows:,}", f"{MAX_ROWS:,} rows")
+        raise refuse(f"{metadata.num_rows:,} rows", f"{MAX_ROWS:,}")
     if metadata.num_columns > MAX_COLUMNS:
-        raise refuse(f"{metadata.num_columns:,}", f"{MAX_COLUMNS:,} columns")
+        raise refuse(f"{metadata.num_columns:,} columns", f"{MAX_COLUMNS:,}")
     schema = metadata.schema
     columns = [schema.column(number) for number in range(metadata.num_columns)]
     for column in columns:
         if column.max_definition_level > MAX_NESTING:
-            raise refuse("more", f"{MAX_NESTING} lists and structs one in the other")
+            raise refuse("too many levels of nested lists and structs", f"{MAX_NESTING}")
         if column.physical_type == "FIXED_LEN_BYTE_ARRAY" and column.length > _MAX_FIXED_BYTES:
-            raise refuse(f"{column.length:,}", f"{_MAX_FIXED_BYTES:,} bytes in a value of fixed length")
+            raise refuse(f"values of {column.length:,} bytes", f"{_MAX_FIXED_BYTES:,}")
     packed: dict[str, None] = {}
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
@@ -156,9 +159,9 @@ def _find_packed_columns(path: Path, metadata: pyarrow.parquet.FileMetaData, fil
             if column.physical_type == "BYTE_ARRAY" and worst > MAX_CELL_BYTES:
                 packed[column.path] = None
         if listed > MAX_LIST_VALUES:
-            raise refuse(f"{listed:,}", f"{MAX_LIST_VALUES:,} values in the lists of a row group")
+            raise refuse(f"{listed:,} values in the lists of a row group", f"{MAX_LIST_VALUES:,}")
         if unpacked > max(MAX_UNPACKED_BYTES, MAX_COMPRESSION_RATIO * size):
-            raise refuse(f"{unpacked:,}", f"{MAX_UNPACKED_BYTES:,} bytes in the pages of a row group, unpacked")
+            raise refuse(f"{unpacked:,} decompressed bytes in the pages of a row group", f"{MAX_UNPACKED_BYTES:,}")
     return list(packed)
 
 
@@ -173,7 +176,7 @@ def _measure_column(path: Path, column: pyarrow.parquet.ColumnChunkMetaData, fil
 
 
 def _is_small(batch: pa.RecordBatch) -> bool:
-    """Whether no cell, and no row, is too large once it is made of Python objects.
+    """Whether no cell and no row is too large as Python objects.
 
     A batch that is small as a whole has small rows.
     """
@@ -183,7 +186,7 @@ def _is_small(batch: pa.RecordBatch) -> bool:
 
 
 def _measure_values(values: pa.Array) -> int:
-    """Bytes that an array takes as Python objects, dictionaries unpacked."""
+    """Bytes that an array takes as Python objects, with dictionaries decoded."""
     kind = values.type
     size = _VALUE_BYTES * len(values)
     if isinstance(values, pa.ExtensionArray):
@@ -191,14 +194,14 @@ def _measure_values(values: pa.Array) -> int:
     if pa.types.is_dictionary(kind):
         if not _has_bytes(kind.value_type):
             return size
-        counts = values.indices.drop_null().value_counts()  # each value is measured once, however often it is used
+        counts = values.indices.drop_null().value_counts()  # measure each distinct value once
         lengths = _measure_each(values.dictionary.take(counts.field("values")))
         return size + int(pc.sum(pc.multiply(lengths, counts.field("counts"))).as_py() or 0)
     if pa.types.is_struct(kind):
         return size + sum(_measure_values(part) for part in values.flatten())
     if pa.types.is_map(kind):
         first, last = values.offsets[0].as_py(), values.offsets[-1].as_py()
-        parts = (values.keys, values.items)  # of all rows of the batch, not of these alone
+        parts = (values.keys, values.items)  # of all rows of the batch, not only these
         return size + sum(_measure_values(part.slice(first, last - first)) for part in parts)
     if pa.types.is_nested(kind):
         return size + _measure_values(values.flatten())
@@ -206,11 +209,11 @@ def _measure_values(values: pa.Array) -> int:
 
 
 def _has_bytes(kind: pa.DataType) -> bool:
-    """Whether the values of a type are texts or bytes."""
+    """Whether a type is text or bytes."""
     names = ("string", "binary", "large_string", "large_binary", "fixed_size_binary")
     return any(getattr(pa.types, f"is_{name}")(kind) for name in names)
 
 
 def _measure_each(values: pa.Array) -> pa.Array:
-    """Bytes of each text or bytes value, int64 ``[N]``."""
+    """Size in bytes of each text or bytes value, int64 ``[N]``."""
     return pc.binary_length(values).cast(pa.int64())

@@ -1,4 +1,4 @@
-"""Rows to samples: what every source shares. A bad row is counted with its reason and never stops the load."""
+"""Convert rows to samples, shared by all sources. An invalid row is counted with its reason and never stops loading."""
 
 from __future__ import annotations
 
@@ -31,40 +31,40 @@ _LETTER: Final = re.compile(rf"\s*{_OPENING}?\s*([A-Z])\s*{_CLOSING}?\s*[.．]?\
 
 @dataclass(frozen=True)
 class InvalidRow:
-    """A row that is no sample."""
+    """A row that could not be converted to a sample."""
 
     row: str
-    """Where it is, for people: ``line 3``, ``row 12``."""
+    """Location of the row, such as ``line 3`` or ``row 12``."""
     reason: str
-    """What is wrong with it."""
+    """Reason why the row is invalid."""
 
     def __post_init__(self) -> None:
-        # Both may quote a file name that is not UTF-8, which neither a database nor a terminal takes.
+        # Both may quote a file name that is not UTF-8, which databases and terminals do not accept.
         object.__setattr__(self, "row", to_printable(self.row))
         object.__setattr__(self, "reason", to_printable(self.reason))
 
 
 @dataclass(frozen=True)
 class LoadedSamples(Generic[SampleT]):
-    """What a source gave."""
+    """Samples and invalid rows of a source."""
 
     source: str
-    """Name of the data set."""
+    """Name of the dataset."""
     samples: tuple[SampleT, ...]
-    """The good rows in file order, ids unique. Of gold samples, ``gold_boxes`` is empty where the source has none."""
+    """The valid rows in file order, with unique ids. ``gold_boxes`` is empty if the source has none."""
     invalid_rows: tuple[InvalidRow, ...] = ()
-    """The others, in file order."""
+    """The invalid rows, in file order."""
 
     @property
     def reasons(self) -> Counter[str]:
-        """How many rows were left out for each reason."""
+        """Number of invalid rows per reason."""
         return Counter(bad.reason for bad in self.invalid_rows)
 
     def describe_reasons(self, most: int) -> list[str]:
-        """Sentences on the most frequent reasons, and how many other reasons there are."""
+        """Describe the most frequent reasons, and the number of other reasons."""
 
         def show(reason: str, count: int) -> str:
-            return f"{count} rows of {self.source} are left out: {reason}"
+            return f"{count} invalid rows of {self.source} are skipped: {reason}"
 
         return list_reasons(self.reasons, most, show)
 
@@ -72,59 +72,57 @@ class LoadedSamples(Generic[SampleT]):
 def collect_samples(
     source: str, rows: Iterable[tuple[str, RowT]], read: Callable[[RowT], SampleT], *, needs_answer: bool
 ) -> LoadedSamples[SampleT]:
-    """Read every row, and count the ones that cannot be read.
+    """Convert all rows, and count the invalid ones.
 
     Args:
-        source: Name of the data set, for messages.
-        rows: Where each row is, for people, and the row.
-        read: Makes a sample of a row, or raises ``ValueError`` or a ``HartError`` that says why not.
-        needs_answer: Whether a row without a known answer is a bad one.
+        source: Name of the dataset, for messages.
+        rows: Location and content of each row.
+        read: Converts a row to a sample, or raises ``ValueError`` or a ``HartError`` with the reason.
+        needs_answer: Whether a row without a known answer is invalid.
 
     Raises:
-        DataError: If no row is good.
+        DataError: If no row is valid.
     """
     source = to_printable(source)
     samples: dict[str, SampleT] = {}
     invalid_rows = []
-    for place, row in rows:
+    for location, row in rows:
         try:
             sample = read(row)
             if needs_answer and sample.answer is None:
                 raise ValueError("no answer")
             if sample.id in samples:
-                raise ValueError("an id that an earlier row has")
-        except (ValueError, RecursionError, HartError) as error:  # JSON nested without end is a RecursionError
-            invalid_rows.append(InvalidRow(place, _describe_error(error)))
+                raise ValueError("the id of an earlier row")
+        except (ValueError, RecursionError, HartError) as error:  # deeply nested JSON raises RecursionError
+            invalid_rows.append(InvalidRow(location, _describe_error(error)))
         else:
             samples[sample.id] = sample
     loaded = LoadedSamples(source, tuple(samples.values()), tuple(invalid_rows))
     if not samples:
         shown = list_reasons(loaded.reasons, 3, lambda reason, count: f"{count} rows: {reason}")
         found = "; ".join(shown) or "no rows"
-        raise DataError(
-            f"expected at least one sample in {source}, got {found}; check the path and the form of the rows"
-        )
+        raise DataError(f"No valid rows in {source}: {found}. Check the path and the format of the rows.")
     return loaded
 
 
 def get_field(row: Any, name: str) -> Any:
-    """A field that a row must have.
+    """Return a required field of a row.
 
     Raises:
-        ValueError: If the row is no object, or has no such field.
+        ValueError: If the row is not an object, or lacks the field.
     """
     if not isinstance(row, dict):
         raise ValueError(f"expected a JSON object, got {type(row).__name__}")
     if name not in row:
-        raise ValueError(f"no field {name!r}")
+        raise ValueError(f"missing field {name!r}")
     return row[name]
 
 
 def to_text(value: Any, name: str) -> str:
-    """A text, or a finite number written as one.
+    """Convert text or a finite number to text.
 
     Raises:
-        ValueError: If it is neither.
+        ValueError: If the value is neither.
     """
     if isinstance(value, str):
         return value
@@ -136,10 +134,10 @@ def to_text(value: Any, name: str) -> str:
 
 
 def to_texts(value: Any, name: str) -> tuple[str, ...]:
-    """A list of texts; None is an empty one.
+    """Convert a list of texts; None is an empty list.
 
     Raises:
-        ValueError: If it is no list, or holds something else.
+        ValueError: If the value is not a list, or contains other values.
     """
     if value is None:
         return ()
@@ -149,10 +147,10 @@ def to_texts(value: Any, name: str) -> tuple[str, ...]:
 
 
 def to_boxes(value: Any, name: str) -> tuple[Box, ...]:
-    """A list of ``[x_min, y_min, x_max, y_max]`` in original pixels; None is an empty one.
+    """Convert a list of ``[x_min, y_min, x_max, y_max]`` in original pixels; None is an empty list.
 
     Raises:
-        ValueError: If it is no list of boxes.
+        ValueError: If the value is not a list of boxes.
     """
     boxes = [] if value is None else value
     if not isinstance(boxes, (list, tuple)) or not all(isinstance(xyxy, (list, tuple)) for xyxy in boxes):
@@ -163,10 +161,10 @@ def to_boxes(value: Any, name: str) -> tuple[Box, ...]:
 
 
 def to_label_boxes(value: Any, name: str) -> tuple[Box, ...]:
-    """Boxes with what they are called: objects with ``box``, four numbers in original pixels, and ``label``.
+    """Convert boxes with labels: objects with ``box``, four numbers in original pixels, and ``label``.
 
     Raises:
-        ValueError: If it is no list of such objects; None is an empty one.
+        ValueError: If the value is not a list of such objects; None is an empty list.
     """
     if value is None:
         return ()
@@ -178,10 +176,10 @@ def to_label_boxes(value: Any, name: str) -> tuple[Box, ...]:
 
 
 def strip_letters(choices: Sequence[str]) -> tuple[str, ...]:
-    """Option texts without their letters: ``(A) red``, ``A. red`` and ``（A）red`` are ``red``.
+    """Remove the letters of option texts: ``(A) red``, ``A. red`` and ``（A）red`` are ``red``.
 
-    Letters are removed when every option has its own and they run from A; else nothing is changed, so that an option
-    such as ``A. Smith`` stays whole.
+    Letters are removed only if every option has one and they run from A, so that an option
+    such as ``A. Smith`` is kept.
     """
     marks = [_MARKED_CHOICE.match(choice) for choice in choices]
     letters = "".join(mark[1] or mark[2] for mark in marks if mark)
@@ -191,7 +189,7 @@ def strip_letters(choices: Sequence[str]) -> tuple[str, ...]:
 
 
 def to_letter(answer: str, choices: Sequence[str]) -> str:
-    """The letter in ``B``, ``(B)`` or ``B.``.
+    """Parse the letter in ``B``, ``(B)`` or ``B.``.
 
     Raises:
         ValueError: If there is none, or no such option.
@@ -203,27 +201,27 @@ def to_letter(answer: str, choices: Sequence[str]) -> str:
 
 
 def resolve_image_path(root: Path, name: Any) -> str:
-    """The path of an existing image below ``root``, in the form of ``files.to_stored_path``.
+    """Resolve the path of an existing image below ``root``, in the form of ``files.to_stored_path``.
 
     Args:
         root: The folder.
-        name: A relative path as the file system has it, or in that form.
+        name: A relative path, as in the file system or in that form.
 
     Raises:
-        ValueError: If the name is no text, or no such file exists.
-        InputError: If the name leads out of the folder.
+        ValueError: If the name is not text, or the file does not exist.
+        InputError: If the path is outside the folder.
     """
     text = to_text(name, "image")
     for each in dict.fromkeys((text, str(from_stored_path(text)))):
         path = resolve_inside(root, each)
-        with suppress(OSError):  # as a name that the file system finds too long
+        with suppress(OSError):  # such as a name that is too long for the file system
             if path.is_file():
                 return to_stored_path(path)
     raise ValueError(f"the image is missing in {root.resolve()}")
 
 
 def _describe_error(error: Exception) -> str:
-    """One line for a row's error; pydantic's own texts are pages."""
+    """Describe the error of a row in one line; messages of pydantic are long."""
     if isinstance(error, ValidationError):
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

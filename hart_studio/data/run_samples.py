@@ -1,4 +1,4 @@
-"""The samples of a run, from whatever source its settings name."""
+"""Load the samples of a run from the source in its settings."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from hart_studio.records import GoldSample
 from hart_studio.runs.config import DataConfig, RunConfig
 
 SCENE_WH: Final = (2048, 1536)
-"""Size of the scenes that are drawn for a run; project default: half the published one, still far beyond the built-in model's
-overview, and a quarter of the work."""
+"""(width, height) of the scenes of a run: half the published size, which is still much larger than the overview of the
+built-in model and takes a quarter of the time. Project default."""
 
 MANIFEST: Final = "split.json"
-"""File of the run that says which sample is in which part."""
+"""File of the run with the parts of the split."""
 
 
 def load_samples(settings: DataConfig, cache: Path, *, makes_folder: bool = True) -> SampleSource:
-    """Read the samples.
+    """Load the samples.
 
     Args:
-        settings: Where they are.
-        cache: Folder for images that a source does not have as files.
-        makes_folder: Whether to make that folder for scenes still to be drawn.
+        settings: Source of the samples.
+        cache: Folder for images that are not files in the source.
+        makes_folder: Whether to create the folder for needle scenes.
 
     Raises:
         DataError: If they cannot be read.
@@ -49,29 +49,29 @@ def load_samples(settings: DataConfig, cache: Path, *, makes_folder: bool = True
 
 
 def generate_needle_samples(settings: DataConfig, folder: Path) -> SampleSource:
-    """Needle questions made for the run: the same ones for the same seed, images drawn as they are needed.
+    """Generate needle questions for a run, reproducibly from the seed; images are drawn on first use.
 
     Args:
         settings: Number and seed of the questions.
-        folder: Where the images will go.
+        folder: Folder for the images.
     """
     return generate_samples("train", settings.needle_samples, folder, seed=settings.needle_seed, scene_wh=SCENE_WH)
 
 
 def get_needle_sample(settings: DataConfig, sample_id: str, folder: Path) -> GoldSample | None:
-    """One question of ``generate_needle_samples`` by its id, without making the others; None if there is none."""
+    """Generate one question of ``generate_needle_samples`` by its id, without the others; None if there is none."""
     return generate_sample(
         "train", sample_id, settings.needle_samples, folder, seed=settings.needle_seed, scene_wh=SCENE_WH
     )
 
 
 def split_run(config: RunConfig, source: SampleSource, folder: Path, *, is_writer: bool) -> Split:
-    """The parts of a run: those of its manifest when it has one, else new ones, written down.
+    """Split the samples of a run: by its manifest, or with a new manifest that is saved.
 
     Args:
         config: Sizes and seed.
         source: The samples.
-        folder: Of the run.
+        folder: Folder of the run.
         is_writer: Whether this process writes the manifest.
 
     Raises:
@@ -88,7 +88,7 @@ def split_run(config: RunConfig, source: SampleSource, folder: Path, *, is_write
 
 
 def split_config(config: RunConfig, source: SampleSource) -> Split:
-    """The parts that the settings ask for."""
+    """Split the samples as configured."""
     data = config.data
     has_rl = any(stage != "sft" for stage in config.method.stages)
     sft_samples = data.sft_samples if "sft" in config.method.stages else 0

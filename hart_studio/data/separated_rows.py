@@ -1,7 +1,7 @@
-"""CSV and TSV: rows one at a time, in UTF-8 or Windows-1252, where a bad row costs no other row.
+"""Read CSV and TSV row by row, in UTF-8 or Windows-1252; an invalid row does not affect other rows.
 
-The ``csv`` module alone is not enough for files that people made: a quotation mark that is never closed makes one cell
-of all rows behind it, and a single byte that is no UTF-8 must not change how the whole file is read.
+The ``csv`` module alone is not enough for handmade files: an unclosed quotation mark makes one cell
+of all following rows, and a single byte that is not UTF-8 must not change the encoding of the whole file.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from hart_studio.errors import DataError
 from hart_studio.files import open_regular_file
 
 LARGEST_CELL: Final = 64 * 1024 * 1024
-"""Characters of one cell (project default): an image in base64 is one cell."""
+"""Maximum characters of a cell, which may be an image in base64. Project default."""
 
 LONGEST_ROW: Final = 4 * LARGEST_CELL
-"""Characters of one row (project default)."""
+"""Maximum characters of a row. Project default."""
 
 MOST_CELLS: Final = 1_000_000
-"""Cells of one row (project default)."""
+"""Maximum cells of a row. Project default."""
 
 FEWEST_COLUMNS_TO_RESYNC: Final = 3
-"""In a table with fewer columns, ordinary text with commas looks like a row (project default)."""
+"""Minimum columns of this check: with fewer, ordinary text with commas may be mistaken for a row. Project default."""
 
 MOST_READ_AGAIN: Final = 1_000_000
-"""Lines of one file that are read again because a quotation mark before them is never closed (project default)."""
+"""Maximum number of lines of a file that are read again after an unclosed quotation mark. Project default."""
 
 _LONGEST_HEADER: Final = 64 * 1024
 _CHUNK_BYTES: Final = 1024 * 1024
@@ -44,17 +44,17 @@ NumberedLine = tuple[int, str]
 
 
 def read_separated(path: Path, separators: str) -> Iterator[tuple[str, Any]]:
-    """Rows of a CSV or TSV file.
+    """Iterate over the rows of a CSV or TSV file.
 
     Args:
-        path: The file, with the names of the columns in its first row.
-        separators: Possible separators; the most frequent one in the first line is taken.
+        path: The file, with the column names in the first row.
+        separators: Possible separators; the most frequent one in the first line is used.
 
     Yields:
-        Where the row is, and its cells by column name, or the ``ValueError`` that says why it is none.
+        Location of the row, and its cells by column name, or a ``ValueError`` with the reason.
 
     Raises:
-        DataError: If the file is in UTF-16, two columns have one name, or a row is too long.
+        DataError: If the file is in UTF-16, two columns have the same name, or a row is too long.
         OSError: If it cannot be read.
     """
     csv.field_size_limit(LARGEST_CELL)
@@ -64,36 +64,34 @@ def read_separated(path: Path, separators: str) -> Iterator[tuple[str, Any]]:
     ) as file:
         header = file.readline(_LONGEST_HEADER)
         file.seek(0)
-        # Spreadsheets of many countries put semicolons into files of this name.
+        # Spreadsheets in many locales write semicolons.
         separator = max(separators, key=header.count)
         rows = _Rows(file, separator, path.name)
         columns: list[str] | None = None
-        for place, cells in rows:
+        for location, cells in rows:
             if isinstance(cells, ValueError):
                 if columns is None:
-                    raise DataError(
-                        f"expected the names of the columns in {path.name!r}: {cells}; repair the first line"
-                    )
-                yield place, cells
+                    raise DataError(f"Cannot read the column names of {path.name!r}: {cells}. Repair the first line.")
+                yield location, cells
             elif columns is None:
                 columns = rows.columns = cells
                 _check_columns(columns, path.name)
             elif len(cells) > len(columns):
-                yield place, ValueError("more cells than the header has columns")
+                yield location, ValueError("more cells than the header has columns")
             elif len(cells) < len(columns):
-                yield place, ValueError("fewer cells than the header has columns")
+                yield location, ValueError("fewer cells than the header has columns")
             else:
-                yield place, dict(zip(columns, cells, strict=True))
+                yield location, dict(zip(columns, cells, strict=True))
 
 
 class _Rows:
-    """Rows of cells. A quoted cell may hold line breaks, so a row can have many lines."""
+    """Rows of cells. A quoted cell may contain line breaks, so a row can have many lines."""
 
     def __init__(self, file: io.TextIOWrapper, separator: str, name: str) -> None:
         self.columns: list[str] | None = None
         self._file, self._separator, self._name = file, separator, name
         self._waiting: deque[NumberedLine] = deque()
-        self._read = self._given_back = 0
+        self._read = self._read_again = 0
 
     def __iter__(self) -> Iterator[tuple[str, list[str] | ValueError]]:
         while (first := self._next_line()) is not None:
@@ -103,17 +101,17 @@ class _Rows:
             yield f"line {lines[-1][0]}", cells
 
     def _join(self, first: NumberedLine) -> tuple[list[NumberedLine], list[str] | ValueError]:
-        """Take lines until a row is complete.
+        """Read lines until a row is complete.
 
         Raises:
-            DataError: If the first line is too long, or too many quotation marks are never closed.
+            DataError: If the first line is too long, or there are too many unclosed quotation marks.
         """
         lines, length = [first], len(first[1])
         cells = first[1].count(self._separator)
         if length > LONGEST_ROW or cells > MOST_CELLS:
             raise DataError(
-                f"expected rows of at most {LONGEST_ROW >> 20} MiB and {MOST_CELLS:,} cells in {self._name!r}, "
-                "got a larger one; repair the file"
+                f"A row of {self._name!r} has more than {LONGEST_ROW >> 20} MiB or {MOST_CELLS:,} cells. "
+                "Repair the file."
             )
 
         def feed() -> Iterator[str]:
@@ -130,27 +128,27 @@ class _Rows:
         except csv.Error as error:
             if len(lines) > 1 or str(error) == _UNCLOSED:
                 return self._give_back(lines)
-            # A quotation mark behind the end of a quoted cell, for example.
+            # For example a quotation mark after the end of a quoted cell.
             row = self._parse(first[1], is_strict=False)
         if len(lines) > 2 and all(map(self._is_row, lines[1:-1])):
             return self._give_back(lines)
         if any(_BAD_BYTE.search(cell) for cell in row):
-            return lines, ValueError("bytes that are no text in the encoding of the file; save it as UTF-8")
+            return lines, ValueError("invalid bytes in the encoding of the file; save it as UTF-8")
         return lines, row
 
     def _give_back(self, lines: list[NumberedLine]) -> tuple[list[NumberedLine], ValueError]:
-        """Leave out the first line, and read the others again as rows of their own."""
-        self._given_back += len(lines) - 1
-        if self._given_back > MOST_READ_AGAIN:
+        """Skip the first line, and read the others again as separate rows."""
+        self._read_again += len(lines) - 1
+        if self._read_again > MOST_READ_AGAIN:
             raise DataError(
-                f"Too many quotation marks in {self._name!r} are never closed, the last one in line {lines[0][0]}. "
+                f"Too many unclosed quotation marks in {self._name!r}, the last one in line {lines[0][0]}. "
                 "Repair the quotation marks, or export the table again."
             )
         self._waiting.extendleft(reversed(lines[1:]))
-        return lines[:1], ValueError("a quotation mark that is never closed")
+        return lines[:1], ValueError("unclosed quotation mark")
 
     def _is_row(self, line: NumberedLine) -> bool:
-        """Whether a line within a quoted cell is a whole row: then the cell's quotation mark was an accident."""
+        """Whether a line within a quoted cell is a complete row: then the quotation mark was a mistake."""
         if self.columns is None or len(self.columns) < FEWEST_COLUMNS_TO_RESYNC:
             return False
         try:
@@ -176,11 +174,11 @@ def _check_columns(columns: list[str], name: str) -> None:
 
 
 def _find_encoding(file: io.BufferedReader, name: str) -> str:
-    """UTF-8 unless most of the characters beyond ASCII are none: then what older Windows programs write."""
+    """Detect the encoding: UTF-8 unless most non-ASCII bytes are invalid in it, otherwise Windows-1252."""
     start = file.read(4)
     file.seek(0)
     if start.startswith(_UTF_16):
-        raise DataError(f"expected UTF-8 text in {name!r}, got UTF-16. Nothing was read. Save the file as CSV UTF-8.")
+        raise DataError(f"{name!r} is in UTF-16, UTF-8 is needed. Nothing was read. Save the file as CSV UTF-8.")
     decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
     good = bad = 0
     while chunk := file.read(_CHUNK_BYTES):

@@ -1,6 +1,6 @@
-"""Samples from folders: our JSONL form, the needle world's, and MME-RealWorld as published.
+"""Load samples from folders: JSONL, needle, and published MME-RealWorld.
 
-Names of images come from the files. They are resolved below a folder that the caller names and never leave it.
+Image names come from the files. They are resolved below a folder given by the caller and cannot leave it.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from hart_studio.runs.config import DataConfig
 
 
 def find_missing_path(settings: DataConfig) -> str:
-    """The first path of the settings that does not exist on this machine; empty when all do, or none is needed.
+    """Find the first path of the settings that does not exist; empty if all exist or none is needed.
 
-    What may be a data set of the Hugging Face hub is not looked up.
+    A possible Hub dataset is not checked.
     """
     is_local = settings.source != "hf" or not is_hub_id(settings.path)
     for path in (settings.path if is_local else "", settings.image_root):
-        # os.path.exists, because Path.exists raises where a name is longer than the system allows.
+        # os.path.exists, because Path.exists raises if a name is too long for the system.
         if path and not os.path.exists(path):  # noqa: PTH110
             return path
     return ""
@@ -48,26 +48,26 @@ def load_jsonl(
 ) -> LoadedSamples[GoldSample]:
     """Read a JSONL file: one object per line with ``id``, ``image``, ``question``, ``choices`` and ``answer``.
 
-    ``choices`` are option texts without letters, empty for an open question. ``answer`` is the option's letter, or the
-    expected text of an open question, or null. Optional are ``gold_boxes``, a list of ``[x_min, y_min, x_max, y_max]``
-    in original pixels, for evaluation; ``label_boxes``, for SFT on grounded answers, a list of objects with such a
-    ``box`` and its ``label``; and ``kind``, or else ``category``. Other fields are ignored.
+    ``choices`` are option texts without letters, empty for an open question. ``answer`` is the letter of an option, or
+    the expected text of an open question, or null. Optional fields: ``gold_boxes``, a list of ``[x_min, y_min, x_max,
+    y_max]`` in original pixels, for evaluation; ``label_boxes``, for SFT on grounded answers, a list of objects with
+    such a ``box`` and its ``label``; and ``kind`` or ``category``. Other fields are ignored.
 
     Args:
         path: The file.
-        image_root: Folder that the images' names start from; the file's own by default.
-        source: Name of the data set; the file's folder by default.
-        needs_answer: Whether a row without a known answer is a bad one.
+        image_root: Base folder of image names; default: the folder of the file.
+        source: Name of the dataset; default: the name of the folder.
+        needs_answer: Whether a row without a known answer is invalid.
 
     Raises:
-        DataError: If the file cannot be read, or holds no sample at all.
+        DataError: If the file cannot be read, or contains no valid row.
     """
     root = image_root or path.parent
     name = source or path.resolve().parent.name
     try:
         file = open_regular_file(path, follow_symlinks=True)
     except OSError as error:
-        raise DataError(f"expected a readable file at {path}, got {error.strerror}; check the path") from error
+        raise DataError(f"Cannot read {path}: {error.strerror}. Check the path.") from error
 
     def read(line: bytes | None) -> GoldSample:
         if line is None:
@@ -80,16 +80,16 @@ def load_jsonl(
 
 
 def read_sample_row(row: Any, image_root: Path, source: str) -> GoldSample:
-    """One object of the JSONL form, as ``load_jsonl`` describes it.
+    """Convert one JSONL object, as described in ``load_jsonl``.
 
     Args:
         row: The object.
-        image_root: Folder that the image's name starts from.
-        source: Name of the data set.
+        image_root: Base folder of image names.
+        source: Name of the dataset.
 
     Raises:
-        ValueError: If a field is missing or is not what it should be, or if the image is missing.
-        InputError: If the image's name leads out of the folder.
+        ValueError: If a field is missing or invalid, or the image is missing.
+        InputError: If the image is outside the folder.
     """
     answer = get_field(row, "answer")
     return GoldSample(
@@ -106,23 +106,23 @@ def read_sample_row(row: Any, image_root: Path, source: str) -> GoldSample:
 
 
 def load_needle(folder: Path) -> LoadedSamples[GoldSample]:
-    """Read a folder that ``python -m hart_studio.needle`` wrote: ``samples.jsonl`` and the images that it names.
+    """Load a folder written by ``python -m hart_studio.needle``: ``samples.jsonl`` and its images.
 
     Raises:
-        DataError: If there is no such file, or it holds no sample at all.
+        DataError: If there is no such file, or it contains no valid row.
     """
     return load_jsonl(folder / "samples.jsonl", source="needle")
 
 
 def load_mme_realworld(path: Path, *, image_root: Path | None = None) -> LoadedSamples[GoldSample]:
-    """Read MME-RealWorld, or its Lite part, in the published form: a JSON list of questions beside their images.
+    """Read MME-RealWorld, or its Lite part, in the published format: a JSON list of questions and an image folder.
 
     Args:
-        path: The JSON file, or a folder with exactly one.
-        image_root: Folder that the images' names start from; the JSON file's own by default.
+        path: The JSON file, or a folder with exactly one JSON file.
+        image_root: Base folder of image names; default: the folder of the JSON file.
 
     Raises:
-        DataError: If the file cannot be found or read, or holds no sample at all.
+        DataError: If the file cannot be found or read, or contains no valid row.
     """
     file = _only_json(path) if path.is_dir() else path
     images = ImageResolver(image_root or file.parent)
@@ -134,7 +134,7 @@ def _only_json(folder: Path) -> Path:
     found = sorted(folder.glob("*.json"))
     if len(found) != 1:
         names = ", ".join(file.name for file in found) or "none"
-        raise DataError(f"expected exactly one JSON file in {folder}, got {names}; name the file itself")
+        raise DataError(f"expected exactly one JSON file in {folder}, got {names}; give the path of the file")
     return found[0]
 
 
@@ -142,11 +142,11 @@ def _read_list(file: Path) -> list[Any]:
     try:
         rows = parse_bounded_json(read_regular_file(file, MAX_DOCUMENT_BYTES, follow_symlinks=True))
     except OSError as error:
-        raise DataError(f"expected a readable file at {file}, got {error.strerror}; check the path") from error
+        raise DataError(f"Cannot read {file}: {error.strerror}. Check the path.") from error
     except (ValueError, RecursionError) as error:
-        raise DataError(
-            f"expected a JSON list in {file}, got text that is not JSON: {error}; repair the file"
-        ) from error
+        raise DataError(f"{file} is not valid JSON: {error}. Repair the file.") from error
     if not isinstance(rows, list):
-        raise DataError(f"expected a JSON list of questions in {file}, got {type(rows).__name__}; name another file")
+        raise DataError(
+            f"{file} must contain a JSON list of questions, got {type(rows).__name__}. Choose another file."
+        )
     return rows

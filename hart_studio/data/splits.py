@@ -1,10 +1,10 @@
-"""Disjoint parts of one data set: D_RL, D_SFT and held-out evaluation (paper, Sec. 4.3; method, Sec. 4).
+"""Disjoint parts of a dataset: D_RL, D_SFT and held-out evaluation (paper, Sec. 4.3; method, Sec. 4).
 
-Training parts are blind: they have no gold boxes, so no trainer can read one. Only the evaluation part keeps them.
+Training parts have no gold boxes, so a trainer cannot use them. Only the evaluation part keeps them.
 
-The order in which samples are dealt out comes from hashes of the seed and of their ids. So it does not depend on the
-order of the file, on where the images lie, or on a library's random numbers, and evaluation is dealt first: another
-size of a training part leaves it as it is.
+The order of the samples is derived from hashes of the seed and their ids. It does not depend on the
+order of the file, on the location of the images, or on the random numbers of a library. Evaluation is assigned first:
+changing the size of a training part does not change it.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from hart_studio.records import GoldSample, Record, Sample
 
 
 class SplitManifest(Record):
-    """What makes a split again: kept beside a run."""
+    """Manifest that reproduces a split; saved with a run."""
 
     fingerprint: str
-    """SHA-256 of the data set that was split, hexadecimal; see ``fingerprint``."""
+    """SHA-256 of the dataset, hexadecimal; see ``fingerprint``."""
     seed: int
-    """Seed of the order in which samples were dealt out."""
+    """Seed of the sample order."""
     split_by_image: bool
     """Whether no image is in more than one part."""
     shared_images: int = Field(ge=0)
-    """Images in more than one part; 0 with ``split_by_image``."""
+    """Number of images in more than one part; 0 with ``split_by_image``."""
     evaluation_ids: tuple[str, ...]
     """Ids of the held-out part."""
     rl_ids: tuple[str, ...]
@@ -44,28 +44,28 @@ class SplitManifest(Record):
 
 @dataclass(frozen=True)
 class Split:
-    """The parts. No sample is in two of them."""
+    """Disjoint parts of a dataset."""
 
     rl: tuple[Sample, ...]
     """D_RL, without gold boxes."""
     sft: tuple[Sample, ...]
     """D_SFT, without gold boxes."""
     evaluation: tuple[GoldSample, ...]
-    """Held out, with gold boxes where the source has them."""
+    """Held-out part, with gold boxes if the source has them."""
     manifest: SplitManifest
-    """What makes the same split again."""
+    """Manifest that reproduces the split."""
 
 
 def fingerprint(samples: Iterable[GoldSample]) -> str:
-    """SHA-256 of the samples, hexadecimal: the same whatever their order and wherever the images lie.
+    """SHA-256 of the samples, hexadecimal, independent of their order and of the location of the images.
 
-    It covers every field but the data set's name, and of an image its file name, not its pixels.
+    It covers every field except the name of the dataset, and the file name of an image, not its pixels.
     """
     rows = [
         {**sample.model_dump(mode="json", exclude={"source"}), "image": Path(sample.image).name} for sample in samples
     ]
     for row in rows:
-        if not row["label_boxes"]:  # so that data without labels keeps the fingerprint that it has always had
+        if not row["label_boxes"]:  # keeps the fingerprint of data without labels unchanged
             del row["label_boxes"]
     lines = sorted(json.dumps(row, sort_keys=True) for row in rows)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
@@ -80,21 +80,20 @@ def split_samples(
     seed: int,
     split_by_image: bool,
 ) -> Split:
-    """Deal samples out to the parts at random.
+    """Assign samples to the parts at random.
 
     Args:
-        samples: One data set; ids unique.
-        rl_samples: Size of D_RL. The paper takes 10,000 of MME-RealWorld's 21,690.
+        samples: Samples with unique ids.
+        rl_samples: Size of D_RL. The paper uses 10,000 of the 21,690 in MME-RealWorld.
         sft_samples: Size of D_SFT; None = the rest.
         eval_samples: Size of the held-out part.
-        seed: Another seed gives another split.
-        split_by_image: Keep all questions of an image in one part. A part then stops short of its size when no image
-            left
-            over has few enough questions to fit in; the manifest's ids tell its size.
+        seed: Random seed.
+        split_by_image: Keep all questions of an image in one part. A part may then be smaller than its size, if no
+            remaining image has few enough questions to fit; the manifest lists its ids.
 
     Raises:
-        InputError: If a count is negative, if there are too few samples, or if a part that was asked for stays empty.
-        DataError: If two samples have one id.
+        InputError: If a count is negative, if there are too few samples, or if a requested part stays empty.
+        DataError: If two samples have the same id.
     """
     wanted = {"eval_samples": eval_samples, "rl_samples": rl_samples, "sft_samples": sft_samples or 0}
     _check_counts(wanted, len(samples), takes_rest=sft_samples is None)
@@ -109,8 +108,7 @@ def split_samples(
     for (name, count), part_ids in zip(wanted.items(), parts, strict=True):
         if count and not part_ids:
             raise InputError(
-                f"expected an image with at most {name} = {count} questions, got none left; "
-                f"raise {name} or turn split_by_image off"
+                f"No remaining image has at most {name} = {count} questions. Raise {name} or disable split_by_image."
             )
     evaluation_ids, rl_ids, sft_ids = (tuple(ids) for ids in parts)
     manifest = SplitManifest(
@@ -126,26 +124,26 @@ def split_samples(
 
 
 def restore_split(samples: Sequence[GoldSample], manifest: SplitManifest) -> Split:
-    """The parts that a manifest names.
+    """Restore the parts of a manifest.
 
     Args:
-        samples: The data set that was split, in any order.
+        samples: The dataset, in any order.
         manifest: From ``split_samples`` or ``read_manifest``.
 
     Raises:
-        DataError: If the samples are not those that were split, or if the manifest names an id twice or a strange one.
+        DataError: If the samples have changed, or if the manifest contains a duplicate or unknown id.
     """
     found = fingerprint(samples)
     if found != manifest.fingerprint:
         raise DataError(
-            f"expected the data set with fingerprint {manifest.fingerprint[:12]}, got {found[:12]}; "
-            "the data have changed since they were split: split them again"
+            f"The dataset has changed since the split: expected digest {manifest.fingerprint[:12]}, got {found[:12]}. "
+            "Split it again."
         )
     by_id = _index_by_id(samples)
     named = Counter((*manifest.evaluation_ids, *manifest.rl_ids, *manifest.sft_ids))
     wrong = [name for name, count in named.items() if count > 1 or name not in by_id]
     if wrong:
-        raise DataError(f"expected each id of the manifest once and in the data set, got {wrong[0]!r}; split again")
+        raise DataError(f"The manifest contains the duplicate or unknown id {wrong[0]!r}. Split the dataset again.")
     return Split(
         rl=tuple(by_id[name].without_gold_boxes() for name in manifest.rl_ids),
         sft=tuple(by_id[name].without_gold_boxes() for name in manifest.sft_ids),
@@ -164,25 +162,25 @@ def write_manifest(path: Path, manifest: SplitManifest) -> None:
 
 
 def read_manifest(path: Path) -> SplitManifest:
-    """Read what ``write_manifest`` wrote.
+    """Read a manifest written by ``write_manifest``.
 
     Raises:
-        DataError: If the file cannot be read, or is no manifest.
+        DataError: If the file cannot be read, or is not a manifest.
     """
     try:
         return SplitManifest.model_validate_json(read_regular_file(path, follow_symlinks=True))
     except (OSError, ValueError) as error:
         reason = str(error).split("\n", 1)[0]
-        raise DataError(f"expected the manifest of a split at {path}, got: {reason}; split the data again") from error
+        raise DataError(f"Cannot read the split manifest {path}: {reason}. Split the dataset again.") from error
 
 
 def _check_counts(wanted: dict[str, int], available: int, *, takes_rest: bool) -> None:
     if min(wanted.values()) < 0:
-        raise InputError(f"expected counts of at least 0, got {wanted}; give 0 to a part that is not wanted")
+        raise InputError(f"expected counts of at least 0, got {wanted}; use 0 for an unused part")
     least = 0 if takes_rest else 1
     if not least <= sum(wanted.values()) <= available:
         raise InputError(
-            f"expected counts that add up to {least} to {available}, the samples there are, got {wanted}; lower a count"
+            f"expected counts with a sum from {least} to {available}, all samples, got {wanted}; lower a count"
         )
 
 
@@ -190,16 +188,16 @@ def _index_by_id(samples: Sequence[GoldSample]) -> dict[str, GoldSample]:
     by_id = {sample.id: sample for sample in samples}
     if len(by_id) != len(samples):
         twice, _ = Counter(sample.id for sample in samples).most_common(1)[0]
-        raise DataError(f"expected ids that are unique, got {twice!r} more than once; rename or remove one")
+        raise DataError(f"The id {twice!r} occurs more than once. Rename or remove one.")
     return by_id
 
 
 def _shuffled_groups(samples: Sequence[GoldSample], seed: int, split_by_image: bool) -> list[list[str]]:
-    """Ids that must stay together, in an order that the seed decides."""
+    """Groups of ids that must stay together, in an order given by the seed."""
     groups: dict[str, list[str]] = defaultdict(list)
     for sample in samples:
         groups[sample.image if split_by_image else sample.id].append(sample.id)
-    # A group goes by its least id: the path of an image differs from machine to machine.
+    # A group is ordered by its smallest id: image paths differ between machines.
     return sorted((sorted(ids) for ids in groups.values()), key=lambda ids: _rank(seed, ids[0]))
 
 

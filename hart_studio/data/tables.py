@@ -1,4 +1,4 @@
-"""Tables of questions in files: JSONL, a JSON list, CSV, TSV, Parquet. Rows come one at a time, whatever the size."""
+"""Load tables of questions: JSONL, a JSON list, CSV, TSV, Parquet. Rows are streamed."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ from hart_studio.files import (
 from hart_studio.records import GoldSample
 
 PREVIEW_ROWS: Final = 5
-"""Rows that are looked at for the names of columns and for a preview."""
+"""Number of rows read for column names and for a preview."""
 
 MAX_ROWS: Final = 5_000_000
-"""Rows of one table (project default): a few bytes can stand for a row, and each becomes a sample or a reason in memory."""
+"""Maximum number of rows of a table: a few bytes can encode a row, and each row becomes a sample or an invalid row in
+memory. Project default."""
 
 LINE_TOO_LONG: Final = f"expected a line of at most {MAX_LINE_BYTES >> 20} MiB"
-"""Why a longer line of JSONL is left out."""
+"""Reason for skipping a longer line of JSONL."""
 
 LocatedRow = tuple[str, Any]
-"""Where a row is, for people, and the row: a dictionary, or the ``ValueError`` that its line is."""
+"""Location of a row, and the row: a dictionary, or a ``ValueError`` for an invalid line."""
 
 
 def load_table(
@@ -41,17 +42,17 @@ def load_table(
     image_root: Path | None = None,
     needs_answer: bool = False,
 ) -> LoadedSamples[GoldSample]:
-    """Read a table of questions.
+    """Load a table of questions.
 
     Args:
-        path: The file; its ending tells the form.
-        cache: Folder for images that are in the table as bytes, made when missing.
-        columns: Which column holds what; guessed by their names when None.
-        image_root: Folder that images' paths start from; the file's own by default.
-        needs_answer: Whether a row without a known answer is a bad one.
+        path: The file; the suffix is the format.
+        cache: Folder for images stored as bytes, created if missing.
+        columns: The column mapping; inferred from the names if None.
+        image_root: Base folder of image paths; default: the folder of the file.
+        needs_answer: Whether a row without a known answer is invalid.
 
     Raises:
-        DataError: If the file cannot be read, lacks a column, or holds no sample at all.
+        DataError: If the file cannot be read, lacks a column, or contains no valid row.
     """
     names, _ = preview_table(path)
     chosen = columns or infer_columns(names)
@@ -63,18 +64,18 @@ def load_table(
 def collect_rows(
     rows: Iterable[LocatedRow], columns: ColumnMapping, source: str, root: Path, cache: Path, *, needs_answer: bool
 ) -> LoadedSamples[GoldSample]:
-    """Turn rows into samples; a row that is none is counted and left out.
+    """Convert rows to samples; invalid rows are counted and skipped.
 
     Args:
-        rows: Rows with their places.
-        columns: Which column holds what.
-        source: Name of the data set.
-        root: Folder that images given as paths must lie in.
-        cache: Folder for images that come as bytes, made when missing.
+        rows: Rows with their locations.
+        columns: The column mapping.
+        source: Name of the dataset.
+        root: Folder that must contain images given as paths.
+        cache: Folder for images stored as bytes, created if missing.
         needs_answer: Whether a row without a known answer is invalid.
 
     Raises:
-        DataError: If no row is a sample.
+        DataError: If no row is valid.
     """
     cache.mkdir(parents=True, exist_ok=True)
 
@@ -87,15 +88,15 @@ def collect_rows(
         whole = {name: row.get(name) for name in columns.named}
         return read_row(whole, columns, number=number, source=source, root=root, cache=cache)
 
-    placed = ((place, (number, row)) for number, (place, row) in enumerate(rows, start=1))
+    placed = ((location, (number, row)) for number, (location, row) in enumerate(rows, start=1))
     return collect_samples(source, placed, read, needs_answer=needs_answer)
 
 
 def preview_table(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
-    """Names of the columns, and the first good rows.
+    """Read the column names and the first valid rows.
 
     Raises:
-        DataError: If the file cannot be read, or has no row.
+        DataError: If the file cannot be read, or has no rows.
     """
     rows: list[dict[str, Any]] = []
     for _, row in read_rows(path):
@@ -104,36 +105,38 @@ def preview_table(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
         if len(rows) == PREVIEW_ROWS:
             break
     if not rows:
-        raise DataError(f"expected rows with named columns in {path.name!r}, got none; check the file")
+        raise DataError(f"{path.name!r} contains no rows with named columns. Check the file.")
     return list(dict.fromkeys(name for row in rows for name in row)), rows
 
 
 def read_rows(path: Path) -> Iterator[LocatedRow]:
-    """Every row of a table with its place, one after another, so that a table may be larger than the memory.
+    """Iterate over the rows of a table with their locations; a table may be larger than memory.
 
-    In memory is a line of JSONL, CSV and TSV, a page of each column of Parquet, and all of a JSON list. All of these
+    In memory are one line of JSONL, CSV and TSV, a page of each column of Parquet, or a whole JSON list. All of these
     are bounded, see docs/security.md.
 
     Args:
-        path: The file; its ending tells the form.
+        path: The file; the suffix is the format.
 
     Yields:
-        Where the row is, and its cells by the names of their columns, or the ``ValueError`` that its line is. What a
-        JSON file holds in a row may be anything.
+        Location of the row, and its cells by column name, or a ``ValueError`` for an invalid line. A
+        row of a JSON file may be any value.
 
     Raises:
         DataError: If the file cannot be read as a table.
     """
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
-        raise DataError(f"expected a table ({', '.join(_READERS)}), got {path.name!r}; convert it, or name its form")
+        raise DataError(
+            f"{path.name!r} is not a supported table ({', '.join(_READERS)}). Convert it, or choose its format."
+        )
     try:
         for number, row in enumerate(reader(path)):
             if number == MAX_ROWS:
-                raise DataError(f"expected at most {MAX_ROWS:,} rows in {path.name!r}, got more; split the file")
+                raise DataError(f"{path.name!r} has more than {MAX_ROWS:,} rows. Split the file.")
             yield row
     except OSError as error:
-        raise DataError(f"expected a readable file at {path}, got {error.strerror or error}; check the path") from error
+        raise DataError(f"Cannot read {path}: {error.strerror or error}. Check the path.") from error
 
 
 def _read_jsonl(path: Path) -> Iterator[LocatedRow]:
@@ -149,14 +152,14 @@ def _parse(line: bytes) -> Any:
     try:
         return parse_bounded_json(line)
     except (ValueError, RecursionError) as error:
-        return ValueError(f"no JSON: {error}")
+        return ValueError(f"invalid JSON: {error}")
 
 
 def _read_json(path: Path) -> Iterator[LocatedRow]:
     rows = _parse(read_regular_file(path, MAX_DOCUMENT_BYTES, follow_symlinks=True))
     if not isinstance(rows, list):
         found = rows if isinstance(rows, ValueError) else type(rows).__name__
-        raise DataError(f"expected a JSON list of rows in {path.name!r}, got {found}; repair the file")
+        raise DataError(f"{path.name!r} must contain a JSON list of rows, got {found}. Repair the file.")
     yield from ((f"row {number}", row) for number, row in enumerate(rows, start=1))
 
 

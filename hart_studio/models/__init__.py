@@ -1,1 +1,1 @@
-"""Vision-language models behind one small interface: chat requests in, completions out."""
+"""Vision-language models behind one interface: chat requests in, completions out."""

@@ -1,4 +1,4 @@
-"""Models that come with the project, and the image domain that a model was made for."""
+"""Built-in models, and the image domain that a model was made for."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from hart_studio.image_domains import DOMAIN_TITLES, read_image_domain, supporte
 PROJECT_ROOT: Final = Path(__file__).resolve().parents[2]
 
 BUILT_IN_MODEL: Final = str(PROJECT_ROOT / "assets" / "hart-tiny-base")
-"""Folder of the small model that the project ships: needs no download and no GPU, and is what runs begin with."""
+"""Folder of the small built-in model; needs no download and no GPU. The default start of training runs."""
 
 TRAINED_MODEL: Final = str(PROJECT_ROOT / "assets" / "hart-tiny")
-"""Folder of the same model after AP-GRPO and SFT: what HART makes of it."""
+"""Folder of the same model after training with AP-GRPO and SFT."""
 
 BUILT_IN: Final = "built-in"
-"""Name of the built-in model on pages and in projects, where its folder would say nothing to other machines."""
+"""Name of the built-in model on pages and in projects, independent of the machine."""
 
 BUILT_IN_HART: Final = "built-in-hart"
 """Name of the same model after training with HART."""
@@ -36,7 +36,7 @@ _MAX_CONFIG_BYTES: Final = 1 << 20
 
 
 def resolve_model_name(name: str) -> str:
-    """The folder of a built-in model; any other name, a folder or a hub id, is its own."""
+    """Return the folder of a built-in model; any other name, a folder or a Hub id, is unchanged."""
     return BUILT_IN_FOLDERS.get(name, name)
 
 
@@ -58,15 +58,15 @@ def read_intended_domain(name: str) -> str:
 
 
 def describe_domain_mismatch(name: str, image_domain: str, subject: str = "this image") -> str:
-    """Describe in words that a model was not made for an image.
+    """Return a warning if a model was not made for an image.
 
     Args:
         name: A name of the catalog, a local folder, or a hub id.
         image_domain: From ``image_domains.read_image_domain``.
-        subject: What the answers are about.
+        subject: Subject of the answers, for the warning.
 
     Returns:
-        The warning; empty if the model was made for such images, or for any.
+        The warning; empty if the model was made for such images or has no limit.
     """
     made_for = read_intended_domain(name)
     if not made_for or image_domain in supported_domains(made_for):
@@ -79,7 +79,7 @@ def describe_domain_mismatch(name: str, image_domain: str, subject: str = "this 
 
 
 def get_domain_warnings(name: str, image: Path | str) -> tuple[str, ...]:
-    """List what a reader must know before trusting a model's answer about an image file.
+    """List warnings about using a model on an image file.
 
     Args:
         name: A name of the catalog, a local folder, or a hub id.
@@ -92,7 +92,7 @@ def get_domain_warnings(name: str, image: Path | str) -> tuple[str, ...]:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    """A JSON object of a model's folder; empty when there is none that can be read."""
+    """Read a JSON object from a model folder; empty if it is missing or invalid."""
     try:
         if not path.is_file() or path.stat().st_size > _MAX_CONFIG_BYTES:
             return {}

@@ -1,7 +1,7 @@
-"""What the pipeline asks of a model: chat requests in, completions out. No torch here.
+"""Chat model interface: chat requests in, completions out. Imports no torch.
 
-The pipeline, labeling and evaluation know only these types, so an in-process model, a served one and a
-test's fake are interchangeable.
+The pipeline, labeling and evaluation use only these types, so an in-process model, a served model and a
+fake in tests are interchangeable.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from hart_studio.models.families import Family, PixelBudget
 
 @dataclass(frozen=True, eq=False)
 class ImageInput:
-    """An image for the model. Identity matters: one object is encoded once, however many requests show it."""
+    """An image for the model. Caching is by identity: one object is encoded once, however many requests use it."""
 
     pixels: Image.Image
-    """RGB pixels, already at the size the caller wants to show; the processor may still resize."""
+    """RGB pixels at the size chosen by the caller; the processor may still resize."""
     min_pixels: int
-    """Least area in pixels that the processor may feed the model."""
+    """Minimum area in pixels of the model input."""
     max_pixels: int
-    """Greatest area in pixels that the processor may feed the model."""
+    """Maximum area in pixels of the model input."""
 
 
 @dataclass(frozen=True)
 class Message:
-    """One message of a conversation; images stand between texts, exactly where the prompt puts them."""
+    """One message of a conversation; texts and images are in the order of the prompt."""
 
     role: Literal["user", "assistant"]
     parts: tuple[str | ImageInput, ...]
@@ -37,19 +37,19 @@ class Message:
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """A conversation that ends with a user message and wants an answer."""
+    """A conversation that ends with a user message."""
 
     messages: tuple[Message, ...]
 
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """How to decode.
+    """Decoding settings.
 
     Attributes:
         temperature: 0 is greedy.
         max_new_tokens: Token limit of one completion.
-        seed: Fixes the samples of one ``generate`` call, however its requests are batched; None draws a fresh seed.
+        seed: Fixes the samples of one ``generate`` call, however its requests are batched; None = a random seed.
             The global random state is never touched.
     """
 
@@ -60,7 +60,7 @@ class SamplingParams:
 
 @dataclass(frozen=True)
 class Completion:
-    """One sampled answer and what it cost."""
+    """One sampled answer with token counts and time."""
 
     text: str
     finish_reason: Literal["stop", "length"]
@@ -70,16 +70,16 @@ class Completion:
     image_sizes_wh: tuple[tuple[int, int], ...]
     """(width, height) of each image of the request in the model's input frame, in order of appearance."""
     seconds: float
-    """Wall time of the batch divided by the completions in it."""
+    """Wall time of the batch divided by the number of completions in it."""
     token_ids: tuple[int, ...] = ()
-    """The sampled tokens, with the one that ended the answer; training scores exactly these, because ``text`` encodes
-    to other tokens when special ones were removed or the sampled split is not the tokenizer's own. Empty when the model
-    does not tell."""
+    """The sampled tokens, including the stop token. Training scores exactly these: ``text`` would encode to other
+    tokens if special tokens were removed or the sampled split is not the tokenizer's own. Empty if the model does not
+    return them."""
 
 
 @runtime_checkable
 class CountsTokens(Protocol):
-    """A model that knows its context, so that a prompt that does not fit is refused before anything is computed."""
+    """A model that knows its context length, so that a prompt that is too long is refused before any computation."""
 
     context_tokens: int | None
     """Tokens of the longest prompt with its answer; None if the checkpoint does not state it."""
@@ -90,16 +90,16 @@ class CountsTokens(Protocol):
 
 
 class ChatModel(Protocol):
-    """A model that can be asked."""
+    """A vision-language model that answers chat requests."""
 
     name: str
-    """What the user typed: a folder, a hub id, or a URL."""
+    """Name as given by the user: a folder, a Hub id, or a URL."""
     family: Family
-    """Box frame, native box text, traps."""
+    """Box frame, native box text, limits."""
     overview_budget: PixelBudget
-    """Default budget of the full image for this very checkpoint."""
+    """Default pixel budget of the full image for this checkpoint."""
     crop_budget: PixelBudget
-    """Default budget of one crop for this very checkpoint."""
+    """Default pixel budget of one crop for this checkpoint."""
 
     def generate(
         self, requests: Sequence[ChatRequest], sampling: SamplingParams, group_size: int = 1
@@ -107,7 +107,7 @@ class ChatModel(Protocol):
         """Answer every request ``group_size`` times.
 
         Args:
-            requests: Any number of conversations; the model batches them.
+            requests: Any number of conversations; the model forms batches.
             sampling: Decoding settings for all of them.
             group_size: G completions per request that share one prefill of its prompt.
 

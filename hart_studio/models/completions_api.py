@@ -1,4 +1,4 @@
-"""The words of the chat completions interface: what a request says, and what a reply must."""
+"""Chat Completions API: build requests, validate responses."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from hart_studio.models.served_settings import ServedSettings
 
 @dataclass(frozen=True)
 class Choice:
-    """One completion of a reply."""
+    """One completion of a response."""
 
     text: str
     finish_reason: Literal["stop", "length"]
     completion_tokens: int
-    """Its share of what the reply counts; 0 when the server does not count."""
+    """Share of the tokens that the response counts; 0 if the server does not report them."""
 
 
 @dataclass(frozen=True)
 class ParsedCompletion:
-    """A reply to one request."""
+    """Parsed response to one request."""
 
     choices: tuple[Choice, ...]
     prompt_tokens: int
-    """0 when the server does not count."""
+    """0 if the server does not report it."""
 
 
 class _Message(BaseModel):
@@ -64,19 +64,19 @@ class _Models(BaseModel):
 
 
 def build_messages(request: ChatRequest, sent: Sequence[SentImage]) -> list[dict[str, Any]]:
-    """The conversation, its texts and images in their order.
+    """Build the messages of a conversation, texts and images in order.
 
-    Control tokens inside a text cannot be made harmless here: the server's tokenizer reads them as it likes.
+    Control tokens inside a text cannot be neutralized here: the tokenizer of the server interprets them.
 
     Args:
         request: The conversation; it must end with a user message.
         sent: Its images, in order of appearance.
 
     Raises:
-        InputError: If it does not end with a user message, or the model is made to show an image.
+        InputError: If it does not end with a user message, or an assistant message contains an image.
     """
     if not request.messages or request.messages[-1].role != "user":
-        raise InputError("expected a conversation that ends with a user message, got another end; append the question")
+        raise InputError("The conversation must end with a user message. Append the question.")
     waiting = iter(sent)
     messages: list[dict[str, Any]] = []
     for message in request.messages:
@@ -88,7 +88,7 @@ def build_messages(request: ChatRequest, sent: Sequence[SentImage]) -> list[dict
                 for part in message.parts
             ]
         elif any(isinstance(part, ImageInput) for part in message.parts):
-            raise InputError("expected images in user messages only, got one in an assistant's; move it")
+            raise InputError("Only user messages may contain images. Move the image out of the assistant message.")
         else:
             content = "".join(part for part in message.parts if isinstance(part, str))
         messages.append({"role": message.role, "content": content})
@@ -103,21 +103,21 @@ def build_body(
     seed: int | None,
     n: int,
 ) -> dict[str, Any]:
-    """One request.
+    """Build the body of one request.
 
     Args:
         messages: From ``build_messages``.
-        model: What the server calls the model.
-        sampling: Decoding settings; its seed is not read.
-        settings: Of the server.
-        seed: Of this request; None for greedy ones.
-        n: Completions.
+        model: Name of the model on the server.
+        sampling: Decoding settings; its seed is ignored.
+        settings: Settings of the server.
+        seed: Seed of this request; None for greedy decoding.
+        n: Number of completions.
     """
     body: dict[str, Any] = {
         "model": model,
         "messages": messages,
         "temperature": sampling.temperature,
-        "top_p": 1.0,  # servers fill in the checkpoint's own value otherwise
+        "top_p": 1.0,  # otherwise servers use the value of the checkpoint
         settings.max_tokens_field: sampling.max_new_tokens,
         "stream": False,
     }
@@ -129,39 +129,40 @@ def build_body(
 
 
 def completion_seed(seed: int, request_index: int, completion_index: int) -> int:
-    """A seed for one completion of a call, below 2**31, which every server takes.
+    """Seed for one completion of a call, below 2**31, which every server accepts.
 
     Args:
-        seed: Of the whole call.
-        request_index: Place of the request in the call, from 0.
-        completion_index: Place of the completion in its group, from 0.
+        seed: Seed of the whole call.
+        request_index: Index of the request in the call, from 0.
+        completion_index: Index of the completion in its group, from 0.
     """
     digest = hashlib.sha256(f"{seed} {request_index} {completion_index}".encode()).digest()
     return int.from_bytes(digest[:4], "big") >> 1
 
 
 def parse_completion(content: bytes, n: int, url: str) -> ParsedCompletion:
-    """Read a reply to a request for ``n`` completions.
+    """Parse the response to a request for ``n`` completions.
 
     Args:
-        content: JSON.
-        n: Completions that were asked for.
-        url: Where it comes from, for messages.
+        content: Response body, JSON.
+        n: Number of requested completions.
+        url: URL of the server, for messages.
 
     Raises:
-        ModelError: If it is no such reply, holds another number of completions, or one did not end as text does.
+        ModelError: If it is invalid, has another number of completions, or a completion ended for another reason than
+            stop or length.
     """
     try:
         reply = _CompletionBody.model_validate_json(content)
     except ValidationError as error:
         raise ModelError(
-            f"expected a chat completion from {url}, got another answer ({_first_error(error)}); "
-            "check that the URL is the beginning of an interface like OpenAI's"
-        ) from None  # the fault says it all, and the whole reply may be large
+            f"The response from {url} is not a chat completion ({_first_error(error)}). "
+            "Check that the URL is the base URL of an OpenAI-compatible API."
+        ) from None  # the message is complete, and the response may be large
     if len(reply.choices) != n:
         raise ModelError(
-            f"expected {n} completions of one request from {url}, got {len(reply.choices)}; "
-            "set supports_n only for a server that gives several"
+            f"expected {n} completions of one request from {url}, got {len(reply.choices)}. "
+            "Set supports_n only for a server that returns several completions."
         )
     usage = reply.usage or _Usage()
     share, rest = divmod(usage.completion_tokens, n)
@@ -169,8 +170,8 @@ def parse_completion(content: bytes, n: int, url: str) -> ParsedCompletion:
     for number, choice in enumerate(sorted(reply.choices, key=lambda choice: choice.index)):
         if choice.finish_reason not in ("stop", "length"):
             raise ModelError(
-                f"expected an answer from {url} that ends with stop or length, got {choice.finish_reason[:40]!r}; "
-                "switch tools and filters of the server off"
+                f"{url} ended a completion with {choice.finish_reason[:40]!r} instead of stop or length. "
+                "Disable tools and filters of the server."
             )
         reason: Literal["stop", "length"] = "stop" if choice.finish_reason == "stop" else "length"
         choices.append(Choice(choice.message.content or "", reason, share + (number < rest)))
@@ -178,27 +179,27 @@ def parse_completion(content: bytes, n: int, url: str) -> ParsedCompletion:
 
 
 def parse_single_model(content: bytes, url: str) -> str:
-    """The name of the only model in a list of models.
+    """Name of the only model in a model list.
 
     Raises:
-        ModelError: If it is no such list, or names none or several.
+        ModelError: If the response is invalid, or lists no model or several.
     """
     try:
         names = [model.id for model in _Models.model_validate_json(content).data]
     except ValidationError as error:
         raise ModelError(
-            f"expected a list of models from {url}, got another answer ({_first_error(error)}); name the model"
+            f"The response from {url} is not a model list ({_first_error(error)}). Give the name of the model."
         ) from None
     if len(names) != 1:
         listed = ", ".join(name[:80] for name in names[:5]) or "none"
-        raise ModelError(f"expected one model at {url}, it lists {listed}; name the model")
+        raise ModelError(f"{url} lists {listed} instead of one model. Give the name of the model.")
     return names[0]
 
 
 def _sampling_fields(sampling: SamplingParams, settings: ServedSettings) -> dict[str, Any]:
-    """Fields that switch a checkpoint's own generation settings off, for servers that know such fields."""
+    """Fields that disable the generation settings of the checkpoint, for servers that support them."""
     if settings.server == "transformers":
-        # What is not in here, such as the end tokens, still comes from the checkpoint.
+        # Other settings, such as the end tokens, still come from the checkpoint.
         plain = {"do_sample": sampling.temperature > 0, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0}
         return {"generation_config": json.dumps(plain)}
     if settings.server in ("vllm", "sglang"):

@@ -1,4 +1,4 @@
-"""Talking to a server over HTTP: bounded in time, size and attempts, and the key stays in its header."""
+"""HTTP client of a model server: bounded in time, size and attempts; the API key is sent in a header only."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from hart_studio.errors import ModelError
 from hart_studio.models.served_settings import ServedSettings
 
 MAX_RESPONSE_BYTES: Final = 16 * 2**20
-"""Longest answer that is read (project default)."""
+"""Maximum size of a response. Project default."""
 
 _MAX_ERROR_BYTES: Final = 4096
 _MAX_REASON_CHARS: Final = 300
 _MIN_KEY_CHARS: Final = 8
-"""Characters of the key at the end of a text that are taken for a quotation which was cut (project default)."""
+"""Minimum length of a key prefix at the end of a text that is treated as a truncated key. Project default."""
 _INITIAL_BACKOFF_SECONDS: Final = 0.5
 _MAX_BACKOFF_SECONDS: Final = 30.0
 _MAX_RETRY_AFTER_SECONDS: Final = 120.0
-"""Longest wait that a server may ask for (project default); it would otherwise stop a job for as long as it likes."""
+"""Maximum wait that a server may request, so that it cannot stall a job. Project default."""
 _RETRYABLE_STATUSES: Final = frozenset({408, 425, 429})
-"""With every 5xx the statuses after which another attempt may succeed."""
+"""Statuses, in addition to 5xx, that are retried."""
 
 
 class _RequestError(Exception):
-    """An attempt that failed; ``wait_seconds`` is what the server asks for, None = it does not say."""
+    """An attempt that failed; ``wait_seconds`` is the wait that the server requests, None if it does not."""
 
     def __init__(self, reason: str, is_retryable: bool, wait_seconds: float | None = None) -> None:
         super().__init__(reason)
@@ -44,30 +44,30 @@ class _RequestError(Exception):
 
 
 class Endpoint:
-    """An HTTP client of one server; threads may share it.
+    """Thread-safe HTTP client of one server.
 
     Attributes:
-        url: Where the interface begins.
+        url: Base URL of the API.
     """
 
     def __init__(self, settings: ServedSettings, environment: Mapping[str, str] = os.environ) -> None:
-        """Prepare a client; nothing is sent.
+        """Create the client; nothing is sent.
 
         Args:
-            settings: Of the server.
-            environment: Where the key is looked up.
+            settings: Settings of the server.
+            environment: Environment that holds the key.
 
         Raises:
-            ModelError: If the URL or the key cannot be used.
+            ModelError: If the URL or the key is invalid.
         """
         self.url = settings.url
         self._settings = settings
         self._key = environment.get(settings.api_key_variable, "").strip()
         headers = {"accept": "application/json", "accept-encoding": "identity"}
         if self._key:
-            # A header that cannot be sent would be quoted in the client's own error.
+            # httpx would quote an invalid header in its error message.
             if not (self._key.isascii() and self._key.isprintable()):
-                raise ModelError(f"expected a key of plain characters in {settings.api_key_variable}; set it again")
+                raise ModelError(f"The key in {settings.api_key_variable} must be printable ASCII. Set it again.")
             headers["authorization"] = f"Bearer {self._key}"
         seconds = settings.timeout_seconds
         try:
@@ -76,11 +76,11 @@ class Endpoint:
                 timeout=httpx.Timeout(seconds, connect=min(seconds, 30.0)),
                 limits=httpx.Limits(max_connections=settings.concurrency),
                 follow_redirects=False,
-                trust_env=not _is_loopback(self.url),  # no proxy stands between two programs of one machine
+                trust_env=not _is_loopback(self.url),  # no proxy for servers on this machine
             )
             httpx.URL(self.url)
         except (httpx.InvalidURL, ValueError) as error:
-            raise ModelError(f"expected a usable URL and proxy for {self.url}, got: {error}; correct them") from error
+            raise ModelError(f"Invalid URL or proxy for {self.url}: {error}. Correct it.") from error
 
     def get(self, path: str) -> bytes:
         """Fetch JSON.
@@ -91,15 +91,15 @@ class Endpoint:
         return self._call("GET", path, None, threading.Event())
 
     def post(self, path: str, body: Mapping[str, Any], is_cancelled: threading.Event) -> bytes:
-        """Send JSON and fetch the answer.
+        """Send JSON and return the response.
 
         Args:
-            path: After the URL, with its slash.
-            body: What to send.
-            is_cancelled: Set by others when no one wants the answer any more: no further attempt is made.
+            path: Path after the base URL, with a leading slash.
+            body: Request body.
+            is_cancelled: Set when the request is cancelled; stops further attempts.
 
         Raises:
-            ModelError: If there is no answer after all attempts, or the request is refused.
+            ModelError: If there is no response after all attempts, or the request is refused.
         """
         return self._call("POST", path, json.dumps(body).encode("ascii"), is_cancelled)
 
@@ -119,7 +119,7 @@ class Endpoint:
                 if is_last or is_cancelled.wait(_backoff_seconds(attempt, failure.wait_seconds)):
                     tried = f" after {attempt + 1} attempts" if attempt else ""
                     reason = self._redact_key(str(failure))
-                    raise ModelError(f"expected an answer from {self.url}{path}, got {reason}{tried}") from None
+                    raise ModelError(f"No answer from {self.url}{path}: {reason}{tried}") from None
         raise AssertionError("the last attempt returns or raises")
 
     def _attempt(self, method: str, path: str, content: bytes | None) -> bytes:
@@ -133,7 +133,7 @@ class Endpoint:
                 packing = self._redact_key(response.headers.get("content-encoding", "identity")).strip().lower()
                 if kind != "application/json" or packing not in ("", "identity"):
                     what = f"{kind or 'an unnamed kind'}, {packing}"[:80]
-                    raise _RequestError(f"{what}, where plain JSON was expected; check the URL", is_retryable=False)
+                    raise _RequestError(f"{what} instead of plain JSON; check the URL", is_retryable=False)
                 found = _read(response, MAX_RESPONSE_BYTES + 1, deadline)
                 if len(found) > MAX_RESPONSE_BYTES:
                     raise _RequestError(
@@ -142,7 +142,7 @@ class Endpoint:
                 return found
         except httpx.TimeoutException:
             reason = (
-                f"none within {self._settings.timeout_seconds:g} seconds; raise timeout_seconds or lower concurrency"
+                f"no response within {self._settings.timeout_seconds:g} s; raise timeout_seconds or lower concurrency"
             )
             raise _RequestError(reason, is_retryable=True) from None
         except httpx.TransportError as error:
@@ -151,23 +151,23 @@ class Endpoint:
             )
             raise _RequestError(reason, is_retryable=True) from None
         except httpx.HTTPError as error:
-            raise _RequestError(f"an unusable answer ({self._summarize(str(error))})", is_retryable=False) from None
+            raise _RequestError(f"an invalid response ({self._summarize(str(error))})", is_retryable=False) from None
 
     def _refusal(self, response: httpx.Response, found: bytes) -> _RequestError:
-        """What an answer with another status than 200 means."""
+        """Error for a response with another status than 200."""
         status = response.status_code
         reason = f"HTTP {status}: {self._summarize(found.decode('utf-8', 'replace')) or 'no text'}"
         if status in (401, 403):
-            reason += f"; put its key into the environment variable {self._settings.api_key_variable}"
+            reason += f"; set its API key in the environment variable {self._settings.api_key_variable}"
         elif status == httpx.codes.NOT_FOUND:
-            reason += "; check the URL, which mostly ends with /v1, and the name of the model"
+            reason += "; check the URL, which usually ends with /v1, and the name of the model"
         elif 300 <= status < 400:
-            reason += "; redirects are not followed: give the address that it leads to"
+            reason += "; redirects are not followed: use the target URL"
         is_retryable = status in _RETRYABLE_STATUSES or 500 <= status < 600
         return _RequestError(reason, is_retryable, read_retry_after(response.headers.get("retry-after", "")))
 
     def _redact_key(self, text: str) -> str:
-        """The text; a server may quote the key that it refuses, and what is read may end inside of it."""
+        """Remove the key from a text; a server may quote the key that it refuses, also truncated."""
         if not self._key:
             return text
         text = text.replace(self._key, "***")
@@ -177,18 +177,18 @@ class Endpoint:
         return text
 
     def _summarize(self, text: str) -> str:
-        """The beginning of the text, on one line; cut last, so that no part of a key is left."""
+        """Start of the text on one line; shortened last, so that no part of a key remains."""
         text = self._redact_key(text)
         shown = "".join(character if character.isprintable() else " " for character in text)
         return " ".join(shown.split())[:_MAX_REASON_CHARS]
 
 
 def read_retry_after(text: str, now: datetime | None = None) -> float | None:
-    """Seconds that a ``Retry-After`` header asks to wait, as a number or as a date; None when it does not say.
+    """Parse a ``Retry-After`` header, a number or a date, to seconds; None if it is missing or invalid.
 
     Args:
         text: The header.
-        now: The present, for tests.
+        now: Current time, for tests.
     """
     text = text.strip()
     if text.isascii() and text.isdigit():
@@ -198,12 +198,12 @@ def read_retry_after(text: str, now: datetime | None = None) -> float | None:
         if until.tzinfo is None:
             until = until.replace(tzinfo=UTC)
         return max(0.0, (until - (now or datetime.now(UTC))).total_seconds())
-    except (TypeError, ValueError, OverflowError, IndexError):  # the parser is not sure what it raises
+    except (TypeError, ValueError, OverflowError, IndexError):  # the parser can raise any of these
         return None
 
 
 def _backoff_seconds(attempt: int, asked: float | None) -> float:
-    """Twice as long after each attempt, and never the same for two clients; what the server asks for comes first."""
+    """Exponential backoff with jitter; a wait that the server requests takes precedence."""
     if asked is not None:
         return min(asked, _MAX_RETRY_AFTER_SECONDS)
     longest = min(_MAX_BACKOFF_SECONDS, _INITIAL_BACKOFF_SECONDS * 2.0**attempt)
@@ -211,8 +211,8 @@ def _backoff_seconds(attempt: int, asked: float | None) -> float:
 
 
 def _read(response: httpx.Response, max_bytes: int, deadline: float) -> bytes:
-    """The beginning of an answer."""
-    # A server that drips bytes never meets the client's own timeout, so time is looked at here too.
+    """Read a response up to a size limit."""
+    # A server that sends single bytes never triggers the timeout of httpx, so the deadline is checked here too.
     found = bytearray()
     for chunk in response.iter_raw():
         found += chunk

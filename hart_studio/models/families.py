@@ -1,7 +1,7 @@
-"""What differs between model families, as one table: box frame, native box text, pixel budgets, traps.
+"""Table of model families: box frame, native box text, pixel budgets, limits.
 
-A family is found by the ``model_type`` of a checkpoint's ``config.json``; the size of the model plays no part.
-No torch here: the page, the parser and the served models read this table too.
+A family is found by the ``model_type`` of a checkpoint's ``config.json``; the model size is irrelevant.
+Imports no torch: the page, the parser and the served models use this table too.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from hart_studio.parsing import BoxStyle
 
 
 class PixelBudget(NamedTuple):
-    """Least and greatest area in pixels of one image as the model sees it."""
+    """Minimum and maximum area in pixels of one image in the model input."""
 
     min_pixels: int
     max_pixels: int
@@ -22,49 +22,50 @@ class PixelBudget(NamedTuple):
 
 @dataclass(frozen=True)
 class Family:
-    """One line of the table.
+    """One row of the table.
 
-    Every budget here is ours: the paper does not state its own. A checkpoint whose processor allows less keeps
+    All budgets are project defaults; the paper does not state them. A checkpoint whose processor allows less keeps
     its own limit (``inputs.default_budget``).
     """
 
     key: str
     """``model_type`` in ``config.json``."""
     title: str
-    """Name for people."""
+    """Display name."""
     box_frame: BoxFrame
     """Frame of the coordinates that the model writes."""
     box_style: BoxStyle
     """Native box text, for ``parsing.format_boxes``."""
     budget_kind: Literal["area", "tiles", "canvas"]
-    """How a budget reaches the processor. ``area``: per call, in pixels. ``tiles``: per call, as a number of tiles.
+    """How the processor receives a budget. ``area``: per call, in pixels. ``tiles``: per call, as a number of tiles.
     ``canvas``: not at all, so the image is first fitted to the best canvas of tiles within the budget."""
     overview_budget: PixelBudget
-    """Default for the full image of turn 1, and of ``direct``."""
+    """Default budget of the full image of turn 1, and of ``direct``."""
     crop_budget: PixelBudget
-    """Default for one crop."""
+    """Default budget of one crop."""
     resize_factor: int
-    """Sides that the model sees are multiples of this many pixels (patch x merge, or the side of a tile)."""
+    """Sides of the model input are multiples of this many pixels (patch x merge, or the side of a tile)."""
     has_grid_positions: bool
-    """Whether rotary positions follow the patch grid of each image; plain text positions are then silently wrong."""
+    """Whether rotary positions follow the patch grid of each image; plain text positions would then be silently
+    wrong."""
     min_side: int = 28
     """Shortest side in pixels that is fed to the processor; a smaller image is enlarged first."""
     max_aspect: float = 50.0
     """Longest over shortest side that is fed to the processor; beyond it the short side is stretched."""
     max_crops: int | None = None
-    """Max crops that one answer turn should show; None = the family sets no limit. With more boxes than this,
-    cut the one region that encloses them."""
+    """Maximum number of crops in one answer turn; None = no limit. With more boxes,
+    crop the one region that encloses them."""
     box_tags: tuple[str, ...] = ()
     """Special tokens of the native box text. They stay in a decoded answer; every other special token is removed."""
     checkpoint: str = ""
     """A hub checkpoint that loads without remote code, for messages."""
     processing_classes: frozenset[str] = frozenset()
-    """Classes of transformers that a checkpoint's files may name, without the endings Fast and Pil: processor, image
+    """Transformers classes that the files of a checkpoint may name, without the suffixes Fast and Pil: processor, image
     processor, video processor and tokenizers."""
 
 
 def with_tokenizers(*names: str) -> frozenset[str]:
-    """These, and the tokenizers that any family may have."""
+    """The named classes and the tokenizers that any family may have."""
     return frozenset({*names, "PreTrainedTokenizer", "Qwen2Tokenizer", "TokenizersBackend"})
 
 
@@ -87,7 +88,7 @@ FAMILIES: dict[str, Family] = {
             "Qwen2_5_VLProcessor", "Qwen2VLImageProcessor", "Qwen2_5_VLImageProcessor", "Qwen2VLVideoProcessor"
         ),
     ),
-    # Same processor as Qwen2.5-VL, other frame: thousandths. Its box text is made of special tokens.
+    # Same processor as Qwen2.5-VL, other frame: thousandths. Its box text consists of special tokens.
     "qwen2_vl": Family(
         key="qwen2_vl",
         title="Qwen2-VL",
@@ -103,7 +104,7 @@ FAMILIES: dict[str, Family] = {
         processing_classes=with_tokenizers("Qwen2VLProcessor", "Qwen2VLImageProcessor", "Qwen2VLVideoProcessor"),
     ),
     # Patch 16, so one visual token is 32 x 32 pixels. The same JSON as Qwen2.5-VL, but in thousandths.
-    # Its vision tower hands features to several layers of the language model (deepstack): they travel together.
+    # Its vision tower passes features to several layers of the language model (deepstack).
     "qwen3_vl": Family(
         key="qwen3_vl",
         title="Qwen3-VL",
@@ -137,10 +138,10 @@ FAMILIES: dict[str, Family] = {
             "InternVLProcessor", "GotOcr2ImageProcessor", "InternVLVideoProcessor", "LlamaTokenizer"
         ),
     ),
-    # An image alone in its conversation is read as tiles of 384; as soon as there are two, the processor gives each
-    # ONE padded 384 tile, which throws the resolution of a crop away: hence a single enclosing crop. The chat template
+    # A single image in a conversation is split into tiles of 384. With two or more, the processor gives each
+    # ONE padded 384 tile, which loses the resolution of a crop: hence a single enclosing crop. The chat template
     # puts the images of a message before its text. An unlimited 4K image costs over 7,000 visual tokens.
-    # Whether its boxes refer to the image or to the padded square is disputed; the image is our default.
+    # It is disputed whether its boxes refer to the image or to the padded square. Project default: the image.
     "llava_onevision": Family(
         key="llava_onevision",
         title="LLaVA-OneVision",
@@ -162,5 +163,5 @@ FAMILIES: dict[str, Family] = {
 
 
 def supported_families() -> str:
-    """The families and one checkpoint of each, for error messages."""
+    """List the families with one checkpoint each, for error messages."""
     return ", ".join(f"{family.title} ({family.checkpoint})" for family in FAMILIES.values())

@@ -1,4 +1,4 @@
-"""The vision tower, run once per image object: its features are kept for as long as the image lives."""
+"""Cache of vision tower features: computed once per image object, kept as long as the image exists."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from hart_studio.models.families import Family
 from hart_studio.models.inputs import ProcessedImage, process_image
 
 MAX_CACHED_VISUAL_TOKENS = 65_536
-"""With more visual tokens held than this, a call keeps only the images it needs: about 0.5 GB for a 7B model."""
+"""Limit of cached visual tokens, about 0.5 GB for a 7B model; above it, a call keeps only the images it needs."""
 
 
 @dataclass(frozen=True)
 class EncodedImage:
-    """One image as the language model will read it.
+    """Encoded image, the input of the language model.
 
     Attributes:
-        placeholder_ids: Token ids that stand for the image in a prompt.
-        visual_tokens: Rows of ``features``.
+        placeholder_ids: Token ids of the image placeholders in a prompt.
+        visual_tokens: Number of rows of ``features``.
         size_wh: (width, height) in pixels in the model's input.
         grid_thw: ``[1, 3]`` patch grid, for families with grid positions; None for the others.
         features: ``[visual_tokens, hidden]``.
-        deepstack: One ``[visual_tokens, hidden]`` per layer that takes features directly (Qwen3-VL); else empty.
+        deepstack: One ``[visual_tokens, hidden]`` per layer that takes features directly (Qwen3-VL); otherwise empty.
     """
 
     placeholder_ids: list[int]
@@ -41,17 +41,17 @@ class EncodedImage:
 
 @dataclass(frozen=True)
 class VisionOutput:
-    """What a model's forward reads from ``mm_encoder_outputs["image"]``, for the images of a batch in row order."""
+    """Value of ``mm_encoder_outputs["image"]`` in the forward call, for the images of a batch in row order."""
 
     pooler_output: torch.Tensor | list[torch.Tensor]
     deepstack_features: list[list[torch.Tensor]]
 
 
 class CachedImageEncoder:
-    """Encodes each ``ImageInput`` object once, by identity.
+    """Encode each ``ImageInput`` object once, by identity.
 
     Attributes:
-        encode_count: Times that the vision tower has run.
+        encode_count: Number of vision tower runs.
     """
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, family: Family) -> None:
@@ -63,11 +63,11 @@ class CachedImageEncoder:
         self.encode_count = 0
 
     def encode(self, image: ImageInput, is_alone: bool) -> EncodedImage:
-        """The image's features, computed now or earlier.
+        """Return the features of the image, from the cache if possible.
 
         Args:
             image: The image.
-            is_alone: Whether it is the only image of its conversation (LLaVA-OneVision reads it with tiles then).
+            is_alone: Whether it is the only image of its conversation (LLaVA-OneVision then splits it into tiles).
         """
         reading = self._reading(is_alone)
         cached = self._cached.setdefault(image, {})
@@ -76,16 +76,16 @@ class CachedImageEncoder:
         return cached[reading]
 
     def clear(self) -> None:
-        """Forget every feature: call it whenever the weights have changed."""
+        """Clear the cache: call it when the weights have changed."""
         self._cached.clear()
 
     @property
     def cached_tokens(self) -> int:
-        """Visual tokens whose features are held."""
+        """Number of visual tokens in the cache."""
         return sum(one.visual_tokens for cached in self._cached.values() for one in cached.values())
 
     def trim(self, needed: Iterable[ImageInput]) -> None:
-        """Forget the images that are not ``needed`` when more than ``MAX_CACHED_VISUAL_TOKENS`` are held."""
+        """Evict images that are not ``needed`` if more than ``MAX_CACHED_VISUAL_TOKENS`` are cached."""
         if self.cached_tokens > MAX_CACHED_VISUAL_TOKENS:
             needed = set(needed)
             for image in list(self._cached.keys()):
@@ -93,11 +93,11 @@ class CachedImageEncoder:
                     del self._cached[image]
 
     def process(self, image: ImageInput, is_alone: bool) -> ProcessedImage:
-        """The image as the processor makes it, for a caller that runs the tower itself; made once while it lives.
+        """Return the processed image, for a caller that runs the vision tower itself; cached while the image exists.
 
         Args:
             image: The image.
-            is_alone: As for ``encode``.
+            is_alone: See ``encode``.
         """
         reading = self._reading(is_alone)
         cached = self._processed.setdefault(image, {})
@@ -106,7 +106,9 @@ class CachedImageEncoder:
         return cached[reading]
 
     def _reading(self, is_alone: bool) -> bool:
-        return is_alone or self._family.budget_kind != "canvas"  # the others read an image the same way in company
+        return (
+            is_alone or self._family.budget_kind != "canvas"
+        )  # the others process an image the same way in both cases
 
     def _run(self, image: ImageInput, is_alone: bool) -> EncodedImage:
         processed = self._processed.get(image, {}).get(is_alone)
@@ -118,14 +120,14 @@ class CachedImageEncoder:
 
 
 def encode_processed(model: PreTrainedModel, image: ProcessedImage) -> EncodedImage:
-    """Run the vision tower on one image, with gradient where it is enabled.
+    """Run the vision tower on one image, with gradients if they are enabled.
 
     Args:
         model: The model itself, without wrappers.
         image: From ``process_image``.
 
     Returns:
-        The image's features on the model's device.
+        Features of the image on the device of the model.
     """
     whole: Any = model
     tensors = {name: value.to(whole.device) for name, value in image.tensors.items()}
@@ -137,18 +139,18 @@ def encode_processed(model: PreTrainedModel, image: ProcessedImage) -> EncodedIm
         visual_tokens=image.visual_tokens,
         size_wh=image.size_wh,
         grid_thw=tensors.get("image_grid_thw"),
-        # InternVL gives [tiles, tokens, hidden], the others a tuple with one [tokens, hidden] per image.
+        # InternVL returns [tiles, tokens, hidden], the others a tuple with one [tokens, hidden] per image.
         features=pooled.flatten(0, 1) if isinstance(pooled, torch.Tensor) else torch.cat(tuple(pooled)),
         deepstack=[torch.cat(tuple(layer)) for layer in output.get("deepstack_features") or ()],
     )
 
 
 def concatenate_images(family: Family, images: Sequence[EncodedImage]) -> VisionOutput:
-    """Put the images of a batch together, in the order of their placeholders, row by row.
+    """Concatenate the images of a batch in the order of their placeholders, row by row.
 
     Args:
         family: The model's family.
-        images: At least one; one shown twice is listed twice.
+        images: At least one; an image that occurs twice is listed twice.
     """
     features = [one.features for one in images]
     return VisionOutput(

@@ -1,9 +1,9 @@
-"""The in-process chat model: batches of conversations, one prefill per prompt, a sampler of its own.
+"""In-process chat model: batches of conversations, one prefill per prompt, own sampler.
 
-The decoding loop is ours and not ``generate()`` for three reasons. The checkpoint's ``generation_config`` (top_k,
-repetition_penalty) cannot leak into what a run says it sampled with. Random numbers come from a generator of this
+It does not use ``generate()``, for three reasons. The checkpoint's ``generation_config`` (top_k,
+repetition_penalty) cannot override the sampling settings of a run. Random numbers come from a generator of this
 call, one row of them per completion, so the samples depend on the seed and not on how requests were batched. And
-positions are always given in full, so nothing depends on ``rope_deltas`` that an earlier call left on the model.
+positions are always passed explicitly, so nothing depends on ``rope_deltas`` of an earlier call.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from hart_studio.models.memory import memory_errors
 from hart_studio.models.rope import rope_position_ids
 
 BATCH_TOKENS = 32_768
-"""Tokens in the key-value cache of one batch; project default: 2 GB for Qwen2.5-VL-7B in bfloat16."""
+"""Tokens in the key-value cache of one batch, 2 GB for Qwen2.5-VL-7B in bfloat16. Project default."""
 
 WINDOW = 32
-"""Requests that are prepared, sorted by length and batched together; bounds the images held at once."""
+"""Number of requests that are prepared, sorted by length and batched together; bounds the images in memory."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class EncodedPrompt:
     """A request ready for the language model.
 
     Attributes:
-        ids: Token ids of the whole prompt, with every image's placeholders.
+        ids: Token ids of the whole prompt, including image placeholders.
         images: The encoded images in the order of their placeholders.
-        seconds: Time that it took.
+        seconds: Preparation time.
     """
 
     ids: list[int]
@@ -48,11 +48,11 @@ class EncodedPrompt:
 
 
 class LocalChatModel:
-    """A ``ChatModel`` that runs in this process. Calls from several threads take turns.
+    """A ``ChatModel`` that runs in this process. Calls from several threads run one after another.
 
     Attributes:
-        name: What the user typed.
-        family: Box frame, native box text, traps.
+        name: Name as given by the user.
+        family: Box frame, native box text, limits.
         overview_budget: Default budget of the full image for this checkpoint.
         crop_budget: Default budget of one crop for this checkpoint.
         context_tokens: Tokens of the longest prompt with its answer; None if the config does not state it.
@@ -66,14 +66,14 @@ class LocalChatModel:
         name: str,
         batch_tokens: int = BATCH_TOKENS,
     ) -> None:
-        """Wrap a model that is already on its device.
+        """Wrap a loaded model that is on its device.
 
         Args:
             model: The model, in eval mode whenever ``generate`` is called.
             processor: Its processor, with a chat template.
             family: Its family.
-            name: How messages call it.
-            batch_tokens: Most cached tokens of one batch: rows times prompt and completion length.
+            name: Name, for messages.
+            batch_tokens: Maximum number of cached tokens of one batch: rows times prompt and completion length.
         """
         self.model: Any = model
         self.processor = processor
@@ -100,17 +100,17 @@ class LocalChatModel:
         return len(self.processor.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
     def clear_features(self) -> None:
-        """Forget the images encoded so far: call it whenever the weights have changed."""
+        """Clear the cache of encoded images: call it when the weights have changed."""
         with self._lock:
             self.encoder.clear()
 
     @torch.no_grad()
     def prepare(self, request: ChatRequest) -> EncodedPrompt:
-        """What the model reads for a request: the tokens that an answer begins after, and the images' features.
+        """Encode a request: prompt tokens and image features.
 
         Raises:
-            InputError: If the conversation is not usable.
-            ModelError: If the memory does not suffice, or the chat template fails.
+            InputError: If the conversation is invalid.
+            ModelError: If memory runs out, or the chat template fails.
         """
         with self._lock, memory_errors(self.model.device, release=self.encoder.clear):
             return self._prepare(request)
@@ -121,11 +121,11 @@ class LocalChatModel:
     ) -> list[list[Completion]]:
         """Answer every request ``group_size`` times (see ``ChatModel.generate``).
 
-        A prompt is read once, whatever ``group_size``: its cache is copied for the completions.
+        A prompt is prefilled once, whatever ``group_size``; its cache is copied for the completions.
 
         Raises:
-            InputError: If a setting or a conversation is not usable.
-            ModelError: If the memory does not suffice, or the weights give no numbers.
+            InputError: If a setting or a conversation is invalid.
+            ModelError: If memory runs out, or the logits are NaN.
         """
         if group_size < 1 or sampling.max_new_tokens < 1 or sampling.temperature < 0:
             raise InputError(
@@ -133,7 +133,7 @@ class LocalChatModel:
                 f"{group_size}, {sampling.max_new_tokens} and {sampling.temperature:g}"
             )
         if self.model.training:
-            raise InputError("expected a model in eval mode, got one in training mode; call model.eval() first")
+            raise InputError("The model is in training mode. Call model.eval() first.")
         completions: list[list[Completion]] = [[] for _ in requests]
         with self._lock, memory_errors(self.model.device, release=self.encoder.clear):
             noise = self._noise(len(requests), group_size, sampling)
@@ -169,7 +169,7 @@ class LocalChatModel:
     def _batches(
         self, prompts: Sequence[EncodedPrompt], sampling: SamplingParams, group_size: int
     ) -> Iterator[list[int]]:
-        """Indices of the prompts of each batch, neighbors in length so that little is padded."""
+        """Group prompt indices into batches of similar length, to reduce padding."""
         batch: list[int] = []
         for index in sorted(range(len(prompts)), key=lambda index: len(prompts[index].ids)):
             row_tokens = len(prompts[index].ids) + sampling.max_new_tokens
@@ -209,11 +209,11 @@ class LocalChatModel:
     ) -> list[list[int]]:
         """Sample a batch.
 
-        The prompts go in left-padded and without their last token; the cache is then copied ``group_size`` times and
-        the last token starts every row.
+        Prompts are left-padded and prefilled without their last token. The cache is then repeated ``group_size`` times
+        and decoding starts from the last token in every row.
 
         Returns:
-            Token ids of ``len(prompts) * group_size`` completions, group by group, each with the token that ended it.
+            Token ids of ``len(prompts) * group_size`` completions, group by group, each including its stop token.
         """
         device = self.model.device
         ids, mask = _pad_left([prompt.ids for prompt in prompts], device)
@@ -248,8 +248,8 @@ class LocalChatModel:
             logits = output.logits[:, -1].float()
             if not sampled and bool(logits.isnan().any()):
                 raise ModelError(
-                    f"expected {self.name} to give numbers, got NaN; its weights are damaged or overflow "
-                    f"{self.model.dtype}: load it with dtype='float32'"
+                    f"The logits of {self.name} are NaN: its weights are damaged or overflow in "
+                    f"{self.model.dtype}. Load it with dtype='float32'."
                 )
             logits[:, self._unsampled_ids] = -torch.inf
             token = sample_token(logits, sampling.temperature, None if noise is None else noise[:, len(sampled)])
@@ -260,10 +260,10 @@ class LocalChatModel:
 
 
 def sample_token(logits: torch.Tensor, temperature: float, uniform: torch.Tensor | None) -> torch.Tensor:
-    """One token per row: the likeliest, or the one at which the cumulative probability passes ``uniform``.
+    """Sample one token per row: the most likely one, or inverse transform sampling with ``uniform``.
 
     Args:
-        logits: ``[rows, vocabulary]`` float32; -inf is never picked.
+        logits: ``[rows, vocabulary]`` float32; -inf is never sampled.
         temperature: Divides the logits.
         uniform: ``[rows]`` float64 in [0, 1); None for greedy.
 
@@ -278,7 +278,7 @@ def sample_token(logits: torch.Tensor, temperature: float, uniform: torch.Tensor
 
 
 def _pad_left(rows: Sequence[list[int]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and attention mask ``[rows, longest]``; what stands in the padding is never read."""
+    """Token ids and attention mask ``[rows, longest]``; padding is masked."""
     longest = max(len(row) for row in rows)
     ids = torch.tensor([[0] * (longest - len(row)) + row for row in rows], device=device)
     mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=device)
@@ -286,19 +286,19 @@ def _pad_left(rows: Sequence[list[int]], device: torch.device) -> tuple[torch.Te
 
 
 def _truncate_at_stop(row: list[int], stop_ids: set[int]) -> list[int]:
-    """The tokens up to and with the first stop token."""
+    """Tokens up to and including the first stop token."""
     return next((row[: index + 1] for index, token in enumerate(row) if token in stop_ids), row)
 
 
 def _stop_ids(model: Any, processor: ProcessorMixin) -> list[int]:
-    """Ids that end an answer: the checkpoint's list and the tokenizer's own."""
+    """Ids of stop tokens: of the checkpoint and of the tokenizer."""
     listed = model.generation_config.eos_token_id
     ids = {processor.tokenizer.eos_token_id, *(listed if isinstance(listed, list) else [listed])}
     return sorted(token_id for token_id in ids if token_id is not None)
 
 
 def _suppressed_token_ids(model: Any, processor: ProcessorMixin) -> list[int]:
-    """Ids that stand for images and videos: in an answer they have no features and break the next turn."""
+    """Ids of image and video placeholders: in an answer they have no features and break the next turn."""
     frames = (getattr(model.config, name, None) for name in ("vision_start_token_id", "vision_end_token_id"))
     ids = {*processor.image_token_ids, *processor.video_token_ids, *frames}
     return sorted(token_id for token_id in ids if token_id is not None)

@@ -1,12 +1,12 @@
-"""From a chat request to what a model reads: images through the processor, messages through the chat template.
+"""Chat requests to model inputs: image processor for images, chat template for messages.
 
-Each image goes through the image processor by itself, with its own pixel budget, because the overview and the
-crops of one conversation have different ones. The text goes through the checkpoint's own chat template with one
-placeholder per image, which is then replaced by as many as the image needs.
+Each image is processed separately, with its own pixel budget, because the overview and the
+crops of one conversation have different budgets. The text is rendered with the chat template of the checkpoint with one
+placeholder per image, which is then expanded to the number of tokens of the image.
 
-Where an image lands in the text is the template's decision. The Qwen and InternVL templates keep it where the
+The template decides the position of an image in the text. The Qwen and InternVL templates keep it where the
 prompt has it; LLaVA-OneVision's moves the images of a message before its text, as it was trained. Control tokens
-inside a text (a question that contains ``<|im_end|>`` or ``<image>``) are encoded as the plain characters they are.
+inside a text (a question that contains ``<|im_end|>`` or ``<image>``) are encoded as plain characters.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from hart_studio.models.chat import ChatRequest, ImageInput
 from hart_studio.models.families import Family, PixelBudget
 
 NON_VISION_KEYS = ("num_patches",)
-"""What image processors return for the text side only."""
+"""Keys that image processors return for the text input only."""
 
 
 @dataclass(frozen=True)
 class ProcessedImage:
-    """One image as the processor made it.
+    """Processed image.
 
     Attributes:
-        tensors: Arguments of the model's ``get_image_features``: ``pixel_values`` and what goes with it.
-        placeholder_ids: Token ids that stand for the image in a prompt, frame tokens included.
-        visual_tokens: Features that the vision tower will give; image tokens among ``placeholder_ids``.
+        tensors: Arguments of the model's ``get_image_features``: ``pixel_values`` and related tensors.
+        placeholder_ids: Token ids of the image placeholders in a prompt, including start and end tokens.
+        visual_tokens: Number of vision tower features; image tokens among ``placeholder_ids``.
         size_wh: (width, height) in pixels of the image in the model's input. Qwen: patch grid times patch side, the
             frame of Qwen2.5-VL's boxes. InternVL: the canvas of tiles. LLaVA: the content without its padding.
     """
@@ -55,9 +55,9 @@ class ProcessedImage:
 
 
 def processor_default_budget(processor: ProcessorMixin, family: Family) -> PixelBudget:
-    """The least and greatest area in pixels that a checkpoint's processor is set to."""
+    """Minimum and maximum area in pixels, as configured in the processor of a checkpoint."""
     images = processor.image_processor
-    if family.budget_kind == "area":  # called edges, but they are areas
+    if family.budget_kind == "area":  # named edges, but they are areas
         return PixelBudget(images.size["shortest_edge"], images.size["longest_edge"])
     tile = images.size["height"] * images.size["width"]
     if family.budget_kind == "tiles":
@@ -66,16 +66,16 @@ def processor_default_budget(processor: ProcessorMixin, family: Family) -> Pixel
 
 
 def default_budget(own: PixelBudget, family_default: PixelBudget) -> PixelBudget:
-    """The family's default, or the checkpoint's own budget when it is smaller: a small model has seen no more."""
+    """Budget of the family, or of the checkpoint if it is smaller: a small model was trained on smaller images."""
     return own if own.max_pixels < family_default.max_pixels else family_default
 
 
 def resized_size(size_wh: tuple[int, int], budget: PixelBudget, family: Family) -> tuple[int, int]:
-    """Size at which an image is handed to the processor; most images keep theirs.
+    """Size at which an image is passed to the processor; most images keep their size.
 
-    A side ratio that the processor would refuse, or that would burst the budget, is stretched on the short side and
-    not padded: the families' box frames map each axis on its own, so a stretch leaves boxes exact. An image with a
-    side below ``min_side`` is enlarged.
+    An image whose aspect ratio the processor would refuse, or that would exceed the budget, is stretched on the short
+    side and not padded: box frames scale each axis separately, so stretching keeps boxes exact. An image with a side
+    below ``min_side`` is enlarged.
 
     Args:
         size_wh: (width, height) in pixels.
@@ -83,7 +83,7 @@ def resized_size(size_wh: tuple[int, int], budget: PixelBudget, family: Family) 
         family: The model's family.
 
     Returns:
-        (width, height) in pixels, equal to ``size_wh`` when nothing has to be done.
+        (width, height) in pixels, equal to ``size_wh`` if no change is needed.
 
     Raises:
         InputError: If the budget is empty.
@@ -95,26 +95,26 @@ def resized_size(size_wh: tuple[int, int], budget: PixelBudget, family: Family) 
         )
     width, height = size_wh
     max_aspect = family.max_aspect
-    if family.budget_kind == "area":  # a strip one token high has as many tokens as it is long
+    if family.budget_kind == "area":  # the number of tokens of a strip one token high equals its length
         max_aspect = min(max_aspect, max(1.0, budget.max_pixels / family.resize_factor**2))
     short_side = max(width, height) / max_aspect
     fed_width, fed_height = max(width, short_side), max(height, short_side)
     scale = max(1.0, family.min_side / min(fed_width, fed_height))
-    if (fed_width, fed_height) != size_wh:  # a stretched strip may have become huge
+    if (fed_width, fed_height) != size_wh:  # a stretched strip may be very large
         scale = min(scale, math.sqrt(budget.max_pixels / (fed_width * fed_height)))
     return max(1, round(fed_width * scale)), max(1, round(fed_height * scale))
 
 
 def fit_canvas(size_wh: tuple[int, int], canvases_hw: Sequence[Sequence[int]], budget: PixelBudget) -> tuple[int, int]:
-    """Size at which an image fills the best canvas of tiles within its budget (LLaVA-OneVision).
+    """Size that fits the best canvas of tiles within the budget (LLaVA-OneVision).
 
     Processor and model each choose a canvas from the size of the image. Given an image that touches two opposite
-    edges of a canvas, both choose that one or a smaller one that holds it.
+    edges of a canvas, both choose that canvas or a smaller one that contains the image.
 
     Args:
         size_wh: (width, height) in pixels.
-        canvases_hw: (height, width) of the canvases that the checkpoint knows.
-        budget: Least and greatest area of the canvas in pixels; the smallest canvas is taken when none is within it.
+        canvases_hw: (height, width) of the canvases of the checkpoint.
+        budget: Minimum and maximum area of the canvas in pixels; the smallest canvas if none is within it.
 
     Returns:
         (width, height) in pixels.
@@ -133,10 +133,10 @@ def process_image(processor: ProcessorMixin, family: Family, image: ImageInput, 
         processor: The checkpoint's processor.
         family: The model's family.
         image: The image.
-        is_alone: Whether it is the only image of its conversation; only LLaVA-OneVision reads it differently then.
+        is_alone: Whether it is the only image of its conversation; only LLaVA-OneVision then processes it differently.
 
     Returns:
-        Tensors on the CPU and the size that the model sees.
+        Tensors on the CPU and the size in the model input.
     """
     budget = PixelBudget(image.min_pixels, image.max_pixels)
     images = processor.image_processor
@@ -159,7 +159,7 @@ def process_image(processor: ProcessorMixin, family: Family, image: ImageInput, 
         columns, rows = get_optimal_tiled_canvas(size_wh[::-1], tile_hw, least, most)
         model_wh = (columns * tile_hw[1], rows * tile_hw[0])
     else:
-        # Two images in a sample are what switches tiling off, so one in company is shown twice and kept once.
+        # Two images in a sample disable tiling, so an image that is not alone is passed twice and kept once.
         made = images(images=[[pixels] * (1 if is_alone else 2)], return_tensors="pt")
         made["pixel_values"], made["image_sizes"] = made["pixel_values"][:1], made["image_sizes"][:1]
         scale = 1.0 if is_alone else images.size["height"] / max(size_wh)
@@ -174,33 +174,33 @@ def process_image(processor: ProcessorMixin, family: Family, image: ImageInput, 
 
 
 def image_token_id(processor: ProcessorMixin) -> int:
-    """Id of the token that stands for one visual token; InternVL lists its frame tokens after it."""
+    """Id of the placeholder of one visual token; InternVL lists its start and end tokens after it."""
     token_id: Any = processor.image_token_ids[0]
     return int(token_id)
 
 
 def images_of(request: ChatRequest) -> list[ImageInput]:
-    """The images of a conversation in order of appearance; one shown twice is listed twice."""
+    """List the images of a conversation in order of appearance, with repetitions."""
     return [part for message in request.messages for part in message.parts if isinstance(part, ImageInput)]
 
 
 def tokenize(processor: ProcessorMixin, request: ChatRequest, placeholders: Sequence[Sequence[int]]) -> list[int]:
-    """Render a conversation with the chat template and write the images' placeholders into it.
+    """Render a conversation with the chat template and insert the image placeholders.
 
     Args:
         processor: The checkpoint's processor.
         request: The conversation; it must end with a user message.
-        placeholders: Token ids that stand for each image, in order of appearance.
+        placeholders: Token ids of the placeholders of each image, in order of appearance.
 
     Returns:
-        Token ids of the whole prompt, up to where the answer begins.
+        Token ids of the whole prompt, up to the start of the answer.
 
     Raises:
         InputError: If the conversation does not end with a user message, or a text cannot be encoded.
-        ModelError: If the chat template fails, or does not show every image.
+        ModelError: If the chat template fails, or drops an image.
     """
     if not request.messages or request.messages[-1].role != "user":
-        raise InputError("expected a conversation that ends with a user message, got another end; append the question")
+        raise InputError("The conversation must end with a user message. Append the question.")
     conversation = [
         {
             "role": message.role,
@@ -220,14 +220,14 @@ def tokenize(processor: ProcessorMixin, request: ChatRequest, placeholders: Sequ
             return_dict=False,
         )
     except ValueError as error:
-        raise InputError(f"expected text that the model's tokenizer can encode, got: {error}") from error
+        raise InputError(f"The tokenizer cannot encode the text: {error}") from error
     except TemplateError as error:
-        raise ModelError(f"expected a chat template that renders, got: {error}; use the checkpoint's own") from error
+        raise ModelError(f"The chat template failed: {error}. Use the template of the checkpoint.") from error
     image_id = image_token_id(processor)
     if ids.count(image_id) != len(placeholders):
         raise ModelError(
-            f"expected the chat template to show {len(placeholders)} images, got {ids.count(image_id)}; "
-            "the checkpoint's chat template is not a vision one"
+            f"expected {len(placeholders)} images from the chat template, got {ids.count(image_id)}. "
+            "The chat template of the checkpoint does not support images."
         )
     images = iter(placeholders)
     return [token for token_id in ids for token in (next(images) if token_id == image_id else (token_id,))]

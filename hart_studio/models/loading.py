@@ -1,7 +1,7 @@
-"""From a folder or a hub id to a model that answers. Never runs remote code, never unpickles weights.
+"""Load a model from a folder or the Hub. Never runs remote code, never unpickles weights.
 
-A hub model is fetched as a snapshot of its data files only (JSON, templates, tokenizer, safetensors), and its
-``config.json`` is checked before the weights are. From there on a hub model is a folder like any other.
+A Hub model is downloaded as a snapshot of its data files only (JSON, templates, tokenizer, safetensors), and its
+``config.json`` is checked before the weights are downloaded. From then on it is loaded like any folder.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ from hart_studio.models.memory import is_out_of_memory, memory_errors
 CONFIG_FILE_PATTERNS = ["*.json", "*.jinja", "*.txt", "*.model"]
 WEIGHT_FILE_PATTERNS = ["*.safetensors"]
 REMOTE_CODE_TYPES = {"internvl_chat": "internvl"}
-"""``model_type`` of checkpoints that exist only as remote code -> the family that loads natively."""
+"""``model_type`` of checkpoints that need remote code -> family with native support."""
 
-# Where trust_remote_code does not reach an inner call, transformers asks on the terminal: with no time it refuses.
+# If an inner call gets no trust_remote_code, transformers prompts on the terminal; a timeout of 0 refuses.
 dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -59,11 +59,11 @@ def load_model(name: str, *, device: str = "auto", dtype: str = "auto", allow_do
     """Load a vision-language model with its processor.
 
     Args:
-        name: A local folder or a hub id ``owner/model``. A folder with a LoRA adapter loads its base model too; the
+        name: A local folder or a Hub id ``owner/model``. A folder with a LoRA adapter loads its base model too; the
             adapter is merged into it.
-        device: ``auto`` (CUDA when there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+        device: ``auto`` (CUDA if available), ``cpu``, ``cuda`` or ``cuda:N``.
         dtype: ``auto`` (float32 on the CPU, bfloat16 on CUDA), ``float32``, ``bfloat16`` or ``float16``.
-        allow_download: Whether the hub may be asked; otherwise only its local cache is.
+        allow_download: Whether to download from the Hub; otherwise only the local cache is used.
 
     Returns:
         The model in eval mode on its device.
@@ -81,7 +81,7 @@ def load_model(name: str, *, device: str = "auto", dtype: str = "auto", allow_do
         base = _resolve_folder(base_name, allow_download)
         check_base_folder(base_name, base)
     family = detect_family(base_name, base)
-    # An adapter folder may hold a processor of its own, or only the tokenizer that its trainer saved beside it.
+    # An adapter folder may contain a complete processor, or only the tokenizer that its trainer saved.
     has_processor = any((folder / file).is_file() for file in ("processor_config.json", "preprocessor_config.json"))
     config = _load_config(base_name, base)
     processor = _load_processor(name, folder if has_processor else base, config)
@@ -98,9 +98,9 @@ def load_model(name: str, *, device: str = "auto", dtype: str = "auto", allow_do
 
 
 def unwrap_model(model: torch.nn.Module) -> PreTrainedModel:
-    """The model inside the wrappers of a training run: data parallel, compiled, LoRA.
+    """Unwrap a model of a training run: data parallel, compiled, LoRA.
 
-    Adapters live in the layers of the model itself, so what is returned computes with them.
+    Adapters are part of the layers, so the returned model uses them.
 
     Args:
         model: A vision-language model, wrapped any number of times or not at all.
@@ -116,17 +116,17 @@ def unwrap_model(model: torch.nn.Module) -> PreTrainedModel:
             inner = inner.module if hasattr(inner, "module") else inner._orig_mod
         else:
             raise ModelError(
-                f"expected a transformers model, wrapped or not, got {type(model).__name__} around "
-                f"{type(inner).__name__}; give the model, or a trainer's wrapper of it"
+                f"expected a transformers model or a wrapper of one, got {type(model).__name__} around "
+                f"{type(inner).__name__}"
             )
     return inner
 
 
 def get_family(model: PreTrainedModel) -> Family:
-    """The family of a model that is in memory.
+    """Return the family of a loaded model.
 
     Raises:
-        ModelError: If it is of no supported family.
+        ModelError: If the family is not supported.
     """
     return _match_family(model.config.model_type, type(model).__name__)
 
@@ -135,12 +135,12 @@ def _resolve_device(device: str) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
-        raise ModelError(f"expected the device auto, cpu, cuda or cuda:N, got {device!r}")
+        raise ModelError(f"Invalid device {device!r}: use auto, cpu, cuda or cuda:N.")
     found = torch.device(device)
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
         raise ModelError(
-            f"expected a CUDA device for {device!r}, this machine has {torch.cuda.device_count()}; "
-            "use device='cpu', or install a torch build with CUDA and a driver"
+            f"Device {device!r} is not available: this machine has {torch.cuda.device_count()} CUDA devices. "
+            "Use device='cpu', or install a CUDA build of torch and a driver."
         )
     return found
 
@@ -149,114 +149,112 @@ def _resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
     if dtype == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32
     if dtype not in DTYPES:
-        raise ModelError(f"expected the dtype auto, {', '.join(DTYPES)}, got {dtype!r}")
+        raise ModelError(f"Invalid dtype {dtype!r}: use auto, {', '.join(DTYPES)}.")
     return DTYPES[dtype]
 
 
 def _resolve_folder(name: str, allow_download: bool) -> Path:
-    """The folder behind a name; of a hub id only the small files are fetched here."""
+    """Resolve a name to a folder; of a Hub model only the small files are downloaded here."""
     if is_url(name):
         raise ModelError(
-            f"expected a folder or a hub id such as {FAMILIES['qwen3_vl'].checkpoint}, got the address "
-            f"{name[:200]!r}; nothing is fetched from addresses: give the hub id alone, or fetch the model and give "
-            "its folder"
+            f"Cannot load a model from the URL "
+            f"{name[:200]!r}. Give a Hub id such as {FAMILIES['qwen3_vl'].checkpoint}, or download the model and give "
+            "its folder."
         )
     folder = _local_folder(name)
     if folder is None:
         if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name):
             raise ModelError(
-                f"expected a folder or a hub id such as {FAMILIES['qwen3_vl'].checkpoint}, "
-                f"got {name!r}: there is no such folder"
+                f"Model {name!r} not found: there is no such folder. "
+                f"Give a folder or a Hub id such as {FAMILIES['qwen3_vl'].checkpoint}."
             )
         folder = _download(name, CONFIG_FILE_PATTERNS, allow_download)
     if not ((folder / "config.json").is_file() or (folder / "adapter_config.json").is_file()):
         raise ModelError(
-            f"expected config.json or adapter_config.json in {name}, found neither; "
-            "give the folder that save_pretrained wrote"
+            f"{name} contains no config.json and no adapter_config.json. Give a folder written by save_pretrained."
         )
     if not (folder / "adapter_config.json").is_file():
-        detect_family(name, folder)  # a model of another family is told so before its processor is looked at
+        detect_family(name, folder)  # reject an unsupported family before the processor is read
     check_config_files(name, folder)
     return folder
 
 
 def _local_folder(name: str) -> Path | None:
-    """The folder called ``name`` on this machine, resolved; None when there is none."""
+    """Resolve ``name`` as a local folder; None if there is none."""
     try:
         folder = Path(name).expanduser()
         return folder.resolve() if name and folder.is_dir() else None
-    except (OSError, RuntimeError, ValueError):  # too long, an unknown ~user, a null byte: no folder is called so
+    except (OSError, RuntimeError, ValueError):  # too long, an unknown ~user, a null byte: not a folder name
         return None
 
 
 def _download(name: str, patterns: list[str], allow_download: bool) -> Path:
-    """Files of a hub model in the local cache, downloaded when they are missing."""
+    """Download files of a Hub model that are missing in the local cache."""
     try:
-        # Nested files are copies in other formats or examples, so only the top level is taken.
+        # Nested files are copies in other formats or examples, so only the top level is downloaded.
         found = snapshot_download(
             name, allow_patterns=patterns, ignore_patterns=["*/*"], local_files_only=not allow_download
         )
     except GatedRepoError as error:
         raise ModelError(
-            f"expected access to {name}, its owner asks for permission first; accept its terms on its hub page, "
-            "then log in with `hf auth login`"
+            f"Access to {name} is restricted. Accept its terms on its Hub page, then log in with `hf auth login`."
         ) from error
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise ModelError(
-            f"expected a folder or a hub model, found no {name!r}; check the spelling, "
-            "or log in with `hf auth login` if it is private"
+            f"Model {name!r} not found, neither as a folder nor on the Hub. Check the spelling, "
+            "or log in with `hf auth login` if it is private."
         ) from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        reason = "the hub cannot be reached" if allow_download else "downloads are off"
+        reason = "the Hub cannot be reached" if allow_download else "downloads are disabled"
         raise ModelError(
-            f"expected {name!r} as a local folder or in the local cache, found neither, and {reason}; "
-            "go online once, or give a local folder"
+            f"Model {name!r} is neither a local folder nor in the local cache, and {reason}. "
+            "Connect to the network once, or give a local folder."
         ) from error
     return Path(found)
 
 
 def _read_base_model_name(name: str, folder: Path) -> str:
-    """The model that an adapter was trained on."""
+    """Read the name of the base model of an adapter."""
     config = read_config(folder / "adapter_config.json")
     base, kind = config.get("base_model_name_or_path"), config.get("peft_type")
     if kind != "LORA" or not isinstance(base, str):
         raise ModelError(
-            f"expected a LoRA adapter that names its base model, {name} is {kind!r} on {base!r}; merge it into a model"
+            f"{name} is not a LoRA adapter with a base model (type {kind!r}, base {base!r}). Merge it into a model."
         )
     return base
 
 
 def detect_family(name: str, folder: Path) -> Family:
-    """The family of the model in a folder.
+    """Detect the family of the model in a folder.
 
     Args:
-        name: What people call it, for messages.
-        folder: With its ``config.json``.
+        name: Name of the model, for messages.
+        folder: Folder with ``config.json``.
 
     Raises:
-        ModelError: If it is of none, or needs code of its own.
+        ModelError: If the family is not supported, or the model needs remote code.
     """
     kind = read_config(folder / "config.json").get("model_type")
     if kind in REMOTE_CODE_TYPES:
         family = FAMILIES[REMOTE_CODE_TYPES[kind]]
         raise ModelError(
-            f"expected a checkpoint without remote code, {name} runs its own; "
-            f"use the same model with the ending -hf, such as {family.checkpoint}"
+            f"{name} needs remote code, which is never run. "
+            f"Use the same model with the suffix -hf, such as {family.checkpoint}."
         )
     return _match_family(kind, name)
 
 
 def _match_family(kind: Any, name: str) -> Family:
     if kind not in FAMILIES:
-        raise ModelError(f"expected a model of a supported family, {name} is {kind!r}; use {supported_families()}")
+        raise ModelError(f"{name} has the unsupported model_type {kind!r}. Use one of {supported_families()}.")
     return FAMILIES[kind]
 
 
 def _download_weights(name: str, folder: Path, allow_download: bool) -> Path:
-    """The same folder with its weights in it: a hub model's are fetched only now that everything else is known."""
+    """Return the folder with its weights; those of a Hub model are downloaded after all other checks."""
     if _local_folder(name) is None:
         folder = _download(name, CONFIG_FILE_PATTERNS + WEIGHT_FILE_PATTERNS, allow_download)
-        check_config_files(name, folder)  # the model may have been changed on the hub since it was checked
+        check_config_files(name, folder)  # the model may have changed on the Hub since the check
     return folder
 
 
@@ -264,17 +262,17 @@ def _check_weights(name: str, folder: Path) -> None:
     if not any(folder.glob("model*.safetensors")):
         found = sorted(path.name for path in folder.iterdir() if path.suffix in {".bin", ".pt", ".pth", ".ckpt"})
         raise ModelError(
-            f"expected weights called model*.safetensors in {name}, got {', '.join(found) or 'none'}; pickled weights "
-            "are never loaded: save the model again with save_pretrained"
+            f"{name} contains no model*.safetensors, found {', '.join(found) or 'no weights'}. Pickled weights "
+            "are never loaded. Save the model again with save_pretrained."
         )
 
 
 def _load_config(name: str, folder: Path) -> PreTrainedConfig:
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except Exception as error:  # a damaged file raises whatever its many readers make of it
+    except Exception as error:  # a damaged file can raise any error
         raise ModelError(
-            f"expected a valid config.json in {name}, got: {_summarize(error)}; fetch or save the model again"
+            f"config.json of {name} is invalid: {_summarize(error)}. Download or save the model again."
         ) from error
     return config
 
@@ -285,20 +283,20 @@ def _load_processor(name: str, folder: Path, config: Any) -> ProcessorMixin:
         processor = auto.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # as above
         raise ModelError(
-            f"expected a processor (processor_config.json or preprocessor_config.json, tokenizer.json) in {name}, "
-            f"got: {_summarize(error)}; save the processor beside the model"
+            f"Cannot load the processor of {name} (processor_config.json or preprocessor_config.json, tokenizer.json): "
+            f"{_summarize(error)}. Save the processor in the folder of the model."
         ) from error
     if not isinstance(processor, ProcessorMixin) or not (processor.chat_template or processor.tokenizer.chat_template):
         raise ModelError(
-            f"expected a vision processor with a chat template in {name}, got {type(processor).__name__}; "
-            "use the instruction-tuned checkpoint, or save its chat_template.jinja beside the model"
+            f"The processor of {name}, {type(processor).__name__}, has no image processor or no chat template. "
+            "Use the instruction-tuned checkpoint, or save its chat_template.jinja in the folder of the model."
         )
     if config.image_token_id != image_token_id(processor):
         raise ModelError(
-            f"expected the image token {config.image_token_id} of the model in the processor of {name}, got "
-            f"{image_token_id(processor)}; they belong to different models: save the right processor beside the model"
+            f"The image token of the model {name} is {config.image_token_id}, of its processor "
+            f"{image_token_id(processor)}; they belong to different models. Save the matching processor with the model."
         )
-    processor.tokenizer.padding_side = "left"  # for users of the processor; the batches here are padded by hand
+    processor.tokenizer.padding_side = "left"  # for callers of the processor; batches here are padded explicitly
     return processor
 
 
@@ -308,7 +306,7 @@ def _load_weights(name: str, folder: Path, dtype: torch.dtype, device: torch.dev
         model, report = auto.from_pretrained(
             folder,
             dtype=dtype,
-            device_map={"": device},  # straight to the device, without a second copy in main memory
+            device_map={"": device},  # directly to the device, without a copy in main memory
             attn_implementation="sdpa",
             trust_remote_code=False,
             use_safetensors=True,
@@ -319,19 +317,19 @@ def _load_weights(name: str, folder: Path, dtype: torch.dtype, device: torch.dev
         if is_out_of_memory(error):
             raise
         raise ModelError(
-            f"expected weights that fit config.json in {name}, got: {_summarize(error)}; fetch or save the model again"
+            f"The weights of {name} do not match config.json: {_summarize(error)}. Download or save the model again."
         ) from error
-    if report["missing_keys"]:  # transformers fills these with random numbers and carries on
+    if report["missing_keys"]:  # transformers initializes these randomly and continues
         raise ModelError(
-            f"expected every weight of the model in {name}, {len(report['missing_keys'])} are missing, "
-            f"such as {min(report['missing_keys'])}; fetch or save the model again"
+            f"{len(report['missing_keys'])} weights are missing in {name}, "
+            f"such as {min(report['missing_keys'])}. Download or save the model again."
         )
     loaded: PreTrainedModel = model
     return loaded
 
 
 def _merge_adapter(name: str, model: PreTrainedModel, folder: Path) -> PreTrainedModel:
-    """Fold a LoRA adapter into the weights: the same function, and no wrapper between us and the model."""
+    """Merge a LoRA adapter into the weights."""
     try:
         adapted: Any = PeftModel.from_pretrained(model, folder, local_files_only=True)
         merged: PreTrainedModel = adapted.merge_and_unload()
@@ -339,8 +337,8 @@ def _merge_adapter(name: str, model: PreTrainedModel, folder: Path) -> PreTraine
         if is_out_of_memory(error):
             raise
         raise ModelError(
-            f"expected an adapter that fits its base model in {name}, got: {_summarize(error)}; "
-            "check base_model_name_or_path in adapter_config.json"
+            f"The adapter {name} does not match its base model: {_summarize(error)}. "
+            "Check base_model_name_or_path in adapter_config.json."
         ) from error
     return merged
 

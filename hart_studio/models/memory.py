@@ -1,4 +1,4 @@
-"""Running out of memory, said once in words that name what to turn down."""
+"""Convert out-of-memory errors to a ``ModelError`` that names the settings to lower."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hart_studio.errors import ModelError
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that memory ran out; on the CPU torch says so with a plain ``RuntimeError``."""
+    """Whether an error means out of memory; on the CPU torch raises a plain ``RuntimeError``."""
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
 
 
@@ -21,7 +21,7 @@ def memory_errors(device: torch.device, release: Callable[[], None] | None = Non
 
     Args:
         device: Where the block runs, for the message.
-        release: Called when memory ran out, to give back what was kept for later.
+        release: Called on out of memory, to free caches.
     """
     try:
         yield
@@ -31,6 +31,6 @@ def memory_errors(device: torch.device, release: Callable[[], None] | None = Non
         if release is not None:
             release()
         raise ModelError(
-            f"expected the model and its batch to fit the memory of {device}, it ran out; lower the overview or crop "
-            "budget (max_pixels), group_size, max_new_tokens or batch_tokens, or load a smaller model"
+            f"Out of memory on {device}. Lower the overview or crop "
+            "budget (max_pixels), group_size, max_new_tokens or batch_tokens, or load a smaller model."
         ) from error

@@ -1,4 +1,4 @@
-"""Identity of a model: a digest of a local folder's files, or the id and revision of a hub model."""
+"""Identity of a model: a digest of the files of a local folder, or the id and revision of a Hub model."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from typing import Final, NamedTuple
 from hart_studio.files import open_regular_file, read_regular_file
 
 FULL_BYTES: Final = 64 * 2**20
-"""Files up to this size are hashed completely (project default)."""
+"""Maximum size of files that are hashed completely. Project default."""
 
 SAMPLED_BLOCKS: Final = 1024
-"""Blocks at even distances that are hashed of a larger file, the first and the last included (project default)."""
+"""Number of evenly spaced blocks that are hashed of a larger file, including the first and the last. Project
+default."""
 
 BLOCK_BYTES: Final = 16 * 1024
-"""Size of such a block (project default)."""
+"""Size of such a block. Project default."""
 
 _EDGE_BYTES: Final = 2**20
 _WEIGHTS: Final = "*.safetensors"
@@ -41,18 +42,18 @@ _MAX_CONFIG_BYTES: Final = 1 << 20
 
 
 class ModelIdentity(NamedTuple):
-    """What tells one model from another."""
+    """Identity of a model."""
 
     name: str
-    """The hub id, or the name of the folder. For a folder it is a title only."""
+    """Hub id, or name of the folder. For a folder it is only a title."""
     digest: str
-    """Of the files of a local folder, ``digest_model``; empty for any other model."""
+    """``digest_model`` of a local folder; empty for any other model."""
     revision: str
-    """Commit of a hub model in the local cache; empty where it is unknown."""
+    """Commit of a hub model in the local cache; empty if unknown."""
 
 
 class _File(NamedTuple):
-    """A file of a model's folder, and what changes when its content does."""
+    """A file of a model folder, with the attributes that change with its content."""
 
     name: str
     device: int
@@ -74,12 +75,12 @@ def identify_model(model: str) -> ModelIdentity:
 
 
 def digest_model(folder: Path) -> str:
-    """Digest of the files that decide a local model's output.
+    """Digest of the files that determine the output of a local model.
 
     It covers names, sizes and content of the weights (``*.safetensors``), the configurations, the tokenizer and the
     chat template in the folder itself, and the base model of a LoRA adapter. Of a file larger than ``FULL_BYTES`` it
     covers the first and last MiB and ``SAMPLED_BLOCKS`` blocks between them: training changes all of a weight matrix,
-    but a change of a few bytes elsewhere is not noticed. Other files, such as the README, do not count.
+    but a change of a few bytes elsewhere is not detected. Other files, such as the README, are ignored.
 
     Args:
         folder: The folder.
@@ -113,7 +114,7 @@ def _stat_file(path: Path) -> _File:
 
 @lru_cache(maxsize=64)
 def _digest_files(folder: str, files: tuple[_File, ...]) -> str:
-    """Read and hash; what was hashed before and has not changed since is not read again."""
+    """Hash files; unchanged files are cached."""
     digest = hashlib.sha256()
     for file in files:
         digest.update(f"{len(os.fsencode(file.name))} {file.size}\n".encode() + os.fsencode(file.name))
@@ -148,12 +149,12 @@ def _read_base(folder: Path) -> str:
 
 
 def _read_revision(model: str) -> str:
-    """Commit of a hub model that a load without network would take; empty if it is not in the cache."""
+    """Commit of a hub model that an offline load would use; empty if it is not in the cache."""
     import huggingface_hub  # noqa: PLC0415 - takes a second, and only hub ids need it
     from huggingface_hub.errors import HFValidationError  # noqa: PLC0415
 
     try:
         path = huggingface_hub.try_to_load_from_cache(model, "config.json")
-    except (HFValidationError, ValueError, OSError):  # the title of a served model is no hub id
+    except (HFValidationError, ValueError, OSError):  # the title of a served model is not a Hub id
         return ""
     return Path(path).parent.name if isinstance(path, str) else ""

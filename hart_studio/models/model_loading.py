@@ -1,4 +1,4 @@
-"""One way to a model, whether it runs in this process or is served by another."""
+"""Load a model in this process, or connect to a served model."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from hart_studio.models.served_settings import ServedSettings
 def load_chat_model(
     name: str, device: str = "auto", dtype: str = "auto", served: ServedSettings | None = None
 ) -> ChatModel:
-    """Load a model, or connect to a served one.
+    """Load a model, or connect to a served model.
 
     Args:
-        name: A local folder or a hub id; not read when the model is served.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; not read when the model is served.
-        dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``; not read when the model is served.
-        served: Where it is served; None = it runs in this process.
+        name: A local folder or a Hub id; ignored if the model is served.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; ignored if the model is served.
+        dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``; ignored if the model is served.
+        served: Settings of the served model; None = run in this process.
 
     Raises:
         ModelError: If it cannot be loaded or reached.

@@ -1,4 +1,4 @@
-"""Rotary positions of token sequences: one function for sampling and for scoring."""
+"""Rotary position ids, shared by sampling and scoring."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from hart_studio.models.families import Family
 def rope_position_ids(
     model: PreTrainedModel, family: Family, ids: torch.Tensor, mask: torch.Tensor, grids: Sequence[torch.Tensor | None]
 ) -> torch.Tensor:
-    """Positions of padded sequences.
+    """Compute position ids of padded sequences.
 
     Args:
-        model: The model itself, without wrappers; no weight of it is read.
+        model: The model itself, without wrappers; no weights are used.
         family: Its family.
         ids: ``[rows, length]`` token ids, padded on either side.
         mask: ``[rows, length]``, 1 for tokens and 0 for padding.
-        grids: ``[1, 3]`` patch grid of each image in the order of the placeholders, row by row; not read for
+        grids: ``[1, 3]`` patch grid of each image in the order of the placeholders, row by row; ignored for
             families without grid positions.
 
     Returns:

@@ -1,8 +1,8 @@
-"""A chat model that another process serves: vLLM, SGLang, ``transformers serve``, or any endpoint like OpenAI's.
+"""Chat model served by another process: vLLM, SGLang, ``transformers serve``, or any OpenAI-compatible endpoint.
 
-Every completion is a request of its own, many at a time. Images travel at the size at which an in-process model would
-see them (``served_images``), so boxes land in the same frame. What the server's chat template, tokenizer and
-processor do with a request is up to the server; a text cut off by its own reasoning parser is not seen here.
+Each completion is a separate request; requests run concurrently. Images are sent at the size at which an in-process
+model would see them (``served_images``), so boxes land in the same frame. What the server's chat template, tokenizer
+and processor do is up to the server; text removed by its reasoning parser is not visible here.
 """
 
 from __future__ import annotations
@@ -36,30 +36,30 @@ MODELS_PATH = "/models"
 
 @dataclass(frozen=True)
 class _ServedResult:
-    """A reply, and the images that its request showed."""
+    """A response, and the images of its request."""
 
     reply: ParsedCompletion
     sent: tuple[SentImage, ...]
 
 
 class ServedChatModel:
-    """A ``ChatModel`` behind an endpoint. Threads may share it; together they keep to one bound of requests at a time.
+    """Thread-safe ``ChatModel`` behind an endpoint; all threads share one limit of concurrent requests.
 
     Attributes:
-        name: The model's name at the server, and the URL.
-        family: Box frame, native box text, traps.
-        overview_budget: Default budget of the full image: the family's, or the server's processor's when it is smaller.
-        crop_budget: Default budget of one crop, likewise.
+        name: Name of the model on the server, and the URL.
+        family: Box frame, native box text, limits.
+        overview_budget: Default budget of the full image: of the family, or of the server's processor if it is smaller.
+        crop_budget: Default budget of one crop, with the same rule.
     """
 
     def __init__(self, settings: ServedSettings) -> None:
-        """Find out what the model is called. A server is first asked here only when ``settings`` do not name the model.
+        """Determine the name of the model; the server is queried only if ``settings`` do not name it.
 
         Args:
-            settings: Where and how to ask.
+            settings: Settings of the server.
 
         Raises:
-            ModelError: If the key cannot be used, or the server does not say what it serves.
+            ModelError: If the key is invalid, or the server does not list its model.
         """
         self._settings = settings
         self._endpoint = Endpoint(settings)
@@ -77,13 +77,13 @@ class ServedChatModel:
     ) -> list[list[Completion]]:
         """Answer every request ``group_size`` times (see ``ChatModel.generate``).
 
-        Greedy completions of a request are equal, so one is asked for. A server repeats a seed's samples only as far as
-        it can itself.
+        Greedy completions of a request are equal, so one is requested. Sampling with a seed is only as reproducible as
+        the server.
 
         Raises:
-            InputError: If a setting or a conversation is not usable.
-            ModelError: If a request gets no usable answer after all attempts; the others are then not waited for. A
-                caller that wants to know which one it was asks again one by one.
+            InputError: If a setting or a conversation is invalid.
+            ModelError: If a request gets no valid response after all attempts; the other requests are cancelled. A
+                caller that needs to know which request failed sends them one by one.
         """
         if group_size < 1 or sampling.max_new_tokens < 1 or sampling.temperature < 0:
             raise InputError(
@@ -103,14 +103,14 @@ class ServedChatModel:
         ]
 
     def close(self) -> None:
-        """Give back threads and connections."""
+        """Release threads and connections."""
         self._pool.shutdown(cancel_futures=True)
         self._endpoint.close()
 
     def _ask_all(
         self, requests: Sequence[ChatRequest], sampling: SamplingParams, calls: int, n: int
     ) -> list[list[_ServedResult]]:
-        """Send each request ``calls`` times for ``n`` completions; the first failure ends it."""
+        """Send each request ``calls`` times for ``n`` completions; the first failure cancels the rest."""
         images = SentImageCache(
             [image for request in requests for image in images_of(request) for _ in range(calls)],
             self.family,
@@ -131,7 +131,7 @@ class ServedChatModel:
                 )
             every = [future for group in futures for future in group]
             for future in wait(every, return_when=FIRST_EXCEPTION).done:
-                future.result()  # raises what a request raised, before the others are waited for
+                future.result()  # re-raises the error of a request before waiting for the others
             return [[future.result() for future in group] for group in futures]
         finally:
             is_cancelled.set()
@@ -148,7 +148,7 @@ class ServedChatModel:
         n: int,
         is_cancelled: threading.Event,
     ) -> _ServedResult:
-        """One request, in a thread of the pool."""
+        """Send one request, in a thread of the pool."""
         sent = tuple(images.get(image) for image in images_of(request))
         body = build_body(build_messages(request, sent), self._model, sampling, self._settings, seed, n)
         reply = parse_completion(self._endpoint.post(CHAT_PATH, body, is_cancelled), n, self._endpoint.url)
@@ -156,17 +156,17 @@ class ServedChatModel:
         return _ServedResult(reply, sent)
 
     def _check_frame(self, reply: ParsedCompletion, sent: tuple[SentImage, ...]) -> None:
-        """See that the server has not shrunk the images, where boxes are pixels of what the model sees.
+        """Check that the server has not shrunk the images, if boxes are in pixels of the model input.
 
         Raises:
-            ModelError: If the prompt has fewer tokens than its images need.
+            ModelError: If the prompt has fewer tokens than its images.
         """
         visual_tokens = sum(image.visual_tokens for image in sent)
         if self.family.box_frame is BoxFrame.MODEL_PIXELS and 0 < reply.prompt_tokens < visual_tokens:
             raise ModelError(
-                f"expected {self.name} to see {visual_tokens} tokens of images, its whole prompt has "
-                f"{reply.prompt_tokens}: its processor shrinks them, and boxes would be wrong; raise max_pixels of the "
-                "server, or set processor_min_pixels and processor_max_pixels to what it has"
+                f"expected {visual_tokens} image tokens in a prompt of {self.name}, but the whole prompt has "
+                f"{reply.prompt_tokens}: its processor shrinks them, and boxes would be wrong. Raise max_pixels of the "
+                "server, or set processor_min_pixels and processor_max_pixels to its values."
             )
 
 

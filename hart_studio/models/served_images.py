@@ -1,7 +1,8 @@
-"""Images for a server: resized here to a size that its processor leaves alone, so that the box frame is known.
+"""Images for a server, resized here to a size that its processor keeps, so that the box frame is known.
 
-A server does not tell at which size the model saw an image, and boxes of some families are pixels of that size. So the
-processor's own resize is done here, by the processor's own code, and what is sent already lies on its patch grid.
+A server does not report the size at which the model saw an image, and boxes of some families are in pixels of that
+size. So the image is resized here with the code of the processor, and the sent image is already aligned to the patch
+grid.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ _JPEG_QUALITY = 95
 
 @dataclass(frozen=True)
 class SentImage:
-    """An image as it travels.
+    """An image as it is sent.
 
     Attributes:
         url: ``data:image/...;base64,...``.
-        size_wh: (width, height) in pixels at which the model sees it. For families whose processor cuts tiles, whose
-            boxes do not depend on it, the size that was sent.
-        visual_tokens: What it costs the model; 0 for those families, because the server alone knows.
+        size_wh: (width, height) in pixels in the model input. For families with tiles, whose
+            boxes do not depend on it, the sent size.
+        visual_tokens: Number of visual tokens; 0 for families with tiles, because only the server knows it.
     """
 
     url: str
@@ -46,9 +47,9 @@ class SentImage:
 
 
 def resize_for_server(image: ImageInput, family: Family) -> Image.Image:
-    """The image at the size at which an in-process model of the family would see it.
+    """Resize an image to the size at which an in-process model of the family would see it.
 
-    Families of tiles get it as it is: how many tiles it becomes is decided by the server's processor.
+    Families with tiles get the image unchanged: the processor of the server determines the tiles.
 
     Raises:
         InputError: If the image's budget is empty.
@@ -72,13 +73,13 @@ def resize_for_server(image: ImageInput, family: Family) -> Image.Image:
 def encode_image(
     image: ImageInput, family: Family, processor_budget: PixelBudget | None, image_format: Literal["png", "jpeg"]
 ) -> SentImage:
-    """Resize an image and write it down as text.
+    """Resize an image and encode it as a data URL.
 
     Args:
         image: The image.
         family: The model's family.
-        processor_budget: What the server's processor is set to; None = it allows the image's own budget.
-        image_format: ``png`` keeps every pixel.
+        processor_budget: Budget of the server's processor; None = it allows the budget of the image.
+        image_format: ``png`` is lossless.
 
     Raises:
         InputError: If the image's budget is empty.
@@ -86,7 +87,7 @@ def encode_image(
     pixels = resize_for_server(image, family)
     size_wh, visual_tokens = pixels.size, 0
     if family.budget_kind == "area":
-        if processor_budget is not None:  # a grid within our budget may still lie outside of the processor's
+        if processor_budget is not None:  # a size within our budget may still be outside the processor's
             height, width = smart_resize(*size_wh[::-1], family.resize_factor, *processor_budget)
             size_wh = (width, height)
         visual_tokens = size_wh[0] * size_wh[1] // family.resize_factor**2
@@ -100,7 +101,7 @@ def encode_image(
 
 
 class SentImageCache:
-    """The images of one call: each is encoded once, when it is first needed, and dropped after its last use."""
+    """Images of one call: each is encoded once, on first use, and dropped after its last use."""
 
     def __init__(
         self,
@@ -109,13 +110,13 @@ class SentImageCache:
         processor_budget: PixelBudget | None,
         image_format: Literal["png", "jpeg"],
     ) -> None:
-        """Count the uses.
+        """Count the uses of each image.
 
         Args:
-            uses: Every image as often as ``get`` will be asked for it.
+            uses: Every image, once per later call of ``get``.
             family: The model's family.
-            processor_budget: What the server's processor is set to; None when that is not known.
-            image_format: How images travel.
+            processor_budget: Budget of the server's processor; None if unknown.
+            image_format: Format of the sent images.
         """
         self._remaining_uses = Counter(uses)
         self._locks = {image: threading.Lock() for image in self._remaining_uses}
@@ -123,7 +124,7 @@ class SentImageCache:
         self._encode_args = (family, processor_budget, image_format)
 
     def get(self, image: ImageInput) -> SentImage:
-        """The encoded image. Threads that want the same one wait for the first of them."""
+        """Return the encoded image. Threads that request the same image wait for the first one."""
         with self._locks[image]:
             sent = self._cached.pop(image, None) or encode_image(image, *self._encode_args)
             self._remaining_uses[image] -= 1
@@ -134,5 +135,5 @@ class SentImageCache:
 
 @cache
 def _grid_resizer() -> Any:
-    """The image processor of the families with an area budget, for its resize alone."""
+    """Image processor of the families with an area budget, used only for resizing."""
     return Qwen2VLImageProcessor()

@@ -1,4 +1,4 @@
-"""The flags of a served model, the same for every command that takes one."""
+"""Command-line options of a served model, shared by all commands."""
 
 from __future__ import annotations
 
@@ -16,24 +16,30 @@ from hart_studio.models.served_settings import ServedSettings, ServerKind
 
 
 def add_served_options(parser: argparse.ArgumentParser) -> None:
-    """Add the flags; every one but ``--served`` refines what it says."""
-    group = parser.add_argument_group(
-        "a served model", "asks a server with OpenAI's chat interface in place of loading --model"
+    """Add the options; all others need ``--served``."""
+    group = parser.add_argument_group("a served model", "use an OpenAI-compatible server instead of loading --model")
+    group.add_argument("--served", metavar="URL", help="base URL of the API, such as http://127.0.0.1:8000/v1")
+    group.add_argument("--served-family", choices=list(FAMILIES), help="family of the served model (required)")
+    group.add_argument(
+        "--served-model", metavar="NAME", help="name of the model on the server (default: the only model it lists)"
     )
-    group.add_argument("--served", metavar="URL", help="where the interface begins: http://127.0.0.1:8000/v1")
-    group.add_argument("--served-family", choices=list(FAMILIES), help="family of the served model; needed")
-    group.add_argument("--served-model", metavar="NAME", help="its name there (default: the only one it lists)")
     group.add_argument("--served-by", choices=get_args(ServerKind), help="software of the server (default: openai)")
-    group.add_argument("--served-n", action="store_true", help="the server gives several completions of one request")
-    group.add_argument("--served-concurrency", type=int, metavar="N", help="most requests at a time (default: 16)")
-    group.add_argument("--served-timeout", type=float, metavar="SECONDS", help="for one answer (default: 120)")
-    group.add_argument("--served-retries", type=int, metavar="N", help="after failures that may pass (default: 3)")
-    group.add_argument("--served-jpeg", action="store_true", help="send JPEG, which is smaller and not exact")
+    group.add_argument("--served-n", action="store_true", help="the server returns several completions per request")
     group.add_argument(
-        "--served-pixels", type=int, nargs=2, metavar=("MIN", "MAX"), help="areas that its processor is set to"
+        "--served-concurrency", type=int, metavar="N", help="maximum number of concurrent requests (default: 16)"
+    )
+    group.add_argument("--served-timeout", type=float, metavar="SECONDS", help="timeout of one response (default: 120)")
+    group.add_argument("--served-retries", type=int, metavar="N", help="retries after transient failures (default: 3)")
+    group.add_argument("--served-jpeg", action="store_true", help="send images as JPEG: smaller, but lossy")
+    group.add_argument(
+        "--served-pixels",
+        type=int,
+        nargs=2,
+        metavar=("MIN", "MAX"),
+        help="minimum and maximum image area of the server's processor",
     )
     group.add_argument(
-        "--served-field", action="append", metavar="NAME=JSON", help="one more field of each request; repeat"
+        "--served-field", action="append", metavar="NAME=JSON", help="additional field of each request; repeatable"
     )
     group.add_argument(
         "--served-key-variable", metavar="NAME", help="environment variable with the key (default: OPENAI_API_KEY)"
@@ -41,10 +47,10 @@ def add_served_options(parser: argparse.ArgumentParser) -> None:
 
 
 def read_served(options: argparse.Namespace) -> ServedSettings | None:
-    """The settings that the flags say; None when no server is named.
+    """Read the settings from the options; None without ``--served``.
 
     Raises:
-        InputError: If a value is unusable, or one is given without ``--served``.
+        InputError: If a value is invalid, or an option is given without ``--served``.
     """
     pixels = options.served_pixels or (None, None)
     given: dict[str, Any] = {
@@ -64,10 +70,10 @@ def read_served(options: argparse.Namespace) -> ServedSettings | None:
     given = {name: value for name, value in given.items() if value is not None}
     if not options.served:
         if given:
-            raise InputError(f"expected --served URL with the flags of a served model, got {', '.join(given)} alone")
+            raise InputError(f"The options {', '.join(given)} need --served URL.")
         return None
     if not options.served_family:
-        raise InputError(f"expected --served-family with --served, got none; give one of {', '.join(FAMILIES)}")
+        raise InputError(f"--served needs --served-family. Give one of {', '.join(FAMILIES)}.")
     try:
         return ServedSettings(url=options.served, **given)
     except ValidationError as error:
@@ -77,10 +83,10 @@ def read_served(options: argparse.Namespace) -> ServedSettings | None:
 
 
 def describe_endpoint(served: ServedSettings, environment: Mapping[str, str] = os.environ) -> str:
-    """One line that names the endpoint and the environment variable of its key, to print before it is contacted."""
+    """One line with the endpoint and the environment variable of its key, to print before the first request."""
     state = "set" if environment.get(served.api_key_variable, "").strip() else "not set, no key is sent"
     return (
-        f"endpoint: {served.url} gets the images; key from the environment variable {served.api_key_variable} ({state})"
+        f"endpoint: {served.url} receives the images; key from environment variable {served.api_key_variable} ({state})"
     )
 
 

@@ -1,4 +1,4 @@
-"""How to reach a model that another process serves. No torch and no network here: settings are read everywhere."""
+"""Settings of a served model. Imports no torch and uses no network."""
 
 from __future__ import annotations
 
@@ -11,53 +11,53 @@ from hart_studio.models.families import FAMILIES, Family, PixelBudget
 from hart_studio.records import Record
 
 ServerKind = Literal["openai", "transformers", "vllm", "sglang"]
-"""Which software answers. ``openai``: any other one, which is sent standard fields only."""
+"""Server software. ``openai``: any other software, which gets standard fields only."""
 
 RESERVED_FIELDS: Final = frozenset(
     {"model", "messages", "temperature", "top_p", "max_tokens", "max_completion_tokens", "n", "seed", "stream"}
 )
-"""Fields of a request that this project fills in itself."""
+"""Request fields that are set by this project."""
 
 
 class ServedSettings(Record):
-    """A model behind an endpoint with OpenAI's chat interface: vLLM, SGLang, ``transformers serve`` and others.
+    """A model behind an OpenAI-compatible chat endpoint: vLLM, SGLang, ``transformers serve`` and others.
 
-    What the server itself must be set to: room for as many images in a request as an answer turn shows (five), and a
-    processor that allows our budgets (``processor_min_pixels``). Its checkpoint's generation settings leak into the
-    sampling unless ``server`` names a kind that can be told otherwise.
+    Required server configuration: as many images per request as an answer turn has (five), and a
+    processor that allows our budgets (``processor_min_pixels``). Generation settings of its checkpoint affect the
+    sampling unless ``server`` names software that can disable them.
     """
 
     url: str
-    """Where the interface begins: ``http://127.0.0.1:8000/v1``. Without a password, a query or a fragment."""
+    """Base URL of the API, such as ``http://127.0.0.1:8000/v1``, without a password, a query or a fragment."""
     model: str = ""
-    """What the server calls the model; empty = the only one that it lists."""
+    """Name of the model on the server; empty = the only model that it lists."""
     family: str
-    """Key of ``FAMILIES``: an endpoint does not tell what it serves."""
+    """Key of ``FAMILIES``: an endpoint does not report the family of its model."""
     server: ServerKind = "openai"
-    """Which software answers. With a known one, settings of the checkpoint such as ``repetition_penalty`` and ``top_k``
-    are switched off in each request, and box text made of special tokens is kept. ``transformers serve`` answers
-    greedily at any temperature when its checkpoint says so and ``server`` does not name it."""
+    """Server software. If it is known, settings of the checkpoint such as ``repetition_penalty`` and ``top_k``
+    are disabled in each request, and box text made of special tokens is kept. ``transformers serve`` decodes
+    greedily at any temperature if its checkpoint says so and ``server`` does not name it."""
     supports_n: bool = False
-    """Whether the server gives several completions of one request; otherwise it is asked once for each."""
+    """Whether the server returns several completions per request; otherwise one request is sent for each."""
     concurrency: int = Field(default=16, ge=1, le=256)
-    """Most requests at a time (project default). With ``transformers serve`` only 1 makes sampling repeatable: its requests share
-    one random state."""
+    """Maximum number of concurrent requests. Only 1 makes sampling with ``transformers serve`` reproducible: its
+    requests share one random state. Project default."""
     timeout_seconds: float = Field(default=120.0, gt=0, le=3600)
-    """Longest wait for one answer (project default)."""
+    """Timeout of one response. Project default."""
     retries: int = Field(default=3, ge=0, le=20)
-    """Further attempts after a failure that may pass (project default): a lost connection, a timeout, HTTP 408, 425, 429, 5xx."""
+    """Retries after a transient failure: a lost connection, a timeout, HTTP 408, 425, 429, 5xx. Project default."""
     image_format: Literal["png", "jpeg"] = "png"
-    """How images travel. PNG keeps every pixel; JPEG is smaller, and the model sees something else."""
+    """Format of the sent images. PNG is lossless; JPEG is smaller but lossy."""
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
-    """What the server calls the token limit."""
+    """Name of the token limit in the request."""
     processor_min_pixels: int | None = Field(default=None, ge=1)
-    """Least area in pixels that the server's processor is set to (``shortest_edge`` or ``min_pixels`` in the
-    checkpoint's processor config). Give both or none; none means that it leaves our budgets as they are, as those of
-    the large checkpoints do."""
+    """Minimum area in pixels of the server's processor (``shortest_edge`` or ``min_pixels`` in the
+    checkpoint's processor config). Give both or neither; without them, the processor is expected to keep our budgets,
+    as those of the large checkpoints do."""
     processor_max_pixels: int | None = Field(default=None, ge=1)
-    """Greatest area in pixels of the same."""
+    """Maximum area in pixels of the server's processor."""
     extra_fields: dict[str, JsonValue] = Field(default_factory=dict)
-    """More fields of each request, such as ``{"mm_processor_kwargs": {"max_pixels": 1003520}}`` for vLLM."""
+    """Additional fields of each request, such as ``{"mm_processor_kwargs": {"max_pixels": 1003520}}`` for vLLM."""
     api_key_variable: str = "OPENAI_API_KEY"
     """Environment variable that holds the key; unset or empty = no key is sent. The key itself is never stored."""
 
@@ -75,7 +75,7 @@ class ServedSettings(Record):
             raise ValueError("expected a URL without user and password; put the key into an environment variable")
         if parts.query or parts.fragment:
             raise ValueError("expected a URL without ? and #")
-        if parts.port == 0:  # a port that is no number raises by itself
+        if parts.port == 0:  # a port that is not a number raises by itself
             raise ValueError("expected a port from 1 to 65535")
         return value.rstrip("/")
 
@@ -90,7 +90,7 @@ class ServedSettings(Record):
     @classmethod
     def _check_extra(cls, value: dict[str, JsonValue]) -> dict[str, JsonValue]:
         if taken := RESERVED_FIELDS & value.keys():
-            raise ValueError(f"expected fields that no other setting fills in, got {', '.join(sorted(taken))}")
+            raise ValueError(f"These fields are set by other settings: {', '.join(sorted(taken))}")
         return value
 
     @model_validator(mode="after")
@@ -104,17 +104,17 @@ class ServedSettings(Record):
 
     @property
     def family_row(self) -> Family:
-        """The family's line of the table."""
+        """Row of the family table."""
         return FAMILIES[self.family]
 
     @property
     def processor_budget(self) -> PixelBudget | None:
-        """What the server's processor is set to; None when that is not known."""
+        """Budget of the server's processor; None if unknown."""
         if self.processor_min_pixels is None or self.processor_max_pixels is None:
             return None
         return PixelBudget(self.processor_min_pixels, self.processor_max_pixels)
 
     @property
     def title(self) -> str:
-        """Name for people and records; never that of a folder or of a built-in model."""
+        """Display name, also in records; never that of a folder or of a built-in model."""
         return f"{self.model or 'model'} at {self.url}"

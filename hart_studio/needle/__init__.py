@@ -1,1 +1,1 @@
-"""The built-in world: synthetic high-resolution scenes whose decisive detail is lost in the overview."""
+"""Needle: synthetic high-resolution scenes with a detail that is not visible in the overview."""

@@ -1,4 +1,4 @@
-"""``python -m hart_studio.needle --split test --count 500 --out DIR``: write a needle data set."""
+"""``python -m hart_studio.needle --split test --count 500 --out DIR``: write a needle dataset."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from hart_studio.progress import ProgressReporter
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write the data set; returns 0, or 2 with one line on stderr for bad input."""
+    """Write the dataset; return 0, or 2 with one line on stderr for invalid input."""
     parser = argparse.ArgumentParser(prog="python -m hart_studio.needle", description=__doc__)
     parser.add_argument("--split", choices=sorted(SPLITS), default="test")
     parser.add_argument("--count", type=int, default=500, help="number of questions, one image each")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, required=True, help="an empty or new folder")
+    parser.add_argument("--out", type=Path, required=True, help="new or empty output folder")
     parser.add_argument("--width", type=int, default=4096)
     parser.add_argument("--height", type=int, default=3072)
     parser.add_argument("--objects", type=int, nargs=2, default=(6, 12), metavar=("LEAST", "MOST"))
@@ -50,11 +50,11 @@ def _write(options: argparse.Namespace, settings: SceneSettings) -> None:
     if not 0 <= options.gist_share <= 1:
         raise InputError(f"expected a gist share from 0 to 1, got {options.gist_share}")
     if (options.out / "samples.jsonl").exists():
-        raise InputError(f"{options.out} already holds samples.jsonl; name a new folder")
+        raise InputError(f"{options.out} already contains samples.jsonl. Choose a new folder.")
     try:
         (options.out / "images").mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"cannot make the folder {options.out}: {error.strerror}; name another one") from error
+        raise InputError(f"Cannot create the folder {options.out}: {error.strerror}. Choose another one.") from error
     items = iterate_items(
         options.split, options.count, seed=options.seed, settings=settings, gist_share=options.gist_share
     )

@@ -1,4 +1,4 @@
-"""Write needle scenes as a data set of images and samples (``data.sources.load_needle`` reads it)."""
+"""Write needle scenes as a dataset of images and samples (``data.sources.load_needle`` reads it)."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from hart_studio.needle.questions import Question, make_question
 from hart_studio.needle.scenes import Scene, SceneSettings, make_scene
 
 SPLITS: Final[dict[str, int]] = {"train": 1, "val": 2, "test": 3}
-"""Preset -> first entry of its seed sequence. They differ, so no two presets ever share a scene; 0 is pretraining's."""
+"""Preset -> first entry of its seed sequence. They differ, so presets never share a scene; 0 is used by pretraining."""
 
 JPEG_QUALITY: Final = 90
-"""Quality of the written images: details stay readable, and a 4096 x 3072 scene takes about 1 MB."""
+"""JPEG quality: details stay readable, and a 4096 x 3072 scene takes about 1 MB."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class NeedleItem:
     question: Question
 
     def record(self, image: str) -> dict[str, object]:
-        """The sample as one JSON object; ``gold_boxes`` are original pixels and for evaluation only."""
+        """The sample as one JSON object; ``gold_boxes`` are in original pixels, for evaluation only."""
         return {
             "id": self.id,
             "image": image,
@@ -54,8 +54,8 @@ def iterate_items(
     Args:
         split: ``train``, ``val`` or ``test``.
         count: Number of questions, one scene each.
-        seed: Another seed gives another set of the same kind.
-        settings: Difficulty; the published one by default.
+        seed: Random seed.
+        settings: Difficulty; default: the published one.
         gist_share: Share of questions that the overview can answer.
     """
     for index in range(count):
@@ -84,7 +84,7 @@ def write_image(scene: Scene, path: Path, **encoding: Any) -> None:
     Args:
         scene: The scene.
         path: The file.
-        **encoding: Options of Pillow's JPEG encoder; those of a data set by default.
+        **encoding: Options of Pillow's JPEG encoder; default: those of a dataset.
     """
     buffer = io.BytesIO()
     options = encoding or {"quality": JPEG_QUALITY, "subsampling": 0}
@@ -93,7 +93,7 @@ def write_image(scene: Scene, path: Path, **encoding: Any) -> None:
 
 
 def write_item(item: NeedleItem, out: Path) -> Path:
-    """Write ``images/<id>.jpg`` and append the sample to ``samples.jsonl``; returns the image's path."""
+    """Write ``images/<id>.jpg`` and append the sample to ``samples.jsonl``; return the path of the image."""
     name = f"images/{item.id}.jpg"
     write_image(item.scene, out / name)
     append_jsonl(out / "samples.jsonl", item.record(name))

@@ -1,4 +1,4 @@
-"""OpenCV, which needs libraries of the system: only drawing needs it, so all else works without them."""
+"""Optional import of OpenCV, which needs system libraries; only drawing uses it."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ __all__ = ["cv2"]
 
 
 class MissingOpenCv:
-    """Stands in for the module where it cannot be imported; whoever draws is told what to install."""
+    """Placeholder for OpenCV if it cannot be imported; its use raises an error with installation advice."""
 
     def __init__(self, reason: str) -> None:
         self._reason = reason
 
     def __getattr__(self, name: str) -> NoReturn:
-        """Raise a ``DataError``, whatever is asked for; an ``AttributeError`` for what Python itself asks."""
+        """Raise ``DataError`` for any attribute; ``AttributeError`` for dunder names."""
         if name.startswith("__"):
             raise AttributeError(name)
         raise DataError(
-            f"expected OpenCV, to draw needle images, got: {self._reason}; on Debian and Ubuntu: apt-get install "
+            f"OpenCV is needed to draw needle images: {self._reason}. On Debian and Ubuntu: apt-get install "
             "libgl1 libglib2.0-0"
         )
 

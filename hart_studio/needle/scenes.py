@@ -1,6 +1,6 @@
 """Needle scenes as plain data: objects on a large canvas, each with a detail too small for the overview.
 
-A scene is a description, not pixels, so the same scene can be drawn at 4096 x 3072 for people, at overview size
+A scene is a description, not pixels, so the same scene can be drawn at 4096 x 3072, at overview size
 for training, or through any window for a crop. Everything is a function of a seed.
 """
 
@@ -30,8 +30,8 @@ COLORS: Final[dict[str, tuple[int, int, int]]] = {
 """Name -> RGB of an object's or a mark's fill."""
 
 CHARACTERS: Final = "EFHKLPTUXZ2457"
-"""Characters that a detail can be: the ones that stay apart when they are a few pixels high, and that are no option's
-letter, or an answer of one character could mean two options."""
+"""Characters of details: distinguishable at a height of a few pixels, and not an option
+letter, so that an answer of one character is unambiguous."""
 
 
 def _regular(count: int, start_degrees: float) -> tuple[tuple[float, float], ...]:
@@ -60,12 +60,12 @@ SHAPES: Final[dict[str, tuple[tuple[float, float], ...]]] = {
         (_A, 1.0), (-_A, 1.0), (-_A, _A), (-1.0, _A), (-1.0, -_A), (-_A, -_A),
     ),
 }  # fmt: skip
-"""Name -> outline in units of the object's radius, y down, centred on where the detail sits."""
+"""Name -> outline in units of the object's radius, y down, centered on the detail."""
 
 
 @dataclass(frozen=True)
 class SceneObject:
-    """One coloured shape with its detail. Lengths and places are pixels of the scene."""
+    """One colored shape with its detail. Lengths and positions are in scene pixels."""
 
     shape: str
     color: str
@@ -75,15 +75,15 @@ class SceneObject:
     tilt_degrees: float
     detail: Detail
     value: str
-    """The character, the mark's colour name, or the number of dots as a digit."""
+    """The character, the color name of the mark, or the number of dots as a digit."""
     detail_x: float
     detail_y: float
     detail_scale: float
-    """1 is the published size: a character about a fifth of the object's height."""
+    """1 is the published size: a character with about a fifth of the height of the object."""
 
     @property
     def name(self) -> str:
-        """How questions call it, for example ``red triangle``; unique in its scene."""
+        """Name in questions, for example ``red triangle``; unique in its scene."""
         return f"{self.color} {self.shape}"
 
     def outline(self) -> np.ndarray:
@@ -102,16 +102,16 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture to be drawn."""
+    """An image to be drawn."""
 
     width: int
     height: int
     objects: tuple[SceneObject, ...]
     seed: int
-    """Seeds the background only: the objects are listed."""
+    """Seed of the background only; the objects are listed."""
     clutter: float
     is_default: bool = False
-    """Whether it was made with the default ``SceneSettings``."""
+    """Whether it was created with the default ``SceneSettings``."""
 
 
 @dataclass(frozen=True)
@@ -119,13 +119,13 @@ class SceneSettings:
     """Difficulty of the scenes.
 
     Attributes:
-        width: Picture width in pixels.
-        height: Picture height in pixels.
-        objects: Least and greatest number of objects.
-        radius: Least and greatest object radius as a share of the width.
+        width: Image width in pixels.
+        height: Image height in pixels.
+        objects: Minimum and maximum number of objects.
+        radius: Minimum and maximum object radius as a share of the width.
         clutter: 0 draws a plain background, 1 the default texture and litter.
-        detail_scale: Least and greatest size of the details; 1 is the published size.
-        colors: Colours that objects may have; marks have any.
+        detail_scale: Minimum and maximum size of the details; 1 is the published size.
+        colors: Colors of objects; marks may have any color.
     """
 
     width: int = 4096
@@ -150,10 +150,10 @@ class SceneSettings:
 def make_scene(rng: np.random.Generator, settings: SceneSettings) -> Scene:
     """Place unique objects without overlap.
 
-    When the canvas is too full for the drawn number of objects, the scene has fewer, never overlapping ones.
+    If the canvas is too full for the drawn number of objects, the scene has fewer; objects never overlap.
 
     Args:
-        rng: Source of every choice.
+        rng: Source of randomness.
         settings: Size and difficulty.
     """
     wanted = int(rng.integers(settings.objects[0], settings.objects[1] + 1))

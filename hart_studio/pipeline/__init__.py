@@ -1,1 +1,1 @@
-"""The closed loop: look, point, cut, answer from the crops alone, and check the result. Read ``closed_loop`` first."""
+"""The closed loop: ground, crop, answer from the crops only, verify. Read ``closed_loop`` first."""

@@ -1,7 +1,7 @@
-"""Turn 2: ask the question under one of the three protocols and judge the answer (method, Sec. 2.3 and 2.4).
+"""Turn 2: ask the question under one of the three protocols and score the answer (method, Sec. 2.3 and 2.4).
 
-The request of ``crops_only`` is built without access to the overview: withholding the image is a matter of the
-function's signature, not of care.
+The request of ``crops_only`` is built without access to the overview: the signature guarantees that the image is
+withheld.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from hart_studio.scoring import score_answer
 
 @dataclass(frozen=True)
 class AnswerResult:
-    """What came of the answer turn.
+    """Result of the answer turn.
 
     Attributes:
-        turn: The exchange.
+        turn: The recorded turn.
         score: r in {0, 1}, or None when the answer is unknown.
-        outcome: ``truncated`` when the token limit cut the text off before an answer could be read from it, else
-            ``ok``: a text that says nothing readable is an ``ok`` turn with a wrong answer.
+        outcome: ``truncated`` if the token limit cut the text off before an answer could be extracted, otherwise
+            ``ok``: text without an extractable answer is an ``ok`` turn with a wrong answer.
     """
 
     turn: Turn
@@ -51,18 +51,18 @@ def crops_only_request(sample: Sample, crops: Crops) -> ChatRequest:
 def full_and_crops_request(sample: Sample, grounding: GroundingResult, crops: Crops) -> ChatRequest:
     """``full_and_crops`` (MGPO): the conversation of turn 1, with its own overview object, continues with the crops."""
     prompt = full_and_crops_prompt(sample.question, sample.choices, len(crops.images))
-    said = Message("assistant", (grounding.turn.text,))
-    return ChatRequest((*grounding.request.messages, said, compose_message(prompt, crops.images)))
+    grounding_message = Message("assistant", (grounding.turn.text,))
+    return ChatRequest((*grounding.request.messages, grounding_message, compose_message(prompt, crops.images)))
 
 
 def parse_answer(sample: Sample, request: ChatRequest, completion: Completion) -> AnswerResult:
-    """Judge the text of an answer turn; never raises on model text."""
+    """Score the text of an answer turn; never raises on model text."""
     score = score_answer(completion.text, sample.choices, sample.answer)
     is_cut_off = completion.finish_reason == "length" and score.extracted is None
     return AnswerResult(record_turn("answer", request, completion), score, "truncated" if is_cut_off else "ok")
 
 
 def score_without_answer(sample: Sample) -> Score:
-    """The score of a rollout that had no usable box and therefore no answer turn: r = 0 when the answer is known."""
+    """Score of a rollout without a valid box and therefore without an answer turn: r = 0 if the answer is known."""
     value = None if sample.answer is None else 0.0
     return Score(value=value, extracted=None, expected=sample.answer, rule="no_answer_turn")

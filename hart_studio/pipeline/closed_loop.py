@@ -1,11 +1,11 @@
-"""The closed loop (paper, Fig. 2b; method, Sec. 2): look at the small view, point, cut the ORIGINAL, answer, score.
+"""The closed loop (paper, Fig. 2b; method, Sec. 2): overview, grounding, crops from the ORIGINAL, answer, score.
 
     samples --prepare_samples--> views --ground_and_crop--> attempts (boxes, crops) --run_answering--> rollouts
                               `------------run_direct-----------------------^
 
-Each stage takes the whole list and asks the model once, for all samples and all rollouts of their groups. The stages
-are public, because whoever needs two protocols of one image (the Ask page, verification) or the requests
-themselves (training) runs ``ground_and_crop`` once and continues from its attempts.
+Each stage takes the whole list and calls the model once, for all samples and all rollouts of their groups. The stages
+are public: code that needs two protocols of one image (the Ask page, verification) or the requests
+themselves (training) calls ``ground_and_crop`` once and continues from its attempts.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class PreparedSample:
 
 @dataclass(frozen=True, eq=False)
 class GroundedSample:
-    """A rollout between its two turns. ``crops`` is empty when no box was usable."""
+    """A rollout between its two turns. ``crops`` is empty if no box was valid."""
 
     view: PreparedSample
     grounding: GroundingResult
@@ -55,7 +55,7 @@ class GroundedSample:
 
 @dataclass(frozen=True, eq=False)
 class FailedSample:
-    """A sample that cannot be run: its image does not open or does not decode. The others continue."""
+    """A sample whose image cannot be opened or decoded. The other samples continue."""
 
     sample: Sample
     reason: str
@@ -74,14 +74,14 @@ def run(
 
     Args:
         model: The model for both turns.
-        samples: As many as may have their overviews and crops in memory together; originals are decoded one at a time.
-        protocol: How the answer turn sees the image.
+        samples: All their overviews and crops must fit in memory; originals are decoded one at a time.
+        protocol: Input of the answer turn.
         settings: Budgets, cropping, decoding, fallback.
-        group_size: G, rollouts per sample; at temperature 0 they are equal.
-        open_image: Opens an image by its path; the seam for tests and for callers that hold images open.
+        group_size: G, rollouts per sample; equal at temperature 0.
+        open_image: Opens an image by its path; replaced in tests and by callers that keep images open.
 
     Returns:
-        One group per sample, in order. An image that cannot be read gives rollouts with the outcome ``error``.
+        One group per sample, in order. An unreadable image gives rollouts with the outcome ``error``.
     """
     views = prepare_samples(model, samples, settings, open_image, will_crop=protocol != "direct")
     if protocol == "direct":
@@ -96,17 +96,17 @@ def prepare_samples(
     open_image: ImageOpener = SourceImage,
     will_crop: bool = True,
 ) -> list[PreparedSample | FailedSample]:
-    """Open each image once and make its overview once, however many samples ask about it.
+    """Open each image and create its overview once, however many samples use it.
 
-    Of several images only the overviews stay in memory. A lone one stays decoded for its crops, and begins to be
-    while its overview is made and the model looks at it.
+    Of several images, only the overviews stay in memory. A single image stays decoded for its crops; decoding starts
+    in the background while the overview is processed.
 
     Args:
         model: The model.
         samples: Questions.
         settings: Budget of the overview.
         open_image: Opens an image by its path.
-        will_crop: Whether crops will be cut.
+        will_crop: Whether crops will follow.
     """
     paths = dict.fromkeys(sample.image for sample in samples)
     opened: dict[str, tuple[SourceImage, ImageInput] | str] = {}
@@ -131,7 +131,7 @@ def prepare_samples(
 def run_grounding(
     model: ChatModel, views: Sequence[PreparedSample | FailedSample], settings: LoopSettings, group_size: int = 1
 ) -> list[list[GroundingResult]]:
-    """Turn 1 without the cut, in one call of the model: where it points, and no original is decoded for it.
+    """Run turn 1 without crops, in one model call; decodes no original.
 
     Returns:
         ``group_size`` groundings per view, none for a failure.
@@ -149,7 +149,7 @@ def run_grounding(
 def ground_and_crop(
     model: ChatModel, views: Sequence[PreparedSample | FailedSample], settings: LoopSettings, group_size: int = 1
 ) -> list[list[GroundedSample | FailedSample]]:
-    """Turn 1 and the cut: ``group_size`` attempts per view, in one call of the model."""
+    """Run turn 1 and crop: ``group_size`` attempts per view, in one model call."""
     last_views = {view.image: view for view in views if isinstance(view, PreparedSample)}
     attempts: list[list[GroundedSample | FailedSample]] = []
     for view, groundings in zip(views, run_grounding(model, views, settings, group_size), strict=True):
@@ -158,7 +158,7 @@ def ground_and_crop(
             continue
         attempts.append(_extract_group_crops(model, view, groundings, settings))
         if len(last_views) > 1 and view is last_views[view.image]:
-            view.image.close()  # one decoded original at a time, however many samples
+            view.image.close()  # keep only one decoded original in memory
     return attempts
 
 
@@ -168,7 +168,7 @@ def run_answering(
     protocol: Protocol,
     settings: LoopSettings,
 ) -> list[RolloutGroup]:
-    """Turn 2 of every attempt that has something to look at, in one call of the model.
+    """Run turn 2 of every attempt with crops, in one model call.
 
     Args:
         model: The model.
@@ -201,7 +201,7 @@ def run_answering(
 def run_direct(
     model: ChatModel, views: Sequence[PreparedSample | FailedSample], settings: LoopSettings, group_size: int = 1
 ) -> list[RolloutGroup]:
-    """The one turn of ``direct``: the question over the full image, ``group_size`` times per view, in one call."""
+    """Run ``direct``: the question with the full image, ``group_size`` times per view, in one model call."""
     requests = {view: direct_request(view.sample, view.overview) for view in views if isinstance(view, PreparedSample)}
     completions = model.generate(list(requests.values()), settings.sampling, group_size)
     rollouts = {
@@ -221,17 +221,17 @@ def run_direct(
 def _extract_group_crops(
     model: ChatModel, view: PreparedSample, groundings: Sequence[GroundingResult], settings: LoopSettings
 ) -> list[GroundedSample | FailedSample]:
-    """Cut the boxes of one view's group; the original is asked for all its crops at once."""
+    """Crop the boxes of the group of one view; all crops of an original are cut at once."""
     plans = [select_crop_regions(grounding.boxes, view.image.wh, model.family, settings) for grounding in groundings]
     try:
         crops = extract_crops(view.image, plans, model, settings)
-    except ImageError as error:  # a file may yield an overview and still be damaged further down
+    except ImageError as error:  # the overview of a damaged file may still decode
         return [FailedSample(view.sample, str(error), (grounding.turn,)) for grounding in groundings]
     return [GroundedSample(view, grounding, cut) for grounding, cut in zip(groundings, crops, strict=True)]
 
 
 def _answer_request(attempt: GroundedSample, protocol: Protocol, settings: LoopSettings) -> ChatRequest | None:
-    """The answer turn's conversation; None = no usable box and no fallback, so there is no answer turn."""
+    """Conversation of the answer turn; None = no valid box and no fallback, so there is no answer turn."""
     if not attempt.crops.boxes:
         return direct_request(attempt.sample, attempt.view.overview) if settings.fallback == "direct" else None
     if protocol == "crops_only":
@@ -240,7 +240,7 @@ def _answer_request(attempt: GroundedSample, protocol: Protocol, settings: LoopS
 
 
 def _build_rollout(attempt: GroundedSample | FailedSample, protocol: Protocol, answer: AnswerResult | None) -> Rollout:
-    """Write down a rollout of two turns, or of one when no box was usable and no fallback was asked for."""
+    """Record a rollout of two turns, or of one if no box was valid and there is no fallback."""
     if isinstance(attempt, FailedSample):
         return failed_rollout(attempt, protocol)
     grounding, regions = attempt.grounding, attempt.crops.boxes
@@ -257,14 +257,14 @@ def _build_rollout(attempt: GroundedSample | FailedSample, protocol: Protocol, a
 
 
 def _build_direct_rollout(view: PreparedSample, answer: AnswerResult) -> Rollout:
-    """Write down a rollout of ``direct``."""
+    """Record a rollout of ``direct``."""
     return Rollout(
         sample_id=view.sample.id, protocol="direct", turns=(answer.turn,), outcome=answer.outcome, score=answer.score
     )
 
 
 def failed_rollout(failure: FailedSample, protocol: Protocol) -> Rollout:
-    """Write down a sample that could not be run: not scored, which is not the same as wrong."""
+    """Record a failed sample: not scored, which differs from wrong."""
     score = Score(value=None, extracted=None, expected=failure.sample.answer, rule="none")
     return Rollout(
         sample_id=failure.sample.id,

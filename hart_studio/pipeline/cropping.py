@@ -1,4 +1,4 @@
-"""Between the turns: decide which regions to cut, then cut them from the ORIGINAL image (method, Sec. 2.2)."""
+"""Select crop regions and cut them from the ORIGINAL image (method, Sec. 2.2)."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from hart_studio.records import Box
 
 
 class CropSource(Protocol):
-    """Something that regions of an original can be cut from: a ``SourceImage``, or a part of one."""
+    """Source of crops of an original: a ``SourceImage``, or a part of one."""
 
     def crops(self, boxes: Iterable[Box]) -> tuple[Image.Image, ...]:
-        """Native pixels of each region, which is given in pixels of the original."""
+        """Return the native pixels of each region, given in pixels of the original."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Crops:
     """The crops I_s of one rollout.
 
     Attributes:
-        boxes: The regions, whole pixels of the original; empty when there was no usable box.
+        boxes: The regions, whole pixels of the original; empty if there was no valid box.
         images: One image per region at native resolution, for the model.
     """
 
@@ -38,17 +38,17 @@ class Crops:
 def select_crop_regions(
     boxes: Sequence[Box], original_wh: tuple[int, int], family: Family, settings: LoopSettings
 ) -> tuple[Box, ...]:
-    """Turn predicted boxes into regions fit to be cut and read.
+    """Convert predicted boxes to crop regions.
 
     Args:
         boxes: Predicted boxes in original pixels, in the order of the output.
         original_wh: Width and height of the original image in pixels.
-        family: Its limits hold where they are stricter than the settings.
-        settings: Padding, least side, greatest aspect ratio and number of crops.
+        family: Its limits apply if they are stricter than the settings.
+        settings: Padding, minimum side, maximum aspect ratio and number of crops.
 
     Returns:
-        Regions in whole original pixels, inside the image; empty only when ``boxes`` is. A family that reads fewer
-        crops than there are regions gets the one region that encloses them all, so that none is lost.
+        Regions in whole original pixels, inside the image; empty only when ``boxes`` is. If the family allows fewer
+        crops than there are regions, the result is the one region that encloses all.
     """
     limits = {
         "min_side": max(settings.min_side, family.min_side),
@@ -61,7 +61,7 @@ def select_crop_regions(
 
 
 def crop_budget(model: ChatModel, settings: LoopSettings) -> PixelBudget:
-    """Least and greatest area in pixels at which the model reads one crop."""
+    """Minimum and maximum area of one crop in the model input, pixels."""
     max_pixels = settings.crop_max_pixels or model.crop_budget.max_pixels
     return PixelBudget(min(model.crop_budget.min_pixels, max_pixels), max_pixels)
 
@@ -69,13 +69,13 @@ def crop_budget(model: ChatModel, settings: LoopSettings) -> PixelBudget:
 def extract_crops(
     image: CropSource, plans: Sequence[tuple[Box, ...]], model: ChatModel, settings: LoopSettings
 ) -> list[Crops]:
-    """Cut the regions of several rollouts over one image.
+    """Cut the regions of several rollouts on one image.
 
     Args:
         image: The original.
         plans: Regions of each rollout, whole original pixels.
-        model: Whose crop budget holds where the settings name none.
-        settings: ``crop_max_pixels`` is read.
+        model: Its crop budget applies if the settings set none.
+        settings: Only ``crop_max_pixels`` is used.
 
     Returns:
         The crops of each rollout. A region that occurs in several plans is cut once and is one image object, so the
@@ -94,6 +94,6 @@ def extract_crops(
 
 
 def _enclose(boxes: Sequence[Box]) -> Box:
-    """The least box that holds all of them."""
+    """Smallest box that contains all of them."""
     x_mins, y_mins, x_maxs, y_maxs = zip(*(box.xyxy for box in boxes), strict=True)
     return Box.from_xyxy((min(x_mins), min(y_mins), max(x_maxs), max(y_maxs)))

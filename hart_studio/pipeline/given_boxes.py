@@ -1,7 +1,7 @@
-"""The answer turn for boxes that are there already: those of a label, of a person, of an earlier rollout.
+"""Answer turn for given boxes: of a label, of a reviewer, of an earlier rollout.
 
-No grounding turn runs. What the model sees is made by the same stages as in the loop, so an answer from given boxes can
-be set beside an answer of a rollout that predicted them.
+No grounding turn runs. Inputs are created by the same stages as in the closed loop, so an answer from given boxes can
+be compared with an answer of a rollout that predicted them.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ def answer_from_boxes(
     settings: LoopSettings,
     group_size: int = 1,
 ) -> list[list[Rollout]]:
-    """Ask each question over the crops of its boxes alone, ``group_size`` times, in one call of the model.
+    """Ask each question with the crops of its boxes only, ``group_size`` times, in one model call.
 
     Args:
         model: The model.
-        views: Open images; each original is decoded, cut and closed again before the next.
+        views: Open images; each original is decoded, cropped and closed before the next.
         boxes: Per view, regions in original pixels.
         settings: Cropping and decoding.
-        group_size: Answers to each question; at temperature 0 they are equal.
+        group_size: Answers to each question; equal at temperature 0.
 
     Returns:
-        Per view, its ``crops_only`` rollouts, without a grounding turn. Without a usable box their outcome is
-        ``no_box`` and they count as wrong; an image that cannot be read gives the outcome ``error``.
+        Per view, its ``crops_only`` rollouts, without a grounding turn. Without a valid box their outcome is
+        ``no_box`` and they count as wrong; an unreadable image gives the outcome ``error``.
     """
     cuts: list[tuple[PreparedSample | FailedSample, Crops]] = []
     last_views = {view.image: view for view in views if isinstance(view, PreparedSample)}
@@ -65,7 +65,7 @@ def answer_from_boxes(
 def crop_given_boxes(
     model: ChatModel, image: CropSource, original_wh: tuple[int, int], boxes: Sequence[Box], settings: LoopSettings
 ) -> Crops:
-    """Crops of given boxes, planned as the loop plans those of predicted ones.
+    """Crop given boxes, with the same planning as for predicted boxes.
 
     Raises:
         ImageError: If the original cannot be decoded in full.
@@ -76,7 +76,7 @@ def crop_given_boxes(
 def answer_crops(
     model: ChatModel, asked: Sequence[tuple[Sample, Crops]], settings: LoopSettings, group_size: int = 1
 ) -> list[list[Rollout]]:
-    """Ask each question over crops that are cut already, ``group_size`` times, in one call of the model.
+    """Ask each question with existing crops, ``group_size`` times, in one model call.
 
     Args:
         model: The model.
@@ -122,7 +122,7 @@ def answer_without_boxes(
     boxes: Sequence[Sequence[Box]],
     settings: LoopSettings,
 ) -> list[Rollout | None]:
-    """Ask about the full image with the boxes painted over in the overview, in one call of the model.
+    """Ask about the full image with the boxes masked in the overview, in one model call.
 
     Args:
         model: The model.
@@ -131,7 +131,7 @@ def answer_without_boxes(
         settings: Decoding.
 
     Returns:
-        One ``direct`` rollout per view; None where there is no box, or no image.
+        One ``direct`` rollout per view; None if there is no box or no image.
     """
     masked = [
         _mask_overview(view, own) if isinstance(view, PreparedSample) and own else None
@@ -142,7 +142,7 @@ def answer_without_boxes(
 
 
 def _mask_overview(view: PreparedSample, boxes: Sequence[Box]) -> PreparedSample:
-    """The view with the boxes painted over."""
+    """Copy of the view with the boxes masked."""
     pixels = mask_boxes(view.overview.pixels, boxes, original_wh=view.image.wh)
     return replace(view, overview=replace(view.overview, pixels=pixels))
 

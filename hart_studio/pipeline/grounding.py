@@ -1,4 +1,4 @@
-"""Turn 1: show the overview, ask where to look, read the boxes into original pixels (method, Sec. 2.1)."""
+"""Turn 1: ask for the key region on the overview and convert the boxes to original pixels (method, Sec. 2.1)."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from hart_studio.records import Box, Outcome, Turn
 
 @dataclass(frozen=True)
 class GroundingResult:
-    """Where the model points.
+    """Result of the grounding turn.
 
     Attributes:
-        request: The conversation of turn 1, which ``full_and_crops`` continues with and a trainer scores again.
-        turn: The exchange.
-        boxes: Usable regions in original pixels, clipped to the image, in the order of the output.
-        outcome: ``ok`` when there is at least one usable box, whether or not the text was cut off. Without one:
-            ``truncated`` when the token limit cut the text off, else ``bad_box`` when it holds coordinates,
-            else ``no_box``.
+        request: The conversation of turn 1, which ``full_and_crops`` continues and a trainer scores again.
+        turn: The recorded turn.
+        boxes: Valid regions in original pixels, clipped to the image, in the order of the output.
+        outcome: ``ok`` if there is at least one valid box, whether or not the text was cut off. Otherwise
+            ``truncated`` if the token limit cut the text off, ``bad_box`` if it contains coordinates,
+            otherwise ``no_box``.
     """
 
     request: ChatRequest
@@ -34,18 +34,18 @@ class GroundingResult:
 
 
 def overview_budget(model: ChatModel, settings: LoopSettings) -> PixelBudget:
-    """Least and greatest area in pixels at which the model reads the overview."""
+    """Minimum and maximum area of the overview in the model input, pixels."""
     max_pixels = settings.overview_max_pixels or model.overview_budget.max_pixels
     return PixelBudget(min(model.overview_budget.min_pixels, max_pixels), max_pixels)
 
 
 def make_overview(image: SourceImage, model: ChatModel, settings: LoopSettings) -> ImageInput:
-    """The overview I_f: the whole image, down-sampled to the pixel budget.
+    """Create the overview I_f: the whole image, downscaled to the pixel budget.
 
     Args:
         image: The original.
-        model: Whose budget holds where the settings name none.
-        settings: ``overview_max_pixels`` is read.
+        model: Its budget applies if the settings set none.
+        settings: Only ``overview_max_pixels`` is used.
 
     Returns:
         One image object; share it between all requests about this image, so that it is encoded once.
@@ -62,13 +62,13 @@ def grounding_request(overview: ImageInput, question: str) -> ChatRequest:
 def parse_grounding(
     request: ChatRequest, completion: Completion, family: Family, original_wh: tuple[int, int]
 ) -> GroundingResult:
-    """Read the boxes of turn 1.
+    """Parse the boxes of turn 1.
 
     Args:
         request: The conversation of turn 1.
-        completion: Raw output. The size at which it saw the overview is taken from here, that is from the
-            processor's real output, because some families write their boxes in that frame.
-        family: Names the frame of the written coordinates.
+        completion: Raw output. The size of the overview in the model input is taken from here, that is from the
+            output of the processor, because some families write boxes in that frame.
+        family: Defines the frame of the coordinates.
         original_wh: Width and height of the original image in pixels.
 
     Returns:

@@ -1,4 +1,4 @@
-"""How much a right answer proves: the probability of guessing it, and whether the model needs the region for it."""
+"""Evidence of a right answer: probability of guessing it, and whether the model needs the region for it."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import Final, NamedTuple
 from hart_studio.formatting import format_percent
 
 HIGH_GUESS_PROBABILITY: Final = 0.05
-"""Probability of guessing from which on one right answer is no proof of a region (project default)."""
+"""Minimum probability of guessing at which a single right answer does not prove a region. Project default."""
 
 
 class CorrectAnswer(NamedTuple):
-    """A right answer as people are told of it."""
+    """Description of a right answer."""
 
     text: str
-    """What to write in the place of "Right"."""
+    """Text to show instead of "Right"."""
     is_proof: bool
-    """Whether it may be shown as proof that the region supports the answer."""
+    """Whether the answer proves that the region supports it."""
 
 
 def guess_probability(option_count: int) -> float | None:
-    """Probability that a random option is the right one, in (0, 1]; None for an open question, where it is not known.
+    """Probability that a random option is the right one, in (0, 1]; None for an open question.
 
     Args:
         option_count: Number of options; 0 for an open question.
@@ -29,13 +29,13 @@ def guess_probability(option_count: int) -> float | None:
 
 
 def describe_correct_answer(option_count: int, necessity: bool | None, *, is_from_crop: bool) -> CorrectAnswer:
-    """Describe a right answer with what limits it.
+    """Describe a right answer and the limits of its evidence.
 
     Args:
         option_count: Number of options; 0 for an open question.
-        necessity: Whether painting the region over spoils the answer from the full image (``Verification.necessity``);
-            None when that is not known.
-        is_from_crop: Whether it is the answer from the crops alone.
+        necessity: Whether masking the region makes the answer from the full image wrong (``Verification.necessity``);
+            None if unknown.
+        is_from_crop: Whether it is the answer from crops only.
     """
     chance = guess_probability(option_count)
     limits = [] if chance is None else [f"chance {format_percent(chance, 0)}"]

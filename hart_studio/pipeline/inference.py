@@ -1,4 +1,4 @@
-"""Ask one question of one image under several protocols, check the result, and keep all of it as a trace."""
+"""Ask a question about an image under several protocols, verify the result, and return a trace."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ from hart_studio.pipeline.verification import Verification, answer_masked, check
 from hart_studio.records import PROTOCOLS, Protocol, Rollout, RolloutGroup, Sample
 
 ProgressCallback = Callable[[float, str], None]
-"""Called with the share done in [0, 1] and what happens now."""
+"""Called with the completed share in [0, 1] and the current stage."""
 
 
 def build_sample(image_path: str, question: str, choices: Sequence[str] = (), answer: str | None = None) -> Sample:
-    """A sample from what a person typed.
+    """Build a sample from user input.
 
     Args:
         image_path: Path of the image.
         question: The question.
-        choices: Option texts; empty for an open question. Blanks around them are dropped.
-        answer: With choices, the letter of the right option (``B`` or ``(B)``) or its text, in any case; else the
+        choices: Option texts; empty for an open question. Surrounding whitespace is removed.
+        answer: With choices, the letter of the right option (``B`` or ``(B)``) or its text, in any case; otherwise the
             expected text. None or blank = unknown.
 
     Returns:
         The sample; its id is the file name.
 
     Raises:
-        InputError: If the question is empty, the choices are not usable, or the answer is none of them.
+        InputError: If the question is empty, the choices are invalid, or the answer is not one of them.
     """
     options = tuple(choice.strip() for choice in choices)
     known = answer.strip() if answer and answer.strip() else None
@@ -75,10 +75,10 @@ def ask_question(
     progress: ProgressCallback | None = None,
     open_image: ImageOpener = SourceImage,
 ) -> Trace:
-    """Run the loop for a person.
+    """Run the loop for one question.
 
-    The grounding turn runs once: ``crops_only``, ``full_and_crops`` and the self-check continue from the same boxes. With
-    ``crops_only`` the self-check is made from its rollouts, and with ``direct`` too it includes the masked image.
+    The grounding turn runs once: ``crops_only``, ``full_and_crops`` and the self-check continue from the same boxes.
+    With ``crops_only`` the self-check is made from its rollouts, and with ``direct`` too it includes the masked image.
 
     Args:
         model: The model.
@@ -88,15 +88,15 @@ def ask_question(
         answer: The known answer as ``build_sample`` takes it, or None.
         protocols: At least one.
         settings: Budgets, cropping, decoding, fallback.
-        rollouts: K crops-only rollouts for consensus and agreement; the trace shows the first as the answer.
-        progress: Told about each stage.
-        open_image: Opens the image by its path; lets a caller share one that is open already.
+        rollouts: K crops-only rollouts for consensus and agreement; the trace shows the first one as the answer.
+        progress: Called at each stage.
+        open_image: Opens the image by its path; lets a caller share an open image.
 
     Returns:
         The trace.
 
     Raises:
-        InputError: If the question, choices, answer, protocols or number of rollouts are not usable.
+        InputError: If the question, choices, answer, protocols or number of rollouts are invalid.
         ImageError: If the image cannot be read.
     """
     sample = build_sample(image_path, question, choices, answer)
@@ -115,12 +115,12 @@ def ask_question(
     groups: dict[Protocol, RolloutGroup] = {}
     attempts: list[GroundedSample | FailedSample] = []
     if will_crop:
-        report(0.1, "Looking for the region")
+        report(0.1, "Predicting the region")
         (attempts,) = closed_loop.ground_and_crop(model, views, settings, rollouts)
         if isinstance(attempts[0], FailedSample):
             raise ImageError(attempts[0].reason)
     if "crops_only" in protocols:
-        report(0.4, "Answering from the crops alone")
+        report(0.4, "Answering from the crops only")
         (groups["crops_only"],) = closed_loop.run_answering(model, [attempts], "crops_only", settings)
     if "direct" in protocols:
         report(0.55, "Answering from the full image")
@@ -159,10 +159,10 @@ def ask_question(
 
 
 def _resolve_letter(sample: Sample, answer: str) -> str:
-    """The letter of the option that a person means.
+    """Resolve an answer to the letter of an option.
 
     Raises:
-        InputError: If it is no option, or the letter of one and the text of another.
+        InputError: If it matches no option, or the letter of one and the text of another.
     """
     normalized = answer.casefold()
     by_text = [
@@ -176,18 +176,18 @@ def _resolve_letter(sample: Sample, answer: str) -> str:
     if not found:
         raise InputError(f"expected the answer to be one of {options}, got {answer!r}")
     raise InputError(
-        f"expected the answer to name one of {options}, but {answer!r} fits {' and '.join(found)}; "
+        f"expected the answer to name one of {options}, but {answer!r} matches {' and '.join(found)}; "
         "write the letter in parentheses"
     )
 
 
 def _replace_invalid_unicode(text: str) -> str:
-    """The text with ``?`` for bytes of an argument or a file name that are no UTF-8: JSON cannot hold those."""
+    """Replace bytes of an argument or a file name that are not UTF-8 with ``?``, because JSON cannot represent them."""
     return text.encode("utf-8", errors="replace").decode()
 
 
 def _describe_image(path: Path, image: SourceImage) -> TraceImage:
-    """The image's facts; the digest is of the file as it lies on disk."""
+    """Describe the image; the digest is of the file on disk."""
     digest = hashlib.sha256()
     with open_regular_file(from_stored_path(path), follow_symlinks=True) as file:
         while block := file.read(1 << 20):
@@ -202,4 +202,4 @@ def _describe_image(path: Path, image: SourceImage) -> TraceImage:
 
 
 def _no_progress(share: float, stage: str) -> None:
-    """The progress of a caller who does not want to know."""
+    """Ignore progress."""

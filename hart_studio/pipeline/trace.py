@@ -1,7 +1,7 @@
-"""A trace: one question asked of one image, complete enough to be reopened without model or image.
+"""Trace of one question about one image, which can be reopened without the model or the image.
 
-On disk a trace is a folder (or the same as a zip): ``trace.json`` and ``images/``. Every file name in it is made here
-from the trace itself; nothing that a client typed becomes a path.
+On disk a trace is a folder (or a zip of it): ``trace.json`` and ``images/``. File names are generated
+from the trace; no client input becomes a path.
 """
 
 from __future__ import annotations
@@ -29,36 +29,36 @@ OVERVIEW_FILE = "images/overview.png"
 
 
 class TraceImage(Record):
-    """The image that was asked about."""
+    """Metadata of the image."""
 
     name: str
     """File name without folders."""
     width: int = Field(ge=1)
-    """Pixels of the original, upright."""
+    """Upright width of the original, pixels."""
     height: int = Field(ge=1)
-    """Pixels of the original, upright."""
+    """Upright height of the original, pixels."""
     format: str
-    """Format found in the content, such as ``JPEG``."""
+    """Format detected from the content, such as ``JPEG``."""
     sha256: str
-    """Digest of the file, to find the original again."""
+    """SHA-256 of the file, to identify the original."""
 
 
 class TraceModel(Record):
-    """The model that was asked."""
+    """Metadata of the model."""
 
     name: str
-    """What the user typed: a folder, a hub id, or a URL."""
+    """Name as given by the user: a folder, a Hub id, or a URL."""
     family: str
-    """Key of its family, such as ``qwen3_vl``."""
+    """Key of the model family, such as ``qwen3_vl``."""
 
 
 class Trace(Record):
     """One question, the answers under each protocol, and the self-check."""
 
     app_version: str
-    """Version of HART Studio that wrote it."""
+    """Version of HART Studio that wrote the trace."""
     created_at: datetime
-    """When it was made, UTC."""
+    """Creation time, UTC."""
     image: TraceImage
     """The image."""
     question: str
@@ -66,21 +66,21 @@ class Trace(Record):
     choices: tuple[str, ...]
     """Option texts without letters."""
     answer: str | None
-    """The known answer: the option's letter when there are choices; None when unknown."""
+    """The correct answer: the letter of an option if there are choices; None if unknown."""
     model: TraceModel
     """The model."""
     settings: LoopSettings
-    """As asked for, with the model's own budgets in place of a None."""
+    """The requested settings, with the budgets of the model instead of None."""
     protocols: dict[Protocol, Rollout] = Field(min_length=1)
-    """The rollout of each protocol that was asked for; of several, the first."""
+    """The rollout of each requested protocol; of several rollouts, the first."""
     verification: Verification | None
-    """The self-check; None when ``crops_only`` was not asked for."""
+    """The self-check; None if ``crops_only`` was not requested."""
     warnings: tuple[str, ...] = ()
-    """What a reader must know before trusting any of the answers, such as that the model was not made for the image."""
+    """Warnings about the answers, for example that the model was not made for the image."""
 
     @property
     def grounded(self) -> Rollout | None:
-        """The rollout whose boxes and crops the page shows; both protocols with crops share them."""
+        """The rollout whose boxes and crops the page shows; shared by both protocols with crops."""
         return self.protocols.get("crops_only") or self.protocols.get("full_and_crops")
 
     @property
@@ -90,32 +90,32 @@ class Trace(Record):
 
     @property
     def crops(self) -> tuple[Box, ...]:
-        """Regions that were cut, whole original pixels."""
+        """Cropped regions, whole original pixels."""
         return self.grounded.crops if self.grounded else ()
 
     @property
     def image_files(self) -> tuple[str, ...]:
-        """Names of the trace's images below its folder: the overview, then one per crop."""
+        """Names of the image files in the folder of the trace: the overview, then one per crop."""
         return (OVERVIEW_FILE, *(f"images/crop_{number}.png" for number in range(1, len(self.crops) + 1)))
 
 
 class SavedTrace(NamedTuple):
-    """A trace read back from its folder."""
+    """A trace loaded from its folder."""
 
     trace: Trace
     overview: Path
-    """The overview at the size at which the model saw it."""
+    """The overview at the size of the model input."""
     crops: tuple[Path, ...]
     """One image per ``trace.crops``, native resolution."""
 
 
 def summarize_trace(trace: Trace) -> dict[str, Any]:
-    """The short form for scripts: what the command line prints as JSON.
+    """Summarize a trace for scripts; the JSON output of the command line.
 
     Returns:
-        ``image`` and ``model``; ``outcome`` of the rollout with the boxes, else of ``direct``; ``boxes`` and ``crops``
-        in original pixels; per protocol the ``answer`` that was read (a letter when there are choices), the raw
-        ``text``, its cost over all turns, and ``value``; the figures of the self-check or None; and ``warnings``.
+        ``image`` and ``model``; ``outcome`` of the rollout with the boxes, otherwise of ``direct``; ``boxes`` and
+        ``crops`` in original pixels; per protocol the extracted ``answer`` (a letter if there are choices), the raw
+        ``text``, its cost over all turns, and ``value``; the metrics of the self-check or None; and ``warnings``.
     """
     summary = trace.grounded or trace.protocols["direct"]
     edges = {"x_min", "y_min", "x_max", "y_max"}
@@ -143,11 +143,11 @@ def summarize_trace(trace: Trace) -> dict[str, Any]:
 
 
 def render_images(trace: Trace, image: SourceImage) -> dict[str, Image.Image]:
-    """Make the images of a trace from the original.
+    """Render the images of a trace from the original.
 
     Args:
         trace: The trace.
-        image: The original that it is about.
+        image: The original image.
 
     Returns:
         File name -> RGB image, in the order of ``Trace.image_files``: the overview at the size that the processor
@@ -162,25 +162,25 @@ def render_images(trace: Trace, image: SourceImage) -> dict[str, Image.Image]:
 
 
 def check_trace_folder(folder: Path) -> None:
-    """Check that a trace may be written into a folder: it holds an earlier one, or none of the names of its files.
+    """Check that a trace may be written into a folder: it contains an earlier trace, or none of its file names.
 
     Raises:
-        InputError: If it does not.
+        InputError: If the folder contains other files with these names.
     """
-    if not folder.is_dir():  # missing, or a write will say why it is no folder
+    if not folder.is_dir():  # if it is missing, or not a folder, writing reports the error
         return
     path = folder / TRACE_FILE
     check_output(path, "a trace", lambda head: head.startswith(b'{\n  "app_version"'))
     if (folder / "images").exists() and not path.is_file():
-        raise InputError(f"Cannot write a trace to {folder}: it holds 'images', and no trace. Choose another folder.")
+        raise InputError(f"Cannot write a trace to {folder}: it contains 'images' but no trace. Choose another folder.")
 
 
 def save_trace(trace: Trace, folder: Path, images: Mapping[str, Image.Image]) -> None:
-    """Write a trace into a folder, which is made when missing; ``trace.json`` comes last.
+    """Write a trace into a folder, which is created if missing; ``trace.json`` is written last.
 
     Args:
         trace: The trace.
-        folder: Where to write.
+        folder: Output folder.
         images: From ``render_images``.
 
     Raises:
@@ -192,25 +192,25 @@ def save_trace(trace: Trace, folder: Path, images: Mapping[str, Image.Image]) ->
 
 
 def zip_trace(trace: Trace, images: Mapping[str, Image.Image]) -> bytes:
-    """The same files as ``save_trace`` writes, as the bytes of one zip for download."""
+    """Return the files of ``save_trace`` as a zip archive."""
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:  # PNG does not shrink further
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:  # PNG does not compress further
         for name, data in _files(trace, images).items():
             archive.writestr(name, data)
     return buffer.getvalue()
 
 
 def load_trace(folder: Path) -> SavedTrace:
-    """Reopen a trace. The folder is input: it is validated, and nothing outside it is touched.
+    """Load a trace. The folder is untrusted: it is validated, and nothing outside it is read.
 
     Raises:
-        DataError: If ``trace.json`` is missing or not a trace, or an image is missing or leads out of the folder.
+        DataError: If ``trace.json`` is missing or not a trace, or an image is missing or outside the folder.
     """
     path = folder / TRACE_FILE
     try:
         trace = Trace.model_validate_json(read_regular_file(path, follow_symlinks=True))
     except OSError as error:
-        raise DataError(f"expected a trace with {TRACE_FILE} in {folder}, got {error.strerror}") from error
+        raise DataError(f"Cannot read {TRACE_FILE} in {folder}: {error.strerror}") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the document"
@@ -218,12 +218,12 @@ def load_trace(folder: Path) -> SavedTrace:
     overview, *crops = (resolve_inside(folder, name) for name in trace.image_files)
     for image in (overview, *crops):
         if not image.is_file():
-            raise DataError(f"expected the image {image}, got no file; the trace is incomplete")
+            raise DataError(f"The trace is incomplete: the image {image} is missing")
     return SavedTrace(trace, overview, tuple(crops))
 
 
 def _files(trace: Trace, images: Mapping[str, Image.Image]) -> dict[str, bytes]:
-    """The content of every file of a trace, ``trace.json`` last: a folder that has it is complete."""
+    """Content of every file of a trace, ``trace.json`` last: a folder that contains it is complete."""
     files = {name: _to_png(images[name]) for name in trace.image_files}
     return {**files, TRACE_FILE: trace.model_dump_json(indent=2).encode() + b"\n"}
 

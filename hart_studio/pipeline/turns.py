@@ -1,4 +1,4 @@
-"""One exchange with the model: prompt parts and images in, a recorded turn out."""
+"""Build a message from prompt parts and images, and record the turn."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from hart_studio.records import Turn
 
 
 def compose_message(prompt: Sequence[PromptPart], images: Sequence[ImageInput]) -> Message:
-    """Put the images into the slots of a prompt.
+    """Insert the images into the placeholders of a prompt.
 
     Args:
-        prompt: Texts and image slots, from ``hart_studio.prompts``.
-        images: One image per slot, in order of appearance.
+        prompt: Texts and image placeholders, from ``hart_studio.prompts``.
+        images: One image per placeholder, in order of appearance.
 
     Returns:
         The user message.
 
     Raises:
-        ValueError: If the numbers of slots and images differ.
+        ValueError: If the numbers of placeholders and images differ.
     """
     slots = sum(not isinstance(part, str) for part in prompt)
     if slots != len(images):
@@ -31,13 +31,13 @@ def compose_message(prompt: Sequence[PromptPart], images: Sequence[ImageInput]) 
 
 
 def record_turn(kind: Literal["grounding", "answer"], request: ChatRequest, completion: Completion) -> Turn:
-    """Write down what the model saw and said.
+    """Record one model call.
 
     Args:
-        kind: Which step of the loop.
-        request: The conversation; its last message becomes ``prompt``. Earlier messages are turns of their own.
-        completion: The model's answer. Its image sizes and token counts cover the WHOLE conversation, so the answer
-            turn of ``full_and_crops`` lists and counts the overview again: the model really reads it twice.
+        kind: Step of the closed loop.
+        request: The conversation; its last message becomes ``prompt``. Earlier messages are separate turns.
+        completion: Output of the model. Its image sizes and token counts cover the WHOLE conversation, so the answer
+            turn of ``full_and_crops`` lists and counts the overview again: the model processes it twice.
 
     Returns:
         The turn.

@@ -1,6 +1,6 @@
-"""Self-check of one prediction: is the region enough, is it needed, is it stable? No gold box is ever read here.
+"""Self-check of a prediction: sufficiency, necessity and consistency of the region. Uses no gold boxes.
 
-The checks see a ``Sample``, which has no gold boxes, and the model's own rollouts (method, Sec. 1 and 2).
+The checks use a ``Sample``, which has no gold boxes, and rollouts of the model (method, Sec. 1 and 2).
 """
 
 from __future__ import annotations
@@ -30,35 +30,35 @@ from hart_studio.scoring import answers_agree
 
 
 class Verification(Record):
-    """What K rollouts and one counterfactual say about a predicted region. ``None`` = could not be measured."""
+    """Self-check of a predicted region from K rollouts and one counterfactual. ``None`` = not measured."""
 
     sample_id: str
     """The sample."""
     evidence: Literal["known_answer", "agreement"]
-    """What an answer was compared with: the known answer, or, when it is unknown, the other rollouts."""
+    """Reference of the answers: the correct answer, or, if it is unknown, the other rollouts."""
     sufficiency: float | None
-    """Are the crops enough? ``known_answer``: share of the crops-only rollouts that are right; one without a usable
+    """Sufficiency of the crops. ``known_answer``: share of the crops-only rollouts that are right; one without a valid
     box is not. ``agreement``: equal to ``agreement``. In [0, 1]."""
     necessity: bool | None
-    """Is the region needed? Compares the full image with the same image whose region is masked, so nothing but the
-    region differs. ``known_answer``: right before and wrong after; None when the full image alone is already answered
-    wrongly, for then there is nothing to lose. ``agreement``: the answer changes."""
+    """Necessity of the region. Compares the full image with the same image whose region is masked, so only the
+    region differs. ``known_answer``: right without and wrong with the mask; None if the answer from the full image is
+    already wrong. ``agreement``: the answer changes."""
     consensus: float | None
     """Mean pairwise IoU of the regions of K >= 2 rollouts, in [0, 1]."""
     agreement: float | None
-    """Share of K >= 2 crops-only rollouts whose answer is ``majority_answer``, in [0, 1]; one without a readable
-    answer agrees with no one."""
+    """Share of K >= 2 crops-only rollouts whose answer is ``majority_answer``, in [0, 1]; one without an extracted
+    answer agrees with none."""
     majority_answer: str | None
     """The most frequent crops-only answer; of equally frequent ones the first."""
     area_share: float | None
-    """Mean share of the image that the predicted boxes cover, in [0, 1]: a box over everything passes the other
-    checks for nothing."""
+    """Mean share of the image that the predicted boxes cover, in [0, 1]: a box over the whole image passes the other
+    checks trivially."""
     full_image: Rollout | None
     """The answer from the full image."""
     masked: Rollout | None
-    """The answer from the full image with the region masked; None when it was not asked."""
+    """The answer from the full image with the region masked; None if it was not run."""
     rollouts: tuple[Rollout, ...]
-    """The crops-only rollouts that were judged, in sampling order."""
+    """The scored crops-only rollouts, in sampling order."""
 
 
 def verify(
@@ -79,20 +79,20 @@ def verify_samples(
     rollouts: int = 1,
     open_image: ImageOpener = SourceImage,
 ) -> list[Verification]:
-    """Run the crops-only loop K times, the full image once and the masked image once, and judge each sample.
+    """Run the crops-only loop K times, the full image once and the masked image once, and verify each sample.
 
     Args:
         model: The model.
-        samples: As many as may have their images in memory together.
-        settings: For all turns.
-        rollouts: K.
+        samples: All their images must fit in memory.
+        settings: Settings of all turns.
+        rollouts: Number of rollouts K.
         open_image: Opens an image by its path.
 
     Returns:
-        One verification per sample, in order. An image that cannot be read leaves every check at None.
+        One verification per sample, in order. All checks of an unreadable image are None.
 
     Raises:
-        InputError: If several rollouts are asked for at temperature 0.
+        InputError: If ``rollouts`` is above 1 at temperature 0.
     """
     check_rollout_count(rollouts, settings)
     views = prepare_samples(model, samples, settings, open_image)
@@ -109,7 +109,7 @@ def verify_samples(
 
 
 def check_rollout_count(rollouts: int, settings: LoopSettings) -> None:
-    """Refuse K rollouts that would all be the same.
+    """Refuse K rollouts that would all be equal.
 
     Raises:
         InputError: If K < 1, or K > 1 at temperature 0.
@@ -119,7 +119,7 @@ def check_rollout_count(rollouts: int, settings: LoopSettings) -> None:
     if rollouts > 1 and settings.temperature == 0:
         raise InputError(
             f"expected a temperature above 0 for {rollouts} rollouts, got 0: they would all be equal; "
-            "raise the temperature or ask for 1 rollout"
+            "raise the temperature or use 1 rollout"
         )
 
 
@@ -130,11 +130,11 @@ def answer_masked(
 
     Args:
         model: The model.
-        groups: From ``closed_loop.ground``. The region is what the first attempt with a usable box cut out.
-        settings: For the turn.
+        groups: From ``closed_loop.ground``. The region is the crop of the first attempt with a valid box.
+        settings: Settings of the turn.
 
     Returns:
-        One ``direct`` rollout per group; None where no attempt had a usable box.
+        One ``direct`` rollout per group; None if no attempt had a valid box.
     """
     chosen = [
         next((item for item in group if isinstance(item, GroundedSample) and item.crops.boxes), None)
@@ -149,13 +149,13 @@ def answer_masked(
 def verify_rollouts(
     crops_only: Sequence[Rollout], full_image: Rollout | None, masked: Rollout | None, original_wh: WH | None
 ) -> Verification:
-    """Judge rollouts that have been run already; pure.
+    """Verify existing rollouts; pure function.
 
     Args:
         crops_only: The K >= 1 rollouts of one sample under ``crops_only``.
-        full_image: Its ``direct`` rollout, or None when it was not run.
-        masked: Its masked rollout, or None when it was not run.
-        original_wh: Size of the original in pixels; None when the image could not be opened.
+        full_image: Its ``direct`` rollout, or None if it was not run.
+        masked: Its masked rollout, or None if it was not run.
+        original_wh: Size of the original in pixels; None if the image could not be opened.
 
     Returns:
         The verification.
@@ -186,12 +186,12 @@ def verify_rollouts(
 
 
 def _answer_from_crops(rollout: Rollout) -> str | None:
-    """The answer that was read from the crops; an answer from the full image in their place is none."""
+    """Answer extracted from the crops; None for a fallback answer from the full image."""
     return None if rollout.used_fallback else rollout.score.extracted
 
 
 def is_necessary(full_image: Rollout | None, masked: Rollout | None) -> bool | None:
-    """Whether masking the region spoils the full image's answer; None when that cannot be told."""
+    """Whether masking the region makes the answer from the full image wrong; None if unknown."""
     if full_image is None or masked is None or full_image.score.extracted is None:
         return None
     if full_image.score.expected is None:

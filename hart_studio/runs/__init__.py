@@ -1,1 +1,1 @@
-"""A run on disk: its settings, its files, who writes them, who reads them, who starts and stops the job."""
+"""Runs on disk: settings, files, writing and reading, starting and stopping jobs."""

@@ -1,4 +1,4 @@
-"""Settings of each attempt of a run: a resumed run says which settings changed since the attempt before."""
+"""Settings of each attempt of a run: report which settings changed since the previous attempt."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.redaction import redact
 
 MOST_CHANGES: Final = 20
-"""Changed settings that are named; the others are counted (project default)."""
+"""Maximum number of changed settings that are listed; the others are counted. Project default."""
 
 _LONGEST_VALUE: Final = 80
 
 
 def record_settings(layout: RunLayout, attempt: int) -> list[str]:
-    """Keep a copy of ``config.json`` for an attempt, and describe what changed since the attempt before.
+    """Copy ``config.json`` for an attempt, and describe the changes since the previous attempt.
 
     Args:
         layout: The run.
-        attempt: Number of the attempt that begins, from 1.
+        attempt: Number of the new attempt, from 1.
 
     Returns:
         One sentence for each changed setting, such as ``optim.learning_rate changed from 1e-05 to 0.5 since attempt
-        1.``; empty for a first attempt, for unchanged settings, and when the copy cannot be read.
+        1.``; empty for a first attempt, for unchanged settings, and if the copy cannot be read.
     """
     try:
         text = read_config_file(layout)
         now = flatten_settings(json.loads(text))
     except (InputError, OSError, ValueError, RecursionError):
-        return []  # whoever reads the settings reports it
+        return []  # reading the settings reports it
     changes: list[str] = []
     previous = attempt - 1
     while previous > 0 and not layout.config_of(previous).is_file():
@@ -54,7 +54,7 @@ def record_settings(layout: RunLayout, attempt: int) -> list[str]:
 
 
 def flatten_settings(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Settings by their dotted names, such as ``optim.learning_rate``; an empty section is a value."""
+    """Flatten settings to dotted names, such as ``optim.learning_rate``; an empty section is a value."""
     if not isinstance(value, dict) or not value:
         return {prefix: value}
     return {

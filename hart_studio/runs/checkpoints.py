@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there: ``complete.json`` is written last, removed first, and lists the files."""
+"""Atomic checkpoints: ``complete.json`` is written last, removed first, and lists the files."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ from hart_studio.runs.layout import RunLayout, read_step
 from hart_studio.symlinks import unlink_symlink
 
 MANIFEST_FILE: Final = "complete.json"
-"""The file that makes a folder a checkpoint."""
+"""File that marks a complete checkpoint."""
 
 
 class CheckpointManifest(Record):
-    """What ``complete.json`` holds."""
+    """Content of ``complete.json``."""
 
     step: int = Field(ge=0)
-    """Steps done, counted through all stages."""
+    """Steps done, counted across all stages."""
     stage: str
-    """Stage of the chain that it was saved in."""
+    """Stage of the chain in which it was saved."""
     at: AwareDatetime
-    """When it was complete, UTC."""
+    """Completion time, UTC."""
     is_kept: bool
-    """Whether pruning spares it, as it does the end of a stage."""
+    """Whether pruning keeps it, such as the end of a stage."""
     files: dict[str, int]
-    """Path below the folder -> size in bytes, of everything that was saved."""
+    """Path below the folder -> size in bytes, of all saved files."""
 
 
 class Checkpoint(NamedTuple):
     """A complete checkpoint."""
 
     folder: Path
-    """Holds a model in the layout of the Hugging Face hub, and the state of the optimizer."""
+    """Folder with a model in Hugging Face format, and the optimizer state."""
     manifest: CheckpointManifest
     """Its manifest."""
 
 
 def begin_checkpoint(layout: RunLayout, step: int) -> Path:
-    """The empty folder to save the checkpoint of a step into; what stood there before is removed.
+    """Create the empty folder for the checkpoint of a step; an existing one is removed.
 
     Raises:
-        InputError: If the folder of the checkpoints is a link.
+        InputError: If the checkpoint folder is a link.
     """
     if layout.checkpoints.is_symlink():
         raise InputError(f"The folder {layout.checkpoints} is a symbolic link. Nothing was written. Remove the link.")
@@ -61,7 +61,7 @@ def begin_checkpoint(layout: RunLayout, step: int) -> Path:
 
 
 def complete_checkpoint(layout: RunLayout, step: int, stage: str, is_kept: bool = False) -> Checkpoint:
-    """Declare the saved files of a step a checkpoint."""
+    """Mark the saved files of a step as a complete checkpoint."""
     folder = layout.checkpoint_of(step)
     files = {
         path.relative_to(folder).as_posix(): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()
@@ -72,20 +72,20 @@ def complete_checkpoint(layout: RunLayout, step: int, stage: str, is_kept: bool 
 
 
 def list_checkpoints(layout: RunLayout) -> list[Checkpoint]:
-    """The complete checkpoints, oldest first. A folder with a file missing or of another size is not among them."""
+    """List the complete checkpoints, oldest first. Folders with missing files or files of another size are excluded."""
     folders = sorted((step, folder) for folder, step in _step_folders(layout))
     return [found for _, folder in folders if (found := _read_checkpoint(folder)) is not None]
 
 
 def newest_checkpoint(layout: RunLayout) -> Checkpoint | None:
-    """The complete checkpoint of the latest step, to resume from or to show; None when there is none."""
+    """Return the complete checkpoint of the latest step; None if there is none."""
     return next(reversed(list_checkpoints(layout)), None)
 
 
 def find_damaged_checkpoints(layout: RunLayout) -> list[str]:
-    """Names of checkpoint folders that were complete once and are not any more, oldest first.
+    """List the names of checkpoint folders that are no longer complete, oldest first.
 
-    A folder without ``complete.json`` is not among them: its saving was interrupted, and nothing relied on it.
+    Folders without ``complete.json`` are excluded: saving was interrupted.
     """
     folders = sorted((step, folder) for folder, step in _step_folders(layout))
     return [
@@ -96,10 +96,10 @@ def find_damaged_checkpoints(layout: RunLayout) -> list[str]:
 
 
 def find_resume_checkpoint(layout: RunLayout) -> tuple[Checkpoint | None, list[str]]:
-    """The checkpoint to resume from, and the names of the damaged ones that are skipped.
+    """Find the checkpoint to resume from, and the names of damaged ones that are skipped.
 
     Returns:
-        The newest complete checkpoint, None for a run that has saved none yet; names of damaged ones.
+        The newest complete checkpoint, None for a run without checkpoints; names of damaged checkpoints.
 
     Raises:
         InputError: If every saved checkpoint is damaged. A restart from step 0 would overwrite them.
@@ -110,20 +110,20 @@ def find_resume_checkpoint(layout: RunLayout) -> tuple[Checkpoint | None, list[s
         raise InputError(
             f"Every checkpoint of {layout.run_id} is damaged ({', '.join(damaged)}: files are missing or have another "
             f"size). Nothing was changed. Restore {layout.checkpoints} from a backup, or delete these folders to train "
-            "from the beginning."
+            "from step 0."
         )
     return newest, damaged
 
 
 def prune_checkpoints(layout: RunLayout, keep: int) -> list[int]:
-    """Remove what is not needed any more: old checkpoints, and broken ones older than the newest complete one.
+    """Remove old checkpoints, and damaged ones older than the newest complete one.
 
     Args:
         layout: The run.
-        keep: How many of the newest to leave, at least 1; those marked as kept stay and do not count.
+        keep: Number of newest checkpoints to keep, at least 1; those marked as kept do not count.
 
     Returns:
-        The steps whose folders were removed.
+        The removed steps.
     """
     complete = list_checkpoints(layout)
     if not complete:
@@ -139,7 +139,7 @@ def prune_checkpoints(layout: RunLayout, keep: int) -> list[int]:
 
 
 def _step_folders(layout: RunLayout) -> list[tuple[Path, int]]:
-    """Folders that are named as a checkpoint is; a link is not a folder of this run."""
+    """List folders with the name of a checkpoint; links are excluded."""
     if layout.checkpoints.is_symlink() or not layout.checkpoints.is_dir():
         return []
     return [
@@ -162,6 +162,6 @@ def _read_checkpoint(folder: Path) -> Checkpoint | None:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a checkpoint so that it never looks complete while it goes."""
+    """Remove a checkpoint so that it never appears complete during removal."""
     (folder / MANIFEST_FILE).unlink(missing_ok=True)
     shutil.rmtree(folder)

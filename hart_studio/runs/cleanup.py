@@ -1,4 +1,4 @@
-"""Remove runs that failed before they did anything, such as those of a model or a file that is not there."""
+"""Remove runs that failed before they did any work, for example because of a missing model or file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _WORK = (StepDone, Evaluated, RolloutsSaved, CheckpointSaved)
 
 
 def has_done_work(layout: RunLayout) -> bool:
-    """Whether a run has a step, a figure, rollouts or a checkpoint."""
+    """Whether a run has a step, metrics, rollouts or a checkpoint."""
     offset = 0
     while True:
         batch = read_events(layout, offset)
@@ -29,21 +29,21 @@ def has_done_work(layout: RunLayout) -> bool:
 
 @contextmanager
 def removing_empty_run(layout: RunLayout, report: Callable[[str], object]) -> Iterator[None]:
-    """Remove a run that the same command has made when the block fails before the run has done anything.
+    """Remove a run created by the same command if the block fails before the run has done any work.
 
     Args:
-        layout: A run that no one else looks after.
-        report: Is given a line for people when the run is removed.
+        layout: A run that no other process manages.
+        report: Called with a message if the run is removed.
 
     Raises:
-        HartError: What the block raised.
+        HartError: The error raised in the block.
     """
     try:
         yield
     except HartError:
         if _has_failed(layout) and not has_done_work(layout):
             shutil.rmtree(layout.folder, ignore_errors=True)
-            report(f"{layout.run_id} had done nothing and was removed")
+            report(f"Run {layout.run_id} had done no work and was removed")
         raise
 
 

@@ -1,7 +1,7 @@
-"""The settings of a training run, and the only place where their defaults are written.
+"""Settings of a training run; the only place that defines their defaults.
 
-Every field carries a text for people and its bounds, so a form can be made from the models alone. The text that files,
-command lines and forms hold is read in ``runs.overrides``. Values that the paper does not state are marked *ours*.
+Each field has a description and bounds, so forms are generated from the models. Text in files,
+command lines and forms is parsed in ``runs.overrides``. Values that the paper does not state are project defaults.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from hart_studio.runs.names import read_name
 from hart_studio.runs.redaction import has_secret
 
 Chain = Literal["sft", "grpo", "mgpo", "ap_grpo", "ap_grpo+sft", "sft+ap_grpo", "grpo+sft", "mgpo+sft"]
-"""Stages in the order in which they are trained (method, Sec. 4; paper, Table 7)."""
+"""Stages in training order (method, Sec. 4; paper, Table 7)."""
 
 Switch = Literal["auto", "on", "off"]
 SampleColumn = Literal["id", "image", "question", "choices", "answer", "category", "gold_boxes"]
 MAX_COUNT: Final = 1_000_000_000
-"""Greatest number of samples, and of steps between two records, far above what anyone trains (project default)."""
+"""Maximum number of samples, and of steps between two records. Project default."""
 
 Pixels = Annotated[int, Field(ge=28 * 28, le=100_000_000)]
 
 
 class Section(Record):
-    """A group of settings: frozen, unknown keys are errors, the text under a field is its description."""
+    """Group of settings: frozen, unknown keys are errors, the docstring of a field is its description."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
@@ -36,37 +36,38 @@ class Section(Record):
     def _refuse_misread_values(cls, value: Any, info: ValidationInfo) -> Any:
         kind = cls.model_fields[str(info.field_name)].annotation
         if isinstance(value, bool) and kind is not bool:
-            raise ValueError("expected a value of another kind, got true or false")
+            raise ValueError("expected another type of value, got true or false")
         if isinstance(value, str) and has_secret(value):
             raise ValueError(
-                "expected no secret, got what looks like an access token; settings are written to disk, "
-                "so put it into the environment, such as HF_TOKEN"
+                "the value has the form of an access token; settings are saved to disk, "
+                "so set it as an environment variable, such as HF_TOKEN"
             )
         return value
 
 
 class ModelConfig(Section):
-    """Which model is trained, and which part of it."""
+    """The model and its trainable part."""
 
     id: str = Field(default="", max_length=500)
-    """A folder or a hub id such as owner/model. Empty = the model that comes with the project."""
+    """Model folder or Hub id, such as owner/model. Empty = the built-in model."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Precision (dtype) that is computed with; weights that are trained are kept in float32. auto = float32 on the CPU,
+    """Precision (dtype) of the computation; trained weights are kept in float32. auto = float32 on the CPU,
     bfloat16 on CUDA."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the model runs. auto = CUDA when there is one."""
+    """Device of the model. auto = CUDA if available."""
     attn_implementation: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
-    """Implementation of attention. auto = the library's choice."""
+    """Attention implementation. auto = default of transformers."""
     lora: Switch = "auto"
-    """Train low-rank adapters instead of the weights. auto = from a billion weights on (ours; paper, Table 8)."""
+    """Train LoRA adapters instead of all weights. auto = for models with at least a billion weights (paper, Table 8).
+    Project default."""
     lora_r: int = Field(default=16, ge=1, le=1024)
-    """Rank of the adapters (project default)."""
+    """LoRA rank. Project default."""
     lora_alpha: float = Field(default=32.0, gt=0, le=4096)
-    """Scale of the adapters, before division by their rank (project default)."""
+    """LoRA alpha: scale before division by the rank. Project default."""
     trainable_part: Literal["language_model", "all"] = "language_model"
-    """What is trained, by adapters or in full. language_model leaves the vision tower as it is (project default)."""
+    """Trained part, by adapters or in full. language_model freezes the vision tower. Project default."""
     gradient_checkpointing: Switch = "auto"
-    """Recompute activations to save memory. auto = from a billion weights on (project default)."""
+    """Recompute activations to save memory. auto = for models with at least a billion weights. Project default."""
 
     @model_validator(mode="after")
     def _check_attn_implementation(self) -> Self:
@@ -79,36 +80,36 @@ class ModelConfig(Section):
 
 
 class DataConfig(Section):
-    """Where the samples come from, and how many of them each stage gets (method, Sec. 4)."""
+    """The samples, and their number in each stage (method, Sec. 4)."""
 
     source: Literal["needle", "jsonl", "mme_realworld", "hf"] = "needle"
-    """needle = the built-in scenes; jsonl = a file of samples; mme_realworld = its published folder; hf = a data set
-    of the Hugging Face hub or one saved to disk."""
+    """needle = built-in scenes; jsonl = a file of samples; mme_realworld = the published folder; hf = a dataset
+    on the Hugging Face Hub or saved to disk."""
     path: str = Field(default="", max_length=1000)
-    """File, folder or hub id of the samples. Empty is for needle only: its scenes are then drawn for the run."""
+    """File, folder or Hub id of the samples. Empty for needle only: scenes are then drawn for the run."""
     rl_samples: int = Field(default=480, ge=0, le=MAX_COUNT)
-    """Samples of the RL stage (the paper draws 10,000 of MME-RealWorld)."""
+    """Samples of the RL stage (paper: 10,000 of MME-RealWorld)."""
     sft_samples: int | None = Field(default=None, ge=0, le=MAX_COUNT)
-    """Samples of the SFT stage, disjoint from the RL stage's. None = all that remain."""
+    """Samples of the SFT stage, disjoint from the RL stage. None = all remaining."""
     eval_samples: int = Field(default=200, ge=0, le=MAX_COUNT)
-    """Samples held out for evaluation (project default)."""
+    """Held-out samples for evaluation. Project default."""
     split_by_image: bool = False
-    """Keep all questions about one image in one part (project default). Otherwise parts are disjoint by question only."""
+    """Keep all questions about an image in one part. Otherwise parts are disjoint by question only. Project default."""
     image_root: str = Field(default="", max_length=1000)
-    """Folder below which image paths are looked up. Empty = beside the file of samples."""
+    """Base folder of image paths. Empty = folder of the sample file."""
     columns: dict[SampleColumn, str] = Field(default_factory=dict)
-    """For hf: field of a sample -> name of the column that holds it, where they differ."""
+    """For hf: field of a sample -> column name, if they differ."""
     needle_samples: int = Field(default=1000, ge=1, le=1_000_000)
-    """Questions to draw when the scenes are drawn for the run."""
+    """Number of questions, if scenes are drawn for the run."""
     needle_seed: int = Field(default=0, ge=0, lt=2**32)
-    """Another seed draws other scenes of the same kind."""
+    """Random seed of the scenes."""
 
     @model_validator(mode="after")
     def _check_source(self) -> Self:
         if self.source != "needle" and not self.path:
-            raise ValueError(f"expected a path for source={self.source}, got none; set data.path")
+            raise ValueError(f"source={self.source} needs a path; set data.path")
         if self.columns and self.source != "hf":
-            raise ValueError(f"expected columns for source=hf only, got them for source={self.source}; remove them")
+            raise ValueError(f"columns can be set for source=hf only, got source={self.source}; remove them")
         wanted = self.rl_samples + (self.sft_samples or 0) + self.eval_samples
         if self.source == "needle" and not self.path and wanted > self.needle_samples:
             raise ValueError(
@@ -119,54 +120,57 @@ class DataConfig(Section):
 
 
 class RolloutConfig(Section):
-    """How the model looks, points, and answers while it is trained."""
+    """Grounding, cropping and answering during training."""
 
     group_size: int = Field(default=8, ge=2, le=256)
-    """Rollouts of one question, G in Eq. 1; the advantage compares them with each other."""
+    """Rollouts per question, G in Eq. 1; advantages are relative to this group."""
     temperature: float = Field(default=1.0, gt=0, le=5)
-    """Sampling temperature of both turns (project default)."""
+    """Sampling temperature of both turns. Project default."""
     max_grounding_tokens: int = Field(default=256, ge=1, le=32_768)
-    """Token limit of the grounding turn (project default)."""
+    """Token limit of the grounding turn. Project default."""
     max_answer_tokens: int = Field(default=256, ge=1, le=32_768)
-    """Token limit of the answer turn (project default)."""
+    """Token limit of the answer turn. Project default."""
     overview_max_pixels: Pixels | None = None
-    """Greatest area of the overview in pixels. None = the model's own budget (project default)."""
+    """Maximum area of the overview in pixels. None = budget of the model. Project default."""
     crop_max_pixels: Pixels | None = None
-    """Greatest area in pixels at which one crop is read. None = the model's own budget (project default)."""
+    """Maximum area of one crop in the model input, pixels. None = budget of the model. Project default."""
     padding: float = Field(default=0.0, ge=0, le=1)
-    """Margin on every side of a box, as a share of its width or height (project default)."""
+    """Margin on each side of a box, as a share of its width or height. Project default."""
     max_boxes: int = Field(default=4, ge=1, le=64)
-    """Crops per rollout, in the order of the output (project default)."""
+    """Maximum number of crops per rollout, in output order. Project default."""
     prefix_sharing: bool = True
-    """Compute the prompt that a group has in common once. The result is the same; off is slower."""
+    """Compute the shared prompt of a group once. The result is the same; off is slower."""
 
 
 class MethodConfig(Section):
-    """The stages and their objective (method, Sec. 3)."""
+    """Stages and their objective (method, Sec. 3)."""
 
     chain: Chain = "ap_grpo+sft"
-    """Stages in order. The paper's recipe is ap_grpo+sft."""
+    """Stages in order. Recipe of the paper: ap_grpo+sft."""
     preference_scale: float = Field(default=0.6, ge=0, lt=1)
-    """k of Eq. 5 and 6 for ap_grpo. 0 is GRPO; below 1, so that every weight stays positive."""
+    """k of Eq. 5 and 6 for ap_grpo. 0 = GRPO; below 1, so that all weights stay positive."""
     beta: float = Field(default=0.04, ge=0, le=10)
-    """Weight of the KL term in Eq. 2 and 4 (project default)."""
+    """Weight of the KL term in Eq. 2 and 4. Project default."""
     clip_epsilon: float = Field(default=0.2, gt=0, lt=1)
-    """Clip range of the probability ratio (project default)."""
+    """Clip range of the probability ratio. Project default."""
     trained_turns: Literal["both", "grounding", "answer"] = "both"
-    """Turns whose tokens carry the loss (project default)."""
+    """Turns whose tokens carry the loss. Project default."""
     loss_aggregation: Literal["row", "joint"] = "row"
-    """row = each turn is averaged by itself, so both weigh the same; joint = over the tokens of both (project default)."""
+    """row = average each turn first, so both have the same weight; joint = over the tokens of both turns. Project
+        default."""
     answer_format: Literal["auto", "letter", "words"] = "auto"
-    """What SFT teaches to write where there are choices: letter = the option's words and its boxed letter; words = the
-    option's words alone, for models that do not name letters. auto = words for the built-in model, else letter
-    (project default)."""
+    """SFT target of multiple-choice questions: letter = text of the option and its boxed letter; words = text of the
+    option
+        only, for models that do not name letters. auto = words for the built-in model, otherwise letter. Project
+        default."""
     sft_target: Literal["answer", "grounded"] = "answer"
-    """What SFT teaches: answer = the answer, from the full image (Eq. 8); grounded = two turns, the boxes of accepted
-    labels and then the answer from their crops alone, for data with label_boxes (project default)."""
+    """SFT target: answer = the answer, from the full image (Eq. 8); grounded = two turns, the boxes of accepted labels
+    and
+        then the answer from their crops only, for data with label_boxes. Project default."""
     format_reward: float = Field(default=0.0, ge=0, le=1)
-    """Reward for boxes that can be read, beside the answer's. Off in the paper."""
+    """Additional reward for valid boxes. Off in the paper."""
     area_penalty: float = Field(default=0.0, ge=0, le=1)
-    """Reward taken away per share of the image that the boxes cover. Off in the paper."""
+    """Penalty on the share of the image that the boxes cover. Off in the paper."""
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -175,29 +179,29 @@ class MethodConfig(Section):
 
 
 class OptimConfig(Section):
-    """AdamW and its learning rate; every default is ours."""
+    """AdamW and its learning rate. Project defaults."""
 
     learning_rate: float = Field(default=1e-5, gt=0, le=1)
-    """Greatest learning rate of an RL stage."""
+    """Peak learning rate of an RL stage."""
     sft_learning_rate: float = Field(default=1e-5, gt=0, le=1)
-    """Greatest learning rate of an SFT stage."""
+    """Peak learning rate of an SFT stage."""
     weight_decay: float = Field(default=0.0, ge=0, le=1)
-    """Decay of the weights, decoupled from the gradient."""
+    """Decoupled weight decay."""
     warmup_steps: int = Field(default=0, ge=0, le=100_000)
-    """Steps over which the learning rate of each stage rises from 0."""
+    """Warm-up steps of each stage, in which the learning rate rises from 0."""
     lr_scheduler_type: Literal["constant", "linear", "cosine"] = "constant"
-    """Course of the learning rate after the warm-up."""
+    """LR schedule after the warm-up."""
     max_grad_norm: float = Field(default=1.0, gt=0, le=1000)
-    """Norm to which a greater gradient is scaled down."""
+    """Max grad norm: larger gradients are clipped to this norm."""
     max_nonfinite_steps: int = Field(default=3, ge=0, le=100_000)
-    """Steps in a row whose loss, gradient norm or weights are not finite, after which the run fails. The update of such
+    """Consecutive steps with a non-finite loss, gradient norm or weights after which the run fails. The update of such
     a step is skipped, and no checkpoint is saved. 0 = never."""
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
-    """Decay rates of the two moments."""
+    """Decay rates of the moment estimates (beta1, beta2)."""
 
 
 class ScheduleConfig(Section):
-    """How long, in which portions, and what is written when; every default is ours. 0 = never."""
+    """Steps, batch sizes, and intervals of saving, recording and evaluation. 0 = never. Project defaults."""
 
     rl_steps: int = Field(default=60, ge=1, le=1_000_000)
     """Optimizer steps of each RL stage."""
@@ -206,22 +210,23 @@ class ScheduleConfig(Section):
     rl_batch_size: int = Field(default=8, ge=1, le=65_536)
     """Prompts per RL step over all processes; each is rolled out group_size times."""
     rl_micro_batch_size: int = Field(default=1, ge=1, le=65_536)
-    """Questions of an RL step that one process handles at a time, its micro-batch. Fewer need less memory."""
+    """RL micro-batch size of one process, in questions. Smaller needs less memory."""
     sft_batch_size: int = Field(default=16, ge=1, le=65_536)
     """SFT batch size over all processes."""
     sft_micro_batch_size: int = Field(default=2, ge=1, le=65_536)
-    """Samples of an SFT step that one process handles at a time, its micro-batch. Fewer need less memory."""
+    """SFT micro-batch size of one process, in samples. Smaller needs less memory."""
     save_steps: int = Field(default=50, ge=0, le=MAX_COUNT)
     """Steps between checkpoints. The end of every stage is always saved."""
     save_total_limit: int = Field(default=2, ge=1, le=1000)
-    """Newest checkpoints that are kept, besides the end of every stage."""
+    """Number of newest checkpoints to keep, in addition to the end of every stage."""
     rollout_log_steps: int = Field(default=5, ge=0, le=MAX_COUNT)
-    """Steps between records of rollouts with their images. The first two steps of each RL stage are always recorded.
+    """Steps between recorded rollouts with images. The first two steps of each RL stage are always recorded.
     0 = no records."""
     rollout_log_prompts: int = Field(default=2, ge=1, le=64)
-    """Questions in one such record; as many held-out ones are recorded with every evaluation, always the same."""
+    """Questions per record; the same number of held-out questions, always the same ones, is recorded at each
+    evaluation."""
     rollout_image_mb: int = Field(default=256, ge=0, le=1_000_000)
-    """Disk space for those images, in megabytes. When it is used up, records continue without images."""
+    """Disk space for these images, in megabytes. When it is full, recording continues without images."""
     eval_steps: int = Field(default=20, ge=0, le=MAX_COUNT)
     """Steps between evaluations on the held-out samples."""
 
@@ -262,7 +267,7 @@ class ScheduleConfig(Section):
 
 
 class RunConfig(Section):
-    """Everything that decides what a training run does; the defaults run on a small machine."""
+    """All settings of a training run; the defaults run on a small machine."""
 
     model: ModelConfig = ModelConfig()
     """The model."""
@@ -275,13 +280,13 @@ class RunConfig(Section):
     optim: OptimConfig = OptimConfig()
     """The optimizer."""
     schedule: ScheduleConfig = ScheduleConfig()
-    """Length and records."""
+    """Steps, saving and recording."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of the split, of sampling and of the order of samples."""
     trackers: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = ()
-    """Other programs that the metrics are sent to, besides the run's own files."""
+    """Experiment trackers that also receive the metrics."""
     name: str = ""
-    """A name for people: up to 60 letters, digits, spaces, dots, hyphens and underscores."""
+    """Display name: up to 60 letters, digits, spaces, dots, hyphens and underscores."""
 
     @field_validator("name")
     @classmethod
@@ -301,7 +306,7 @@ class RunConfig(Section):
 
     @property
     def total_steps(self) -> int:
-        """Optimizer steps of all stages together; steps are counted through, not again in each stage."""
+        """Optimizer steps of all stages; steps are counted across stages."""
         return sum(
             self.schedule.sft_steps if stage == "sft" else self.schedule.rl_steps for stage in self.method.stages
         )
@@ -315,7 +320,7 @@ class RunConfig(Section):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is allowed but probably not meant, as texts for people."""
+        """Warnings about valid but probably unintended settings."""
         found = []
         if "ap_grpo" in self.method.stages and self.method.beta == 0:
             found.append("method.beta is 0: the KL weights of AP-GRPO (Eq. 6) then have no effect.")

@@ -1,7 +1,7 @@
-"""Read the ``config.json`` of a run, and make sure that a job works with the one that was checked before it started.
+"""Read the ``config.json`` of a run, and verify that a job uses the checked config.
 
-A page checks a config and then starts a process that reads the file again. The page passes the digest of what it
-checked, so a file that is replaced in between is refused.
+The server checks a config and then starts a process that reads the file again. The server passes the digest of the
+checked config, so a file that is replaced in between is refused.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ def hash_config(data: bytes) -> str:
 
 
 def config_variables(run_id: str, sha256: str) -> dict[str, str]:
-    """Environment variables by which a job verifies its config."""
+    """Environment variables with which a job verifies its config."""
     return {CONFIG_VARIABLE: f"{run_id} {sha256}"}
 
 
 def read_config_file(layout: RunLayout) -> bytes:
-    """Content of the config file of a run.
+    """Read the config file of a run.
 
     Raises:
         OSError: If it is missing, a link, or not a regular file.
@@ -39,7 +39,7 @@ def read_config_file(layout: RunLayout) -> bytes:
     run_id, _, expected = os.environ.get(CONFIG_VARIABLE, "").partition(" ")
     if run_id == layout.run_id and hash_config(data) != expected:
         raise InputError(
-            f"The settings of run {run_id} were changed after it was started ({layout.config}). Nothing was done with "
-            "them. Restore the file and resume the run, or start a new run."
+            f"The settings of run {run_id} were changed after it was started ({layout.config}). They were not used. "
+            "Restore the file and resume the run, or start a new run."
         )
     return data

@@ -1,4 +1,4 @@
-"""What this machine can train on, found without loading a deep-learning library."""
+"""Available training devices, detected without loading a deep-learning library."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _TIMEOUT_SECONDS: Final = 10.0
 _DEVICE: Final = re.compile(r"(?:(?P<count>[1-9]\d{0,5}) x )?(?P<kind>cpu|cuda)(?:: (?P<name>.+))?")
 
 VISIBLE_VARIABLE: Final = "CUDA_VISIBLE_DEVICES"
-"""Environment variable with the processors that a program may use; set and empty = none."""
+"""Environment variable with the GPUs that a program may use; set and empty = none."""
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """A graphics processor as its driver tells.
+    """A GPU as reported by its driver.
 
     Attributes:
-        index: Number by which the driver knows it.
-        name: For people.
-        total_mib: Its memory; None = the driver does not say, as where it is shared with the rest of the machine.
-        used_mib: How much of it is taken; None likewise.
+        index: Number of the GPU in the driver.
+        name: Display name.
+        total_mib: Total memory; None = not reported, for example if it is shared with the CPU.
+        used_mib: Used memory; None = not reported.
     """
 
     index: int
@@ -36,7 +36,7 @@ class Gpu:
 
     @property
     def title(self) -> str:
-        """For a list: its number, since two may be of one kind, and the memory that is free now."""
+        """Display name with the number, since several GPUs may have the same name, and the free memory."""
         memory = ""
         if self.total_mib is not None and self.used_mib is not None:
             memory = f" ({(self.total_mib - self.used_mib) / 1024:.0f} of {self.total_mib / 1024:.0f} GB free)"
@@ -44,10 +44,10 @@ class Gpu:
 
 
 def describe_device(device: str) -> str:
-    """What a run wrote down of its device, in the words of the pages.
+    """Describe the recorded device of a run for display.
 
     Args:
-        device: Such as ``1 x cpu`` or ``2 x cuda: NVIDIA A100``; anything else comes back as it is.
+        device: Such as ``1 x cpu`` or ``2 x cuda: NVIDIA A100``; anything else is returned unchanged.
     """
     found = _DEVICE.fullmatch(device)
     if found is None:
@@ -59,11 +59,11 @@ def describe_device(device: str) -> str:
 
 
 def list_gpus(environment: Mapping[str, str] = os.environ) -> list[Gpu]:
-    """The NVIDIA processors that this program may use; none when there is no driver, or it does not answer.
+    """List the NVIDIA GPUs that this program may use; empty if there is no driver or it does not respond.
 
     Args:
-        environment: A machine that is shared gives out its processors by ``CUDA_VISIBLE_DEVICES``, which the driver's
-            list does not heed. Numbers are understood; names of processors leave the list as it is.
+        environment: Shared machines assign GPUs by ``CUDA_VISIBLE_DEVICES``, which the list of the driver
+            ignores. Only numbers are supported; GPU names do not filter the list.
     """
     program = shutil.which("nvidia-smi")
     if program is None:
@@ -81,7 +81,7 @@ def list_gpus(environment: Mapping[str, str] = os.environ) -> list[Gpu]:
 
 
 def _read_line(line: str) -> Gpu | None:
-    """``0, NVIDIA A100-SXM4-80GB, 81920, 12`` -> a processor; None for anything else."""
+    """``0, NVIDIA A100-SXM4-80GB, 81920, 12`` -> a GPU; None for anything else."""
     parts = [part.strip() for part in line.split(",")]
     try:
         index, name, total, used = parts[0], ", ".join(parts[1:-2]), parts[-2], parts[-1]
@@ -91,5 +91,5 @@ def _read_line(line: str) -> Gpu | None:
 
 
 def _read_mib(text: str) -> int | None:
-    """A number, or what a driver writes in its place: ``[N/A]``, ``[Not Supported]``."""
+    """Parse a number; None for ``[N/A]`` or ``[Not Supported]``."""
     return None if text.startswith("[") else int(text)

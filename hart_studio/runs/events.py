@@ -1,4 +1,4 @@
-"""What happened in a run, as typed lines of ``events.jsonl``: one writer appends, any number of readers follow."""
+"""Event log of a run: typed lines of ``events.jsonl``, with one writer and any number of readers."""
 
 from __future__ import annotations
 
@@ -15,89 +15,89 @@ from hart_studio.records import Record
 from hart_studio.runs.provenance import Provenance
 
 Metrics = dict[str, float | None]
-"""Name -> value; None = the value was not finite, never a silent 0."""
+"""Name -> value; None = not finite."""
 
 
 class Started(Record):
-    """An attempt began; whatever an earlier one did after ``resumed_from`` is done again."""
+    """An attempt started; steps of earlier attempts after ``resumed_from`` are repeated."""
 
     type: Literal["started"] = "started"
-    """Kind of payload."""
+    """Discriminator of the payload."""
     attempt: int = Field(ge=1)
     """Counted from 1."""
     resumed_from: int | None = None
-    """Step of the checkpoint that it continues from; None = from the beginning."""
+    """Step of the checkpoint that it resumes from; None = from step 0."""
     provenance: Provenance
     """Versions, command and device of this attempt."""
 
 
 class StepDone(Record):
-    """One optimizer step."""
+    """An optimizer step was completed."""
 
     type: Literal["step"] = "step"
-    """Kind of payload."""
+    """Discriminator of the payload."""
     stage: str
     """Stage of the chain, such as ``ap_grpo``; empty for jobs without stages."""
     metrics: Metrics
-    """What was measured in this step."""
+    """Metrics of this step."""
 
 
 class RolloutsSaved(Record):
     """The rollouts of a step were recorded."""
 
     type: Literal["rollouts"] = "rollouts"
-    """Kind of payload."""
+    """Discriminator of the payload."""
     groups: int = Field(ge=0)
-    """Number of groups; they are read with ``rollouts.read_groups``."""
+    """Number of groups; read them with ``rollouts.read_groups``."""
     is_held_out: bool = False
-    """Whether they are of held-out questions, answered greedily in an evaluation: the same ones each time."""
+    """Whether they belong to held-out questions, answered greedily in an evaluation: the same ones each time."""
 
 
 class CheckpointSaved(Record):
     """A checkpoint is complete."""
 
     type: Literal["checkpoint"] = "checkpoint"
-    """Kind of payload."""
+    """Discriminator of the payload."""
     stage: str
-    """Stage of the chain that it was saved in."""
+    """Stage of the chain in which it was saved."""
     is_kept: bool
-    """Whether it stays when newer ones come, as the end of a stage does."""
+    """Whether pruning keeps it, such as the end of a stage."""
 
 
 class Evaluated(Record):
-    """Figures on the held-out samples."""
+    """Evaluation on the held-out samples."""
 
     type: Literal["evaluation"] = "evaluation"
-    """Kind of payload."""
+    """Discriminator of the payload."""
     metrics: Metrics
-    """What was measured."""
+    """Metrics."""
     samples: int = Field(ge=0)
-    """Number of samples behind the figures."""
+    """Number of samples."""
     fingerprint: str
-    """SHA-256 of those samples, hexadecimal (``data.splits.fingerprint``). Figures with different values are not
+    """SHA-256 of those samples, hexadecimal (``data.splits.fingerprint``). Metrics with different values are not
     comparable."""
 
 
 class Warned(Record):
-    """Something that a person should know; the run continues."""
+    """A warning; the run continues."""
 
     type: Literal["warning"] = "warning"
-    """Kind of payload."""
+    """Discriminator of the payload."""
     message: str
-    """What happened, without secrets."""
+    """Warning text, without secrets."""
 
 
 class Finished(Record):
-    """The attempt ended."""
+    """An attempt ended."""
 
     type: Literal["finished"] = "finished"
-    """Kind of payload."""
+    """Discriminator of the payload."""
     state: Literal["completed", "stopped", "failed"]
     """How."""
     exit_code: int | None
     """As in the status."""
     error: str = ""
-    """Why, without secrets."""
+    """Cause, without secrets."""
 
 
 Payload = Annotated[
@@ -106,23 +106,23 @@ Payload = Annotated[
 
 
 class RunEvent(Record):
-    """One line."""
+    """One line of the event log."""
 
     seq: int = Field(ge=0)
-    """0, 1, 2, ... through all attempts."""
+    """Sequence number, from 0 across all attempts."""
     at: AwareDatetime
-    """When it was written, UTC."""
+    """Time of writing, UTC."""
     step: int = Field(ge=0)
-    """Steps done, counted through all stages."""
+    """Steps done, counted across all stages."""
     payload: Payload
-    """What happened."""
+    """The payload."""
 
 
 class EventLog:
-    """The writing end: numbers the events and appends them. One per run at a time.
+    """Writer of the event log: numbers and appends events. One per run at a time.
 
     Attributes:
-        path: The file, made when missing.
+        path: The file, created if missing.
     """
 
     def __init__(self, path: Path) -> None:
@@ -130,7 +130,7 @@ class EventLog:
         self._next = _count_from(path)
 
     def append(self, payload: Payload, step: int) -> RunEvent:
-        """Append an event; it is with the system, not in a buffer of this process, when this returns."""
+        """Append an event and flush it to the operating system."""
         event = RunEvent(seq=self._next, at=datetime.now(UTC), step=step, payload=payload)
         append_jsonl(self.path, event.model_dump(mode="json"))
         self._next += 1
@@ -138,7 +138,7 @@ class EventLog:
 
 
 def parse_event(line: bytes) -> RunEvent | None:
-    """The event of one line, or None when the line is none: what is read back from a run is input."""
+    """Parse the event of one line; None if the line is invalid."""
     try:
         return RunEvent.model_validate_json(line)
     except ValidationError:
@@ -146,7 +146,7 @@ def parse_event(line: bytes) -> RunEvent | None:
 
 
 def clean_metrics(metrics: Mapping[str, float]) -> tuple[Metrics, tuple[str, ...]]:
-    """Metrics that JSON can hold.
+    """Convert metrics to JSON-compatible values.
 
     Args:
         metrics: Name -> number; anything that ``float`` takes.
@@ -160,14 +160,14 @@ def clean_metrics(metrics: Mapping[str, float]) -> tuple[Metrics, tuple[str, ...
 
 
 def _count_from(path: Path) -> int:
-    """Number of the next event after the last one that can be read."""
+    """Sequence number after the last valid event."""
     try:
         with open_regular_file(path) as file:
             lines = file.read().splitlines()
     except FileNotFoundError:
         return 0
     except OSError:
-        if path.is_symlink():  # what it leads to is not of this run
+        if path.is_symlink():  # its target is not part of this run
             return 0
         raise
     found = (parse_event(line) for line in reversed(lines))

@@ -1,7 +1,7 @@
-"""What a page shows of a run, kept up to date from the bytes that are new, and handed out as what is new.
+"""Incremental history of a run: reads only new bytes, and returns only changes since a cursor.
 
-One history serves any number of readers. Each says how far it has read (its cursor), and gets the rest, or nothing. So
-neither a look nor an answer grows with the length of the run.
+One history serves any number of readers. Each passes its cursor and gets the changes since then. So
+the cost of polling does not grow with the length of the run.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ from hart_studio.runs.metric_series import MetricSeries
 from hart_studio.runs.reader import get_resume_step, read_events
 
 MAX_WARNINGS: Final = 100
-"""The newest warnings that are kept; all are counted."""
+"""Maximum number of newest warnings that are kept; all are counted."""
 
 FINGERPRINT_LENGTH: Final = 12
-"""Hexadecimal digits of a fingerprint that tell held-out sets apart (project default)."""
+"""Number of hexadecimal digits of a fingerprint of a held-out set. Project default."""
 
 PACE_STEPS: Final = 32
-"""Steps that the time per step is taken over."""
+"""Number of steps for the median time per step."""
 
 
 @dataclass(frozen=True)
 class Cursor:
-    """How far a reader has read.
+    """Position of a reader.
 
     Attributes:
-        token: Of the history that it read; another one, after a restart of the server, means: begin again.
-        version: Of the whole history.
+        token: Identifies the history; another token, after a server restart, means that the reader starts again.
+        version: Version of the whole history.
         steps: (revision, rows) of the table of steps.
         evaluations: (revision, rows) of the table of evaluations.
         markers: (revision, items) of the list of markers.
-        warnings: How many there were.
+        warnings: Number of warnings.
     """
 
     token: str = ""
@@ -61,7 +61,7 @@ class Cursor:
 
 @dataclass(frozen=True)
 class Marker:
-    """Something that happened at a step: ``kind`` is started, stage, rollouts, held_out or checkpoint."""
+    """An event at a step: ``kind`` is started, stage, rollouts, held_out or checkpoint."""
 
     kind: str
     step: int
@@ -70,12 +70,12 @@ class Marker:
 
 @dataclass(frozen=True)
 class HeldOutSet:
-    """Identity of the held-out questions of a run: metrics of runs that differ in it are not comparable."""
+    """Identity of the held-out questions of a run: metrics of runs with different sets are not comparable."""
 
     samples: int
     """Number of questions."""
     fingerprint: str
-    """Beginning of ``Evaluated.fingerprint``, ``FINGERPRINT_LENGTH`` long."""
+    """Prefix of ``Evaluated.fingerprint``, ``FINGERPRINT_LENGTH`` long."""
 
 
 class RunHistory:
@@ -83,15 +83,15 @@ class RunHistory:
 
     Attributes:
         layout: The run.
-        steps: Figures of the optimizer steps.
-        evaluations: Figures on the held-out samples.
+        steps: Metrics of the optimizer steps.
+        evaluations: Metrics on the held-out samples.
         held_out: The held-out samples; None before the first evaluation.
-        warnings: The newest warnings, (step, text).
-        warning_count: All of them.
+        warnings: The newest warnings: (step, text).
+        warning_count: Number of all warnings.
     """
 
     def __init__(self, layout: RunLayout) -> None:
-        """Read nothing yet."""
+        """Start without reading."""
         self.layout = layout
         self._lock = threading.Lock()
         self._token = secrets.token_hex(4)
@@ -111,10 +111,10 @@ class RunHistory:
         self._times: deque[tuple[int, datetime]] = deque(maxlen=PACE_STEPS + 1)
 
     def refresh(self) -> bool:
-        """Take in what is new, a few megabytes at most.
+        """Read new events, at most a few megabytes.
 
         Returns:
-            Whether there is more to take in.
+            Whether there is more to read.
         """
         with self._lock:
             batch = read_events(self.layout, self._offset)
@@ -129,9 +129,9 @@ class RunHistory:
             return is_moved and self.layout.events.stat().st_size > self._offset
 
     def delta(self, cursor: Cursor) -> tuple[dict[str, Any], Cursor] | None:
-        """What a reader has not seen, as JSON, and its next cursor; None when there is nothing.
+        """Return the changes since a cursor, as JSON, and the next cursor; None if nothing changed.
 
-        The keys are ``is_full`` (what was read before is void), those of ``steps``, ``evaluations``, ``markers`` and
+        The keys are ``is_full`` (earlier data are invalid), those of ``steps``, ``evaluations``, ``markers`` and
         ``warnings`` that have changed, and ``recent`` and ``held_out`` as in ``curves``. Of a table, rows from
         ``first_row`` on replace what the reader has there.
         """
@@ -145,7 +145,7 @@ class RunHistory:
             positions: dict[str, tuple[int, int]] = {}
             for name, table in (("steps", self.steps), ("evaluations", self.evaluations)):
                 revision, rows = getattr(cursor, name)
-                # The last row that the reader has may have been joined by new entries since.
+                # The last row of the reader may have been merged with new entries.
                 first = max(0, rows - 1) if revision == table.revision else 0
                 found[name] = table.columns(first)
                 positions[name] = (table.revision, len(table))
@@ -165,7 +165,7 @@ class RunHistory:
             return found, Cursor(self._token, self._version, *positions_now)
 
     def curves(self) -> dict[str, Any]:
-        """All of both tables, as columns; ``recent`` from ``MetricSeries.recent``, and the held-out set, if known."""
+        """Return both tables as columns; ``recent`` from ``MetricSeries.recent``, and the held-out set, if known."""
         with self._lock:
             return {
                 "steps": self.steps.columns(),
@@ -175,12 +175,12 @@ class RunHistory:
             }
 
     def summary(self, points: int) -> dict[str, Any]:
-        """What a list of runs shows: the reward and its course, the first and the last evaluation, the warnings.
+        """Summary for a list of runs: reward, reward curve, first and last evaluation, warnings.
 
         ``reward`` is the mean of the last ``reward_steps`` steps that have one, from ``MetricSeries.recent``.
 
         Args:
-            points: About how many of the course.
+            points: Approximate number of points of the reward curve.
         """
         with self._lock:
             rewards = self.steps.means("reward")
@@ -196,7 +196,7 @@ class RunHistory:
             }
 
     def _median_step_seconds(self) -> float | None:
-        """Median seconds of a step over the last ones of this attempt, all work between them included."""
+        """Median seconds per step over the last steps of this attempt, including all work between them."""
         times = list(self._times)
         gaps = [
             (later - earlier).total_seconds() / (step - before)
@@ -228,7 +228,7 @@ class RunHistory:
             self.warnings.append((event.step, payload.message))
 
     def _rewind(self, step: int) -> None:
-        """An attempt does everything after its checkpoint again (``reader.drop_superseded``)."""
+        """Discard what an attempt repeats after its checkpoint (``reader.drop_superseded``)."""
         self._times.clear()
         self.steps.truncate(step)
         self.evaluations.truncate(step)

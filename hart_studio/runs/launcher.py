@@ -1,6 +1,6 @@
-"""Start a job so that it outlives the page, and stop it without touching any other program.
+"""Start jobs that outlive the server, and stop them without affecting other processes.
 
-A job is started from an argument list, never from a shell; it leads a session of its own, and prints into a file.
+A job is started from an argument list, never by a shell; it leads its own session, and its output goes to a file.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from hart_studio.runs.writer import ATTEMPT_VARIABLE, KILLED_ON_REQUEST, RUN_VAR
 from hart_studio.symlinks import open_append_nofollow, unlink_symlink
 
 PACKAGE_PARENT: Final = Path(__file__).resolve().parents[2]
-"""Where Python finds this package."""
+"""Folder that contains this package."""
 
 _POLL_SECONDS: Final = 0.05
 _LOCK_TIMEOUT_SECONDS: Final = 2.0
@@ -51,27 +51,27 @@ def start_run(
     *,
     is_queued: bool = False,
 ) -> RunStatus:
-    """Start the next attempt of a run: its first, or one that resumes it in the same folder.
+    """Start the next attempt of a run: the first one, or one that resumes it in the same folder.
 
     Args:
         layout: A run made by ``writer.create_run``.
         argv: Program and arguments. The program must open the run with ``RunWriter``.
-        environment: Variables on top of those of this process, such as ``CUDA_VISIBLE_DEVICES``. Never written down.
-        is_queued: Whether only a run that still waits is started: one may be stopped after it was looked at.
+        environment: Additional environment variables, such as ``CUDA_VISIBLE_DEVICES``. Never saved.
+        is_queued: Start only a run that is still queued: it may have been stopped meanwhile.
 
     Returns:
-        The status with the new attempt, ``queued`` until the job writes for itself.
+        The status with the new attempt, ``queued`` until the job updates it.
 
     Raises:
         InputError: If the run is completed, an attempt still runs, or the program cannot be started.
         DataError: If the status of the run cannot be read.
     """
     if not argv or any("\0" in argument for argument in argv):
-        raise InputError(f"expected a program and its arguments, got {list(argv)!r}")
+        raise InputError(f"expected a program and arguments, got {list(argv)!r}")
     with hold_lock(layout.lock, SHORT_LOCK_TIMEOUT_SECONDS):
         status = check_startable(layout)
         if is_queued and (status.state != "queued" or layout.stop.exists()):
-            raise InputError(f"expected {layout.run_id} to wait, got a run that was stopped; resume it")
+            raise InputError(f"Run {layout.run_id} is no longer queued: it was stopped. Resume it.")
         attempt = status.attempt + 1
         layout.stop.unlink(missing_ok=True)
         process = _spawn(
@@ -81,7 +81,7 @@ def start_run(
             job=status.job,
             state="queued",
             pid=process.pid,
-            # A job that ended at once has no start any more; any text that no process has serves to see that.
+            # A job that ended at once has no start time; any text that matches no process works.
             pid_start=get_process_start(process.pid) or "ended",
             folder_identity=get_folder_identity(layout),
             attempt=attempt,
@@ -96,28 +96,28 @@ def start_run(
 
 
 def request_stop(layout: RunLayout) -> None:
-    """Ask the job to stop at its next step and to save; returns at once.
+    """Request that the job stops at its next step and saves; returns at once.
 
-    The first request counts: its time, from which on the job may take a while to save, stays.
+    The first request counts: the time limit for saving starts with it.
     """
-    unlink_symlink(layout.stop)  # the job would not see one that leads nowhere
+    unlink_symlink(layout.stop)  # the job would not see a dangling link
     with suppress(FileExistsError):
         layout.stop.touch(exist_ok=False)
 
 
 def stop_run(layout: RunLayout, save_seconds: float = 60.0, end_seconds: float = 10.0) -> DisplayState:
-    """Stop a run: ask, then SIGTERM, then SIGKILL, each to its own process group only.
+    """Stop a run: stop request, then SIGTERM, then SIGKILL, each to its own process group only.
 
     Args:
         layout: The run.
-        save_seconds: How long the job may take to finish its step and to save.
-        end_seconds: How long it may take to end after SIGTERM, and again after SIGKILL.
+        save_seconds: Time limit for finishing the step and saving.
+        end_seconds: Time limit after SIGTERM, and again after SIGKILL.
 
     Returns:
-        The state after that; a run that had ended already keeps its state.
+        The state afterwards; a run that had already ended keeps its state.
 
     Raises:
-        InputError: If the job does not end when asked, and leads no process group of its own.
+        InputError: If the job does not stop, and does not lead its own process group.
         DataError: If the status of the run cannot be read.
     """
     state, status = get_state(layout)
@@ -137,8 +137,8 @@ def stop_run(layout: RunLayout, save_seconds: float = 60.0, end_seconds: float =
             if _wait(lambda: not is_alive(pid, start), end_seconds):
                 break
     if not is_alive(pid, start):
-        # Whoever started it here knows how it ended; only when no one does is that written without an exit code. One
-        # that was gone before any signal is lost: no one knows why.
+        # The parent process knows the exit code; without a parent, the end is recorded without an exit code. A job
+        # that was gone before any signal is lost: the cause is unknown.
         _wait(lambda: not read_status(layout).is_active, _WATCH_SECONDS)
         if is_signalled:
             _close(layout, status.attempt, None, KILLED_ON_REQUEST)
@@ -146,7 +146,7 @@ def stop_run(layout: RunLayout, save_seconds: float = 60.0, end_seconds: float =
 
 
 def job_environment(variables: Mapping[str, str]) -> dict[str, str]:
-    """All variables of a job: those of this process, what it takes to find this package from anywhere, and its own."""
+    """Environment of a job: variables of this process, the import path of this package, and its own variables."""
     paths = [str(PACKAGE_PARENT), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1", **variables}
 
@@ -169,35 +169,35 @@ def _spawn(
                 start_new_session=True,
             )
         except OSError as error:
-            raise InputError(f"expected a program that can be started, got {argv[0]!r}: {error.strerror}") from error
+            raise InputError(f"Cannot start the program {argv[0]!r}: {error.strerror}") from error
 
 
 def _signal(layout: RunLayout, pid: int, start: str, number: signal.Signals) -> bool:
-    """Send a signal to a job, with a note of who sent it; False when the job is gone."""
+    """Send a signal to a job, and record the sender; False if the job is gone."""
     if not signal_group(pid, start, 0):
         return False
-    with suppress(OSError):  # a full disk keeps the note, not the signal
+    with suppress(OSError):  # a full disk must not block the signal
         record_signal(layout, number)
     return signal_group(pid, start, number)
 
 
 def _watch(layout: RunLayout, process: subprocess.Popen[bytes], attempt: int) -> None:
-    """Collect the job when it ends, and speak for it when it could not."""
+    """Wait for the job, and record its end if it could not."""
     _close(layout, attempt, process.wait())
 
 
 def _close(
     layout: RunLayout, attempt: int, exit_code: int | None, error: str = "", *, has_process: bool = True
 ) -> None:
-    """End the record of an attempt whose process is gone, unless it did so itself or another one has begun.
+    """Record the end of an attempt whose process is gone, unless it did so itself or another attempt started.
 
-    One that was put into the queue meanwhile has no process yet; what ended before is not its business.
+    An attempt that was queued meanwhile has no process yet and is not affected.
     """
-    # The folder may be gone, or a process forked by the job may still hold the lock: then the reader derives `lost`.
+    # The folder may be deleted, or a process forked by the job may still hold the lock: then the reader derives `lost`.
     with suppress(HartError, OSError), hold_lock(layout.lock, _LOCK_TIMEOUT_SECONDS):
         status = read_status(layout)
-        is_meant = status.attempt == attempt and (status.pid is not None) == has_process
-        if is_meant and status.is_active and not is_alive(status.pid, status.pid_start):
+        is_own_attempt = status.attempt == attempt and (status.pid is not None) == has_process
+        if is_own_attempt and status.is_active and not is_alive(status.pid, status.pid_start):
             state: Literal["stopped", "failed"] = "stopped"
             if exit_code is not None and -exit_code in recorded_signals(layout):
                 error = KILLED_ON_REQUEST
@@ -208,26 +208,26 @@ def _close(
 
 
 def _is_stop(layout: RunLayout, status: RunStatus, exit_code: int) -> bool:
-    """Whether a job that could not say so itself was ended by what makes it stop, and not by a fault of its own."""
+    """Whether a job without a recorded end was stopped by a request or a shutdown, not by its own failure."""
     if not layout.stop.exists():
-        # A machine that goes down sends SIGTERM, by which a job stops unasked, and SIGKILL when it has waited.
+        # A shutdown of the machine sends SIGTERM, and SIGKILL after a while.
         return status.state == "stopping"
-    # The one that starts several processes ends with a code of its own when it is told to end.
+    # The launcher of several processes has its own exit code when it is terminated.
     return exit_code in {0, -signal.SIGTERM} or (exit_code > 0 and bool(recorded_signals(layout)))
 
 
 def _record_exit(layout: RunLayout, attempt: int, exit_code: int, state: str) -> str:
-    """Why a job is over that could not say so itself."""
+    """Describe the cause of the end of a job that could not record it."""
     cause = f"ended with exit code {exit_code}"
     if exit_code < 0:
         cause = f"ended by {signal.Signals(-exit_code).name}"
     if exit_code == -signal.SIGKILL and state == "failed":
-        cause += ", which often means that memory ran out"
-    return f"{cause}; the end of logs/{layout.log_of(attempt).name} says more"
+        cause += ", which often means out of memory"
+    return f"{cause}; see the end of logs/{layout.log_of(attempt).name}"
 
 
 def _wait(is_over: Callable[[], bool], seconds: float) -> bool:
-    """Whether it is over within a time."""
+    """Wait until a condition holds; False on timeout."""
     deadline = time.monotonic() + seconds
     while not is_over():
         if time.monotonic() >= deadline:

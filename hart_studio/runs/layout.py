@@ -1,4 +1,4 @@
-"""Where everything of a run lies. The root of all runs is always passed in, never a constant of a module.
+"""File layout of a run. The root folder of all runs is always passed in, never a module constant.
 
 ::
 
@@ -26,10 +26,10 @@ _STEP: Final = re.compile(r"(?:step|held_out)_(\d{6,9})(?:\.jsonl)?")
 
 @dataclass(frozen=True)
 class RunLayout:
-    """The paths of one run. Nothing is made or read here.
+    """Paths of one run. Creates and reads nothing.
 
     Attributes:
-        folder: The run's folder, absolute.
+        folder: Folder of the run, absolute.
     """
 
     folder: Path
@@ -56,27 +56,27 @@ class RunLayout:
 
     @property
     def events(self) -> Path:
-        """What happened, append-only."""
+        """Event log, append-only."""
         return self.folder / "events.jsonl"
 
     @property
     def lock(self) -> Path:
-        """Held by the process that may write."""
+        """Lock of the writing process."""
         return self.folder / "lock"
 
     @property
     def stop(self) -> Path:
-        """Present = stop at the next step, then save; names the signals that were sent when that was not waited for."""
+        """Present = stop at the next step and save; contains the signals that were sent to end the job earlier."""
         return self.folder / "stop"
 
     @property
     def pause(self) -> Path:
-        """Present = a labeling run waits, with its model in memory, until it goes."""
+        """Present = a labeling run pauses, with its model in memory, until the file is removed."""
         return self.folder / "pause"
 
     @property
     def launch(self) -> Path:
-        """How its next attempt is started from a page; missing for a run from a terminal."""
+        """Launch plan of the next attempt; missing for a run started from a terminal."""
         return self.folder / "launch.json"
 
     @property
@@ -96,11 +96,11 @@ class RunLayout:
 
     @property
     def logs(self) -> Path:
-        """Folder of what the attempts printed."""
+        """Folder of the logs of all attempts."""
         return self.folder / "logs"
 
     def rollouts_of(self, step: int, *, is_held_out: bool = False) -> Path:
-        """The file with the rollouts of a step: those that were trained on, or those of held-out questions."""
+        """File with the rollouts of a step: training rollouts, or those of held-out questions."""
         return self.rollouts / f"{'held_out' if is_held_out else 'step'}_{step:06d}.jsonl"
 
     def checkpoint_of(self, step: int) -> Path:
@@ -108,23 +108,23 @@ class RunLayout:
         return self.checkpoints / f"step_{step:06d}"
 
     def log_of(self, attempt: int) -> Path:
-        """The file with everything that an attempt printed."""
+        """Log file of an attempt."""
         return self.logs / f"attempt_{attempt:d}.log"
 
     def config_of(self, attempt: int) -> Path:
-        """Copy of the settings that an attempt began with."""
+        """Copy of the settings at the start of an attempt."""
         return self.logs / f"attempt_{attempt:d}.config.json"
 
 
 def make_run_id(method: str, now: datetime | None = None) -> str:
-    """A new id such as ``20260824-101500-ap_grpo-sft-3fa2c1``: ids sort by time, and name what was run.
+    """Create an id such as ``20260824-101500-ap_grpo-sft-3fa2c1``: ids sort by time and contain the method.
 
     Args:
         method: The chain of stages, or the kind of job: lower-case letters, digits and underscores, joined by ``+``.
         now: The time; None = now.
 
     Raises:
-        InputError: If the method holds anything else.
+        InputError: If the method contains other characters.
     """
     time = (now or datetime.now(UTC)).astimezone(UTC)
     run_id = f"{time:%Y%m%d-%H%M%S}-{method.replace('+', '-')}-{secrets.token_hex(3)}"
@@ -139,20 +139,20 @@ def is_run_id(name: str) -> bool:
 
 
 def find_run(runs_root: Path, run_id: str) -> RunLayout:
-    """The run of that id, which may come from a client.
+    """Find a run by id, which may come from a client.
 
     Raises:
-        InputError: If it is no id, or there is no such folder below the root.
+        InputError: If the id is invalid, or there is no such run.
     """
     if not is_run_id(run_id):
-        raise InputError(f"expected the id of a run such as {make_run_id('ap_grpo')}, got {run_id!r}")
+        raise InputError(f"Invalid run id {run_id!r}: expected an id such as {make_run_id('ap_grpo')}")
     folder = resolve_inside(runs_root, run_id)
-    if not folder.is_dir() or folder.name != run_id:  # a link to another run is none
-        raise InputError(f"expected a run in {runs_root}, got {run_id!r}, which is not there; refresh the list")
+    if not folder.is_dir() or folder.name != run_id:  # links to other runs are refused
+        raise InputError(f"There is no run {run_id!r} in {runs_root}. Refresh the list.")
     return RunLayout(folder)
 
 
 def read_step(name: str) -> int | None:
-    """The step in the name of a checkpoint or of a file of rollouts; None when it is neither."""
+    """The step in the name of a checkpoint or of a file of rollouts; None for other names."""
     match = _STEP.fullmatch(name)
     return int(match[1]) if match else None

@@ -1,7 +1,7 @@
-"""Figures by step in bounded room: when a run grows long, neighboring rows are downsampled.
+"""Metrics by step in bounded memory: rows of long runs are downsampled.
 
-A table holds at most ``MAX_ROWS`` rows whatever the length of the run, so what it costs to show one does not grow with
-it. Every row keeps mean, least and greatest value of the entries behind it; short runs keep each entry as it was.
+A table holds at most ``MAX_ROWS`` rows whatever the length of the run, so the cost of a chart does not grow with
+it. Each row keeps the mean, minimum and maximum of its entries; short runs keep every entry.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from statistics import fmean
 from typing import Any, Final
 
 MAX_ROWS: Final = 1024
-"""Rows of a table; as many as a wide chart has pixels to show."""
+"""Maximum number of rows of a table: the pixels of a wide chart."""
 
 RECENT_STEPS: Final = 10
-"""Entries that the current value of a metric is the mean of (project default): one step of a few questions is noise."""
+"""Number of entries in the mean that is the current value of a metric; a single step is noisy. Project default."""
 
 
 @dataclass
@@ -29,7 +29,7 @@ class _Aggregate:
     maximum: float
 
     def merge(self, other: _Aggregate) -> None:
-        """Take over the entries of another row."""
+        """Merge the entries of another row."""
         self.total += other.total
         self.count += other.count
         self.minimum = min(self.minimum, other.minimum)
@@ -38,7 +38,7 @@ class _Aggregate:
 
 @dataclass
 class _Bucket:
-    """Neighboring entries."""
+    """Adjacent entries."""
 
     first_step: int
     last_step: int
@@ -46,7 +46,7 @@ class _Bucket:
     aggregates: dict[str, _Aggregate] = field(default_factory=dict)
 
     def merge(self, other: _Bucket) -> None:
-        """Take over the entries of the row after this one."""
+        """Merge the entries of the next row."""
         self.last_step = other.last_step
         self.entries += other.entries
         for name, aggregate in other.aggregates.items():
@@ -60,9 +60,9 @@ class MetricSeries:
     """Rows of metrics, in the order in which they were added.
 
     Attributes:
-        width: Entries that a full row stands for; 1 until the table was first downsampled.
-        revision: Another number whenever rows that someone may have read already have changed.
-        version: Another number whenever anything has.
+        width: Entries per full row; 1 until the table is first downsampled.
+        revision: Changes whenever rows that may have been read have changed.
+        version: Changes with every modification.
     """
 
     def __init__(self, max_rows: int = MAX_ROWS) -> None:
@@ -84,7 +84,7 @@ class MetricSeries:
         return len(self._rows)
 
     def add(self, step: int, metrics: Mapping[str, float | None]) -> None:
-        """Append an entry; a metric without a value is left out of its row."""
+        """Append an entry; a metric without a value is omitted from its row."""
         aggregates = {name: _Aggregate(value, 1, value, value) for name, value in metrics.items() if value is not None}
         for name, aggregate in aggregates.items():
             self._newest.setdefault(name, deque(maxlen=RECENT_STEPS)).append((step, aggregate.total))
@@ -98,27 +98,27 @@ class MetricSeries:
         self.version += 1
 
     def truncate(self, step: int) -> None:
-        """Forget what came after a step, which a later attempt does again. A row that straddles it goes as a whole."""
+        """Remove entries after a step, which a later attempt repeats. A row that spans the step is removed."""
         kept = [row for row in self._rows if row.last_step <= step]
         if len(kept) < len(self._rows):
             self._rows = kept
             self.revision += 1
             self.version += 1
         self._newest = {name: _truncate_newest(entries, step) for name, entries in self._newest.items()}
-        if self.width == 1:  # every row is one entry, so what was dropped earlier can be put back
+        if self.width == 1:  # every row is one entry, so earlier rows can be restored
             self._newest = {}
             for row in self._rows:
                 for name, aggregate in row.aggregates.items():
                     self._newest.setdefault(name, deque(maxlen=RECENT_STEPS)).append((row.last_step, aggregate.total))
 
     def columns(self, first_row: int = 0) -> dict[str, Any]:
-        """Rows as columns of JSON.
+        """Return the rows as JSON columns.
 
         Args:
-            first_row: Where to begin.
+            first_row: First row to return.
 
         Returns:
-            ``first_row``; ``steps``, the last step of each row; ``metrics``, name -> ``mean`` and, once rows stand for
+            ``first_row``; ``steps``, the last step of each row; ``metrics``, name -> ``mean`` and, if rows contain
             several entries, ``low`` and ``high``: one number or None for each row.
         """
         rows = self._rows[first_row:]
@@ -141,7 +141,7 @@ class MetricSeries:
         return {"first_row": first_row, "steps": [row.last_step for row in rows], "metrics": metrics}
 
     def means(self, name: str) -> list[float | None]:
-        """One metric, row by row; empty when no row has it."""
+        """Return one metric, row by row; empty if no row has it."""
         aggregates = [row.aggregates.get(name) for row in self._rows]
         return (
             [None if aggregate is None else _round(aggregate.total / aggregate.count) for aggregate in aggregates]
@@ -150,10 +150,10 @@ class MetricSeries:
         )
 
     def recent(self) -> dict[str, tuple[float, int]]:
-        """Current value of each metric, the only definition of it: (mean, count) of its last ``RECENT_STEPS`` entries.
+        """Current value of each metric: (mean, count) of its last ``RECENT_STEPS`` entries.
 
         The count is smaller while there are fewer entries, and for a while after a run of more than ``MAX_ROWS`` steps
-        went back to a checkpoint.
+        is resumed from a checkpoint.
         """
         return {
             name: (_round(fmean(value for _, value in entries)), len(entries))
@@ -176,7 +176,7 @@ class MetricSeries:
         }
 
     def _downsample(self) -> None:
-        """Join each row with its neighbor."""
+        """Merge each row with the next one."""
         for left, right in zip(self._rows[::2], self._rows[1::2], strict=True):
             left.merge(right)
         del self._rows[1::2]
@@ -189,5 +189,5 @@ def _truncate_newest(entries: Iterable[tuple[int, float]], step: int) -> deque[t
 
 
 def _round(value: float) -> float:
-    """Six digits: more than any chart shows, and half the bytes."""
+    """Round to six digits: enough for charts, and half the bytes."""
     return float(f"{value:.6g}")

@@ -1,7 +1,7 @@
-"""Settings as text: JSON files, ``name=value`` on a command line, and the command that repeats a run.
+"""Parse and write settings: JSON files, ``name=value`` on a command line, and the command that repeats a run.
 
-Every way to make a ``RunConfig`` ends in ``read_config``, so a file, a command line and a form refuse the same values
-with the same words.
+Every source of a ``RunConfig`` uses ``read_config``, so a file, a command line and a form refuse the same values
+with the same messages.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from hart_studio.runs.redaction import redact
 
 
 def setting_names() -> tuple[str, ...]:
-    """Every setting by its full name, such as ``optim.learning_rate``, in the order of the sections."""
+    """List the full names of all settings, such as ``optim.learning_rate``, in the order of the sections."""
     return tuple(_flatten(RunConfig()))
 
 
 def read_config(values: Mapping[str, Any]) -> RunConfig:
-    """Settings from nested values; what is left out keeps its default.
+    """Build settings from nested values; missing ones keep their defaults.
 
     Raises:
-        InputError: If a name is unknown, or a value is out of range or does not go with another; all problems are
-            named, one a line.
+        InputError: If a name is unknown, or a value is out of range or conflicts with another; all problems are
+            listed, one per line.
     """
     try:
         return RunConfig.model_validate(values)
@@ -45,7 +45,7 @@ def read_config(values: Mapping[str, Any]) -> RunConfig:
 
 
 def load_config(path: Path) -> RunConfig:
-    """Settings from a JSON file, such as the ``config.json`` of an earlier run.
+    """Load settings from a JSON file, such as the ``config.json`` of an earlier run.
 
     Raises:
         InputError: If the file cannot be read, is not JSON, or as for ``read_config``.
@@ -53,13 +53,13 @@ def load_config(path: Path) -> RunConfig:
     try:
         return RunConfig.model_validate_json(read_regular_file(path, follow_symlinks=True))
     except OSError as error:
-        raise InputError(f"expected a JSON file of settings at {path}, got {error.strerror}; check the path") from error
+        raise InputError(f"Cannot read the settings file {path}: {error.strerror}. Check the path.") from error
     except ValidationError as error:
-        raise InputError(f"{path} holds no usable settings:\n{_explain(error)}") from error
+        raise InputError(f"{path} contains invalid settings:\n{_explain(error)}") from error
 
 
 def load_run_config(layout: RunLayout) -> RunConfig:
-    """Settings of a training run, from its own folder.
+    """Load the settings of a training run from its folder.
 
     Raises:
         InputError: As for ``load_config``, or if this process was started for this run with another config.
@@ -69,11 +69,11 @@ def load_run_config(layout: RunLayout) -> RunConfig:
     except OSError as error:
         raise InputError(f"The settings of run {layout.run_id} cannot be read: {error.strerror}.") from error
     except ValidationError as error:
-        raise InputError(f"{layout.config} holds no usable settings:\n{_explain(error)}") from error
+        raise InputError(f"{layout.config} contains invalid settings:\n{_explain(error)}") from error
 
 
 def dump_config(config: BaseModel) -> str:
-    """The settings with every default written out, as indented JSON that ``load_config`` reads.
+    """Dump the settings, including defaults, as indented JSON for ``load_config``.
 
     Raises:
         InputError: If a path or a text is not UTF-8.
@@ -82,7 +82,7 @@ def dump_config(config: BaseModel) -> str:
         return config.model_dump_json(indent=2) + "\n"
     except PydanticSerializationError as error:
         raise InputError(
-            "A setting holds a path or a text that is not UTF-8, which settings cannot keep. Rename the folder or file."
+            "A setting contains a path or a text that is not UTF-8, which cannot be saved. Rename the folder or file."
         ) from error
 
 
@@ -91,7 +91,7 @@ def apply_overrides(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
 
     Args:
         config: The settings to start from.
-        overrides: ``name=value`` each. A value is JSON or, where the setting is text, the text itself; a list may also
+        overrides: ``name=value`` each. A value is JSON or, for text settings, plain text; a list may also
             be written ``a,b``. The last of several values for one name wins.
 
     Returns:
@@ -117,13 +117,13 @@ def apply_overrides(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
 
 
 def list_overrides(config: RunConfig, base: RunConfig) -> list[str]:
-    """The shortest list with which ``apply_overrides`` makes ``config`` from ``base``."""
+    """List the overrides with which ``apply_overrides`` turns ``base`` into ``config``."""
     old = _flatten(base)
     return [f"{name}={_write_value(value)}" for name, value in _flatten(config).items() if value != old[name]]
 
 
 def to_arguments(config: RunConfig, preset: str) -> list[str]:
-    """The arguments of ``python -m hart_studio.training`` that train with these settings.
+    """Arguments of ``python -m hart_studio.training`` for these settings.
 
     Args:
         config: The settings.
@@ -137,7 +137,7 @@ def to_arguments(config: RunConfig, preset: str) -> list[str]:
 
 
 def _flatten(config: RunConfig) -> dict[str, Any]:
-    """Full name -> value as JSON has it."""
+    """Map full names to JSON values."""
 
     def walk(section: Section, prefix: str) -> Iterator[tuple[str, Any]]:
         written = section.model_dump(mode="json")
@@ -151,7 +151,7 @@ def _flatten(config: RunConfig) -> dict[str, Any]:
 
 
 def _parse(values: dict[str, Any], name: str, parent: dict[str, Any], text: str) -> Any:
-    """The first reading of a text that the setting accepts; the text itself when it accepts none."""
+    """Return the first interpretation of a text that the setting accepts, otherwise the text."""
     readings: list[Any] = [text, text.split(","), *([None] if text.lower() == "none" else [])]
     with suppress(ValueError, RecursionError):
         readings.insert(0, json.loads(text))
@@ -167,7 +167,7 @@ def _parse(values: dict[str, Any], name: str, parent: dict[str, Any], text: str)
 
 
 def _has_problem(values: dict[str, Any], name: str) -> bool:
-    """Whether the value of this one setting is refused, whatever it does to the others."""
+    """Whether the value of this setting alone is invalid."""
     try:
         RunConfig.model_validate(deepcopy(values))
     except ValidationError as error:
@@ -177,7 +177,7 @@ def _has_problem(values: dict[str, Any], name: str) -> bool:
 
 
 def _write_value(value: Any) -> str:
-    """A value that ``_parse`` reads back: text stands bare unless it could be taken for JSON."""
+    """Write a value for ``_parse``: text is unquoted unless it could be parsed as JSON."""
     if isinstance(value, str):
         try:
             json.loads(value)
@@ -200,19 +200,19 @@ def _explain(error: ValidationError) -> InputError:
 
 
 def _describe_unknown(name: str) -> str:
-    """Names the near ones, by the whole name and by its last part: people forget the section first."""
+    """Suggest similar names, by the full name and by the last part, as the section is often omitted."""
     settings = setting_names()
     sections = dict.fromkeys(full.split(".")[0] for full in settings if "." in full)
     ends = {full: full.split(".")[-1] for full in settings}
-    near_ends = difflib.get_close_matches(name.split(".")[-1], set(ends.values()), n=2, cutoff=0.75)
-    near = [full for end in near_ends for full in settings if ends[full] == end]
+    similar_ends = difflib.get_close_matches(name.split(".")[-1], set(ends.values()), n=2, cutoff=0.75)
+    similar = [full for end in similar_ends for full in settings if ends[full] == end]
     candidates = settings if "." in name else [*settings, *(section for section in sections if section != name)]
-    near += [full for full in difflib.get_close_matches(name, candidates, n=2, cutoff=0.75) if full not in near]
-    if near:
-        return f"expected the name of a setting, got {name!r}; did you mean {' or '.join(near[:3])}?"
+    similar += [full for full in difflib.get_close_matches(name, candidates, n=2, cutoff=0.75) if full not in similar]
+    if similar:
+        return f"unknown setting {name!r}; did you mean {' or '.join(similar[:3])}?"
     section = name.split(".")[0]
     listed = [full for full in settings if full.startswith(f"{section}.")] or settings
-    return f"expected the name of a setting, got {name!r}; there are {', '.join(listed)}"
+    return f"unknown setting {name!r}; available: {', '.join(listed)}"
 
 
 def _shorten(text: str) -> str:

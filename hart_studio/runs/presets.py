@@ -1,4 +1,4 @@
-"""Settings to start from, one table. What a preset does not name keeps the default of ``RunConfig``."""
+"""Table of presets. Settings that a preset does not set keep the default of ``RunConfig``."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from hart_studio.runs.config import RunConfig
 
 @dataclass(frozen=True)
 class Preset:
-    """A named starting point.
+    """A named preset.
 
     Attributes:
-        title: For people, in a list: what it trains, and on what machine.
+        title: Display title: what it trains, and on what machine.
         config: Its settings.
     """
 
@@ -24,7 +24,7 @@ class Preset:
 
 
 _PAPER_DATA: Final = {
-    # The paper's split (method, Sec. 4), but for the held-out rows, which are ours.
+    # The split of the paper (method, Sec. 4); the number of held-out rows is a project default.
     "source": "mme_realworld",
     "path": "data/MME-RealWorld",
     "rl_samples": 10_000,
@@ -33,7 +33,7 @@ _PAPER_DATA: Final = {
 
 
 def _full_size(model_id: str, **changes: Mapping[str, Any]) -> RunConfig:
-    """One pass over the RL samples, then one over the SFT samples. The paper states neither length nor rates."""
+    """One pass over the RL samples, then one over the SFT samples. The paper states neither steps nor rates."""
     sections: dict[str, Mapping[str, Any]] = {
         "model": {"id": model_id, "lora": "on", "gradient_checkpointing": "on"},
         "data": _PAPER_DATA,
@@ -112,18 +112,18 @@ PRESETS: Final[dict[str, Preset]] = {
         ),
     ),
 }
-"""The presets by the name that ``--preset`` takes."""
+"""Presets by the name for ``--preset``."""
 
 DEFAULT_PRESET: Final = "cpu-demo"
-"""Where a command without settings and a new form begin."""
+"""Preset of a command without settings, and of a new form."""
 
 
 def get_preset(name: str) -> Preset:
-    """The preset of that name.
+    """Return a preset by name.
 
     Raises:
-        InputError: If there is none.
+        InputError: If there is no such preset.
     """
     if name not in PRESETS:
-        raise InputError(f"expected a preset, one of {', '.join(PRESETS)}, got {name!r}")
+        raise InputError(f"Unknown preset {name!r}: choose one of {', '.join(PRESETS)}")
     return PRESETS[name]

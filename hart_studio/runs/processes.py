@@ -1,7 +1,7 @@
-"""Is this process still the one that was written down? A number alone does not say so: numbers are given out again.
+"""Identify processes and hold locks. A PID alone does not identify a process: PIDs are reused.
 
-A process is known by its number AND by its start. On Linux the start is the boot's id and the kernel's tick count,
-elsewhere what ``ps`` prints. Linux and macOS only.
+A process is identified by its PID AND its start time. On Linux the start is the boot id and the kernel tick count,
+elsewhere the output of ``ps``. Linux and macOS only.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from hart_studio.files import read_regular_file
 from hart_studio.symlinks import open_append_nofollow
 
 SHORT_LOCK_TIMEOUT_SECONDS: Final = 0.5
-"""How long to wait for a lock that its holder keeps only while it writes its last words."""
+"""Wait for a lock whose holder is about to finish."""
 
 _PROC: Final = Path("/proc")
 _POLL_SECONDS: Final = 0.05
@@ -31,10 +31,10 @@ _MAX_HOLDER_BYTES: Final = 4096
 
 
 def get_process_start(pid: int) -> str | None:
-    """When a process started, in a form that is only ever compared for equality.
+    """Return the start time of a process, in a form for equality comparison only.
 
     Returns:
-        None when there is no such process, or it has ended and only waits to be collected by its parent.
+        None if there is no such process, or it is a zombie.
     """
     if pid < 1:
         return None
@@ -42,23 +42,23 @@ def get_process_start(pid: int) -> str | None:
 
 
 def is_alive(pid: int | None, start: str | None) -> bool:
-    """Whether the very process runs that had this number and this start."""
+    """Whether the process with this PID and this start time still runs."""
     return pid is not None and start is not None and get_process_start(pid) == start
 
 
 def signal_group(pid: int, start: str, number: int) -> bool:
-    """Send a signal to the process group that a job leads, and to nothing else.
+    """Send a signal to the process group of a job only.
 
     Args:
-        pid: Number of the job's first process.
-        start: Its start, from ``get_process_start``.
-        number: The signal; 0 = none, only look whether one could be sent.
+        pid: PID of the first process of the job.
+        start: Its start time, from ``get_process_start``.
+        number: The signal; 0 = none, only check whether one could be sent.
 
     Returns:
-        False when the process is gone, or the group ended in the same moment.
+        False if the process or its group is gone.
 
     Raises:
-        InputError: If the process leads no group of its own, so that a signal would reach other programs.
+        InputError: If the process does not lead its own group, so that a signal would reach other programs.
     """
     if pid < 2 or not is_alive(pid, start):
         return False
@@ -66,8 +66,8 @@ def signal_group(pid: int, start: str, number: int) -> bool:
         group = os.getpgid(pid)
         if group != pid or group == os.getpgid(0):
             raise InputError(
-                f"expected the job to lead its own process group, got process {pid} of group {group}; "
-                "end it where it was started"
+                f"The job does not lead its own process group (process {pid} of group {group}). "
+                "End it where it was started."
             )
         os.killpg(pid, number)
     except ProcessLookupError:
@@ -76,31 +76,31 @@ def signal_group(pid: int, start: str, number: int) -> bool:
 
 
 class LockHolder(NamedTuple):
-    """Who holds a lock, as the holder wrote it into the lock file."""
+    """Holder of a lock, as written in the lock file."""
 
     work: str
-    """What the lock is held for, such as the id of a run."""
+    """Purpose of the lock, such as the id of a run."""
     pid: int
-    """Number of the process."""
+    """PID of the process."""
     start: str | None
-    """Its start, from ``get_process_start``."""
+    """Its start time, from ``get_process_start``."""
     host: str
     """Name of the machine."""
     since: str
-    """When the lock was taken, ISO 8601, UTC."""
+    """Time when the lock was acquired, ISO 8601, UTC."""
 
     @property
     def description(self) -> str:
-        """Process and time for a message; the machine only if it is another one."""
+        """Describe process and time, and the machine if it is another one."""
         host = f" on {self.host}" if self.host != platform.node() else ""
         return f"process {self.pid}{host}, started at {self.since[:16].replace('T', ' ')} UTC"
 
 
 class LockedError(InputError):
-    """Another holder keeps a lock.
+    """A lock is held by another holder.
 
     Attributes:
-        holder: Who; None = the holder did not write it.
+        holder: The holder; None = unknown.
     """
 
     def __init__(self, message: str, holder: LockHolder | None) -> None:
@@ -110,17 +110,17 @@ class LockedError(InputError):
 
 @contextmanager
 def hold_lock(path: Path, timeout_seconds: float = 0.0, *, work: str = "") -> Iterator[None]:
-    """Hold an exclusive lock; the system releases it when the process ends in whatever way.
+    """Hold an exclusive lock; the operating system releases it when the process ends.
 
-    Processes forked while it is held share it, so it stays held until they have ended too.
+    Processes forked while it is held share it, so it is held until they end too.
 
     Args:
-        path: The lock file, made when missing and never removed.
-        timeout_seconds: How long to wait for another holder.
-        work: What it is held for. With it the file says who holds the lock; see ``LockHolder``.
+        path: The lock file, created if missing and never removed.
+        timeout_seconds: Time to wait for another holder.
+        work: Purpose of the lock. If given, the holder is written to the file; see ``LockHolder``.
 
     Raises:
-        LockedError: If another process, or another holder in this one, keeps the lock for longer.
+        LockedError: If another process, or another holder in this one, still holds the lock.
         InputError: If the lock file is a link.
     """
     deadline = time.monotonic() + timeout_seconds
@@ -132,7 +132,7 @@ def hold_lock(path: Path, timeout_seconds: float = 0.0, *, work: str = "") -> It
             except BlockingIOError as error:
                 if time.monotonic() >= deadline:
                     raise LockedError(
-                        f"expected no other attempt of {path.parent.name}, got one that still runs; stop it first",
+                        f"Another attempt of {path.parent.name} is still running. Stop it first.",
                         _read_holder(path),
                     ) from error
             time.sleep(_POLL_SECONDS)
@@ -141,7 +141,7 @@ def hold_lock(path: Path, timeout_seconds: float = 0.0, *, work: str = "") -> It
             return
         now = datetime.now(UTC).isoformat()
         holder = LockHolder(work, os.getpid(), get_process_start(os.getpid()), platform.node(), now)
-        with suppress(OSError):  # a full disk keeps the name of the holder, not the lock
+        with suppress(OSError):  # a full disk must not prevent locking
             file.truncate(0)
             file.write(json.dumps(holder._asdict()).encode())
         try:
@@ -168,7 +168,7 @@ def _read_holder(path: Path) -> LockHolder | None:
         return LockHolder(
             str(found["work"]), int(found["pid"]), found["start"], str(found["host"]), str(found["since"])
         )
-    except (OSError, ValueError, TypeError, KeyError):  # not written yet, or a lock that does not say
+    except (OSError, ValueError, TypeError, KeyError):  # not written yet, or a lock without a holder
         return None
 
 
@@ -177,7 +177,8 @@ def _start_from_proc(pid: int) -> str | None:
         text = (_PROC / str(pid) / "stat").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    # The name in parentheses may hold anything, so fields are counted from its end: state is the 3rd, start the 22nd.
+    # The name in parentheses may contain any character, so fields are counted from its end: state is the 3rd, start the
+    # 22nd.
     fields = text[text.rfind(b")") + 1 :].split()
     if fields[0] in (b"Z", b"X"):
         return None

@@ -1,4 +1,4 @@
-"""Where a run came from: enough to say later which code, libraries and data made a figure."""
+"""Provenance of a run: code, libraries, data and device."""
 
 from __future__ import annotations
 
@@ -30,31 +30,31 @@ _LIBRARIES: Final = (
 
 
 class Provenance(Record):
-    """What ``provenance.json`` holds, and what every ``started`` event repeats for its attempt."""
+    """Content of ``provenance.json``, repeated in the ``started`` event of each attempt."""
 
     git_commit: str | None
-    """Commit of the project's own checkout; None when it is not one."""
+    """Commit of the project's git checkout; None if there is none."""
     has_local_changes: bool | None
     """Whether tracked files differed from that commit; None without one."""
     versions: dict[str, str]
-    """Python, HART Studio and the libraries that are installed; taken from their metadata, without import."""
+    """Versions of Python, HART Studio and installed libraries, from their metadata, without import."""
     platform: str
     """Operating system and processor."""
     argv: tuple[str, ...]
     """The command line, without secrets."""
     environment: dict[str, str]
-    """Variables that change what is computed, such as CUDA_VISIBLE_DEVICES, without secrets."""
+    """Environment variables that affect the computation, such as CUDA_VISIBLE_DEVICES, without secrets."""
     device: str
-    """What the model runs on, in the caller's words."""
+    """Device description, from the caller."""
     data_fingerprint: str
-    """Digest of the samples, from the caller; empty when there is none."""
+    """Digest of the samples, from the caller; empty if unknown."""
 
 
 def collect_provenance(device: str, data_fingerprint: str = "") -> Provenance:
-    """The provenance of this process.
+    """Collect the provenance of this process.
 
     Args:
-        device: What the model runs on, such as ``cuda: NVIDIA L4``.
+        device: Device description, such as ``cuda: NVIDIA L4``.
         data_fingerprint: Digest of the samples.
     """
     commit = _find_commit(_PROJECT)
@@ -81,13 +81,13 @@ def _find_versions() -> dict[str, str]:
 
 
 def _find_commit(folder: Path) -> str | None:
-    """The commit of a checkout whose top is this folder; a folder that only lies inside of another one has none."""
+    """Find the commit of a git checkout with this top folder; None for a subfolder of a checkout."""
     top, _, commit = _run_git(folder, "rev-parse", "--show-toplevel", "HEAD").partition("\n")
     return commit.strip() if commit and Path(top).resolve() == folder.resolve() else None
 
 
 def _run_git(folder: Path, *arguments: str) -> str:
-    """What git prints; empty when it fails or is not installed."""
+    """Output of git; empty if it fails or is not installed."""
     try:
         output = subprocess.run(
             ["git", "-C", str(folder), *arguments],
@@ -95,7 +95,7 @@ def _run_git(folder: Path, *arguments: str) -> str:
             text=True,
             check=False,
             timeout=10,
-            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},  # a look must not block a commit
+            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},  # reading must not block a commit
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""

@@ -1,4 +1,4 @@
-"""Put a checkpoint's model on a hub, with the token of whoever asks for it. The token is never written down."""
+"""Upload the model of a checkpoint to the Hub with the user's token. The token is never stored."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from hart_studio.runs.overrides import dump_config, load_config
 _REPO: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 _MODEL_FILES: Final = (".safetensors", ".json", ".jinja", ".txt", ".model")
 _MAY_HOLD_PATH: Final = re.compile(r'"(?:[/~.]|file:|[A-Za-z]:|\\)[^"\n]*[/\\][^"\n]+"')
-"""A text in JSON that may be a path of this machine."""
+"""Keys in JSON whose text may be a local path."""
 _VOCABULARY_FILES: Final = ("tokenizer.json", "vocab.json", "added_tokens.json")
-"""Texts in these are tokens, also where they look like a path."""
+"""Files whose texts are tokens, even if they resemble a path."""
 _TRAINER_FILES: Final = ("complete.json", "trainer_state.json")
-"""What a checkpoint holds besides the model, to continue training; pickled files are no model files anyway."""
+"""Training state in a checkpoint that is not part of the model; pickled files are never model files."""
 
 
 @dataclass(frozen=True)
 class Destination:
-    """Where a model goes.
+    """Target of an upload.
 
     Attributes:
         repo: ``owner/name``.
-        token: Of the person who publishes, with the right to write.
-        is_private: Whether only the owner sees it, when it is new.
+        token: Access token of the user, with write permission.
+        is_private: Whether a new repository is private.
     """
 
     repo: str
@@ -44,7 +44,7 @@ class Destination:
     is_private: bool = True
 
     def __repr__(self) -> str:
-        """Without the token, which a log or a stack trace must not show."""
+        """Omit the token, which logs and stack traces must not contain."""
         return f"Destination({self.repo!r})"
 
 
@@ -53,26 +53,24 @@ def publish_checkpoint(layout: RunLayout, step: int | None, destination: Destina
 
     Args:
         layout: The run.
-        step: Of the checkpoint; None = the newest.
-        destination: Where to.
+        step: Step of the checkpoint; None = the newest.
+        destination: Target repository and token.
 
     Returns:
-        The address of the model.
+        URL of the model.
 
     Raises:
-        InputError: If the name, the token or the checkpoint is not usable.
-        ModelError: If the hub refuses it or cannot be reached.
+        InputError: If the name, the token or the checkpoint is invalid.
+        ModelError: If the Hub refuses the upload or cannot be reached.
     """
     if not _REPO.fullmatch(destination.repo):
-        raise InputError(f"expected a repository such as owner/name, got {destination.repo[:100]!r}")
+        raise InputError(f"Invalid repository {destination.repo[:100]!r}: use owner/name")
     if not destination.token.strip():
-        raise InputError(
-            "expected an access token with the right to write, got none; make one on the hub's settings page"
-        )
+        raise InputError("An access token with write permission is needed. Create one on the settings page of the Hub.")
     found = [item for item in list_checkpoints(layout) if step in (None, item.manifest.step)]
     if not found:
         got = "none" if step is None else f"step {step}"
-        raise InputError(f"expected a complete checkpoint of {layout.run_id}, got {got}; choose another one")
+        raise InputError(f"{layout.run_id} has no complete checkpoint of {got}. Choose another one.")
     checkpoint, config = found[-1], load_config(layout.config)
     files = [name for name in checkpoint.manifest.files if _is_model_file(name)]
     card = write_card(layout, checkpoint, config)
@@ -90,26 +88,28 @@ def publish_checkpoint(layout: RunLayout, step: int | None, destination: Destina
             commit_message=f"Checkpoint of step {checkpoint.manifest.step} of {layout.run_id}",
         )
     except OfflineModeIsEnabled as error:
-        raise ModelError("expected a hub, downloads and uploads are switched off here (HF_HUB_OFFLINE)") from error
+        raise ModelError("Uploads are disabled on this server (HF_HUB_OFFLINE).") from error
     except HFValidationError as error:
-        raise InputError(f"expected a repository such as owner/name, got {destination.repo!r}") from error
+        raise InputError(f"Invalid repository {destination.repo!r}: use owner/name") from error
     except HfHubHTTPError as error:
-        raise ModelError(_explain(error, destination.repo)) from None  # the chain would hold the request's headers
-    except Exception as error:  # of whatever library the hub's client speaks HTTP with
-        raise ModelError(f"expected a hub that can be reached, got {type(error).__name__}; try again later") from None
+        raise ModelError(
+            _explain(error, destination.repo)
+        ) from None  # the chained error would contain the request headers
+    except Exception as error:  # any error of the HTTP library of the Hub client
+        raise ModelError(f"The Hub cannot be reached ({type(error).__name__}). Try again later.") from None
     return str(address)
 
 
 def write_card(layout: RunLayout, checkpoint: Checkpoint, config: RunConfig) -> str:
-    """The model card: what it is, what it was made from, and what was measured on the held-out samples up to its step.
+    """Write the model card: base model, settings, and held-out metrics up to the step.
 
-    Of a local model that it began with, only the folder's name is told.
+    Of a local base model, only the folder name is included.
     """
     history = RunHistory(layout)
     while history.refresh():
         pass
     is_local = is_local_path(config.model.id)
-    base = hide_path(config.model.id) or "the small model that ships with HART Studio"
+    base = hide_path(config.model.id) or "the built-in model of HART Studio"
     front = ["---", "library_name: transformers", "pipeline_tag: image-text-to-text", "tags: [grounding, hart]"]
     if re.fullmatch(r"[\w.-]+/[\w.-]+", config.model.id) and not is_local:
         front.append(f"base_model: {config.model.id}")
@@ -125,7 +125,7 @@ def write_card(layout: RunLayout, checkpoint: Checkpoint, config: RunConfig) -> 
         rows = sorted({0, count - 1})
         titles = [f"step {table['steps'][row]}" for row in rows]
         subset = f" (n = {history.held_out.samples:,}, set {history.held_out.fingerprint})" if history.held_out else ""
-        lines += [f"| held-out figure{subset} | {' | '.join(titles)} |"]
+        lines += [f"| held-out metric{subset} | {' | '.join(titles)} |"]
         lines += ["| --- |" + " --- |" * len(rows)]
         for name, figure in table["metrics"].items():
             values = [figure["mean"][row] for row in rows]
@@ -134,25 +134,25 @@ def write_card(layout: RunLayout, checkpoint: Checkpoint, config: RunConfig) -> 
 
 
 def is_local_path(text: str) -> bool:
-    """Whether a text names a file or folder of a machine: an absolute path of any system, or one that exists here."""
+    """Whether a text is a local path: an absolute path of any operating system, or an existing path."""
     if not text or "\0" in text or "\n" in text:
         return False
     is_absolute = PurePosixPath(text).is_absolute() or PureWindowsPath(text).is_absolute() or text.startswith("~")
     try:
         return is_absolute or text.startswith(("./", "../", "file:")) or Path(text).exists()
-    except OSError:  # longer than a name may be
+    except OSError:  # name too long
         return False
 
 
 def hide_path(text: str) -> str:
-    """The last part of a local path; any other text as it is."""
+    """Return the last part of a local path; any other text unchanged."""
     if not is_local_path(text):
         return text
     return PureWindowsPath(text).name if "\\" in text else PurePosixPath(text).name
 
 
 def _read_published(path: Path) -> str | bytes:
-    """What is uploaded of a file of the model: its path, or for JSON the content without folders of this machine."""
+    """Return the file to upload: its path, or for JSON the content without local folders."""
     if path.suffix != ".json" or path.name in _VOCABULARY_FILES:
         return str(path)
     text = path.read_text("utf-8")
@@ -160,7 +160,7 @@ def _read_published(path: Path) -> str | bytes:
 
 
 def _hide_json_paths(text: str) -> bytes:
-    """A JSON document with the last part of every absolute path, as its values; names stay as they are."""
+    """Replace absolute paths in the values of a JSON document with their last part; keys are unchanged."""
 
     def hide(value: Any) -> Any:
         if isinstance(value, dict):
@@ -174,7 +174,7 @@ def _hide_json_paths(text: str) -> bytes:
     try:
         hidden = hide(json.loads(text))
     except ValueError as error:
-        raise InputError("a file of the checkpoint is not JSON; choose another checkpoint") from error
+        raise InputError("A file of the checkpoint is not valid JSON. Choose another checkpoint.") from error
     return (json.dumps(hidden, indent=2, ensure_ascii=False) + "\n").encode()
 
 
@@ -185,5 +185,5 @@ def _is_model_file(name: str) -> bool:
 def _explain(error: HfHubHTTPError, repo: str) -> str:
     status = error.response.status_code if error.response is not None else None
     if status in (401, 403):
-        return f"expected a token that may write to {repo}, the hub refused it; make one with the right to write"
-    return f"expected the hub to take {repo}, it answered {status}; try again later"
+        return f"The token has no write permission for {repo}. Create one with write permission."
+    return f"The Hub refused {repo} with status {status}. Try again later."

@@ -1,8 +1,8 @@
-"""Runs that wait for their device: what is to be started lies in the run's folder, so a restart forgets nothing.
+"""Queue of runs that wait for a device. Launch plans are saved in the run folders, so a restart loses nothing.
 
-A run is ``queued`` with a launch plan until a processor that it needs is free. Any page's server may do the starting;
-a lock makes sure that one does at a time. A run that waits keeps its devices for itself: no later one overtakes it on
-them, so its place in the queue is true.
+A run is ``queued`` with a launch plan until its device is free. Any server process may start it;
+a lock ensures that only one does. A queued run reserves its devices: no later run overtakes it on
+them, so its queue position is correct.
 """
 
 from __future__ import annotations
@@ -32,45 +32,45 @@ from hart_studio.runs.stopping import resume_stop
 from hart_studio.runs.writer import record_end
 
 PERIOD_SECONDS: Final = 0.5
-"""Between two looks at what waits."""
+"""Poll interval of the queue."""
 
 _LOCK: Final = ".queue.lock"
 _ORDER: Final = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
-"""Makes CUDA count processors as the driver does; by itself it puts the fastest first."""
+"""Makes CUDA number GPUs like the driver; by default it puts the fastest first."""
 
-_FOREIGN: Final = "expected a launch plan that was made here, got another; resume the run to plan it again"
+_FOREIGN: Final = "The launch plan was not created by this server. Resume the run to create a new plan."
 _CHANGED: Final = (
-    "The settings of this run were changed after it was put into the queue, so it was not started. Resume the run to "
-    "check and start it with the settings that it has now."
+    "The settings of this run were changed after it was queued, so it was not started. Resume the run to "
+    "check and start it with its current settings."
 )
 
 
 class LaunchPlan(Record):
-    """What ``launch.json`` of a run holds."""
+    """Content of ``launch.json``."""
 
     argv: tuple[str, ...] = Field(min_length=1)
     """Program and arguments."""
     gpus: tuple[int, ...] = ()
-    """Processors that it gets, by the driver's numbers; none = the CPU."""
+    """Assigned GPUs, by driver number; empty = the CPU."""
     config_sha256: str = ""
-    """SHA-256 of the ``config.json`` that was checked; the job refuses any other. Empty before the plan is written."""
+    """SHA-256 of the checked ``config.json``; the job refuses any other. Empty before the plan is written."""
 
     @property
     def environment(self) -> dict[str, str]:
-        """Variables for the job. Without a processor it must see none, or it would take the first."""
+        """Environment variables of the job. Without an assigned GPU it must see none, or it would use the first."""
         return {VISIBLE_VARIABLE: ",".join(map(str, self.gpus)), **(_ORDER if self.gpus else {})}
 
     def job_variables(self, layout: RunLayout) -> dict[str, str]:
-        """Variables with which the page starts the job."""
+        """Environment variables with which the server starts the job."""
         return {**self.environment, **config_variables(layout.run_id, self.config_sha256)}
 
     def shares_device(self, other: LaunchPlan) -> bool:
-        """Whether two jobs would be in each other's way."""
+        """Whether two jobs use the same device."""
         return bool(set(self.gpus) & set(other.gpus)) or not (self.gpus or other.gpus)
 
 
 def enqueue_launch(layout: RunLayout, plan: LaunchPlan) -> None:
-    """Put the next attempt of a run into the queue: its first, or one that continues from where it ended.
+    """Queue the next attempt of a run: the first one, or one that resumes it.
 
     Raises:
         InputError: If the run is completed, or an attempt still runs.
@@ -86,19 +86,19 @@ def enqueue_launch(layout: RunLayout, plan: LaunchPlan) -> None:
 
 
 def write_plan(layout: RunLayout, plan: LaunchPlan, root: Path | None = None) -> LaunchPlan:
-    """Write how a run is to be started, signed; a new run is then complete once it has a status.
+    """Sign and write a launch plan; a new run is complete once it has a status.
 
     Args:
         layout: The run.
-        plan: Whoever has checked a config gives its digest; without one, the config is signed as it is now.
+        plan: With the digest of a checked config; without a digest, the current config is signed.
         root: Folder with the signing key, above the run; None = the folder of all runs.
 
     Returns:
-        The plan as it was written.
+        The written plan.
 
     Raises:
         DataError: If plans cannot be signed.
-        InputError: If the run does not lie below the root.
+        InputError: If the run is not below the root.
         OSError: If the disk is full.
     """
     if not plan.config_sha256:
@@ -110,24 +110,24 @@ def write_plan(layout: RunLayout, plan: LaunchPlan, root: Path | None = None) ->
 
 
 def read_unverified_plan(layout: RunLayout) -> LaunchPlan | None:
-    """How a run is said to be started, whoever said it: tells which devices it wants, and is never to be started.
+    """Read a launch plan without verifying it: only to show its devices, never to start it.
 
-    None for a run from a terminal.
+    None for a run started from a terminal.
     """
     signed = _read_signed_plan(layout)
     return signed[0] if signed else None
 
 
 def load_verified_plan(layout: RunLayout, root: Path | None = None) -> LaunchPlan | None:
-    """How a run is to be started, or was; None for a run from a terminal, or when the plan was not made here.
+    """Load a launch plan; None for a run started from a terminal, or if the signature is invalid.
 
     Args:
         layout: The run.
-        root: As for ``write_plan``.
+        root: See ``write_plan``.
 
     Raises:
-        InputError: If the run does not lie below the root.
-        OSError: If it cannot be said now whether it was made here, because the key cannot be read.
+        InputError: If the run is not below the root.
+        OSError: If the signing key cannot be read.
     """
     signed = _read_signed_plan(layout)
     if signed is None:
@@ -138,7 +138,7 @@ def load_verified_plan(layout: RunLayout, root: Path | None = None) -> LaunchPla
 
 
 def _relative_name(layout: RunLayout, root: Path) -> str:
-    """Path of the run below the root, with every link resolved: a linked folder belongs to where it leads."""
+    """Path of the run below the root, with all links resolved."""
     try:
         return layout.folder.resolve().relative_to(root.resolve()).as_posix()
     except ValueError as error:
@@ -148,7 +148,7 @@ def _relative_name(layout: RunLayout, root: Path) -> str:
 
 
 def _is_unchanged(layout: RunLayout, plan: LaunchPlan) -> bool:
-    """Whether the config of a run is the one that its plan was made for."""
+    """Whether the config of a run matches its plan."""
     try:
         return hash_config(read_config_file(layout)) == plan.config_sha256
     except OSError:
@@ -156,7 +156,7 @@ def _is_unchanged(layout: RunLayout, plan: LaunchPlan) -> bool:
 
 
 def _read_signed_plan(layout: RunLayout) -> tuple[LaunchPlan, object] | None:
-    """The plan and its signature as they stand in the run's folder."""
+    """Read the plan and its signature from the folder of the run."""
     try:
         payload = json.loads(read_regular_file(layout.launch))
         signature = payload.pop("signature", None)
@@ -166,32 +166,32 @@ def _read_signed_plan(layout: RunLayout) -> tuple[LaunchPlan, object] | None:
 
 
 class RunQueue:
-    """Starts what waits, in a thread of this process.
+    """Starts queued runs, in a thread of this process.
 
     Attributes:
         runs_root: Folder of all runs.
     """
 
     def __init__(self, runs_root: Path) -> None:
-        """Start nothing yet."""
+        """Create the queue without starting the thread."""
         self.runs_root = runs_root
         self._is_over = threading.Event()
         self._thread: threading.Thread | None = None
 
     def open(self) -> None:
-        """Begin to look, every half second."""
+        """Start polling, every half second."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._poll, name="run-queue", daemon=True)
             self._thread.start()
 
     def close(self) -> None:
-        """Stop looking. Jobs continue, and what waits stays in the queue."""
+        """Stop polling. Jobs continue, and queued runs stay queued."""
         self._is_over.set()
 
     def start_next(self) -> list[str]:
-        """Start every waiting run whose device is free, the oldest first; returns their ids.
+        """Start every queued run whose device is free, the oldest first; return their ids.
 
-        One that cannot be started has failed, and says why; one that was stopped meanwhile stays so.
+        A run that cannot be started fails with a reason; a run that was stopped meanwhile stays stopped.
         """
         if not self.runs_root.is_dir():
             return []
@@ -199,13 +199,16 @@ class RunQueue:
         with suppress(InputError), hold_lock(self.runs_root / _LOCK):
             runs = list_runs(self.runs_root)
             for run in runs:
-                if run.state == "stopping":  # asked for before this server was started, perhaps
+                if run.state == "stopping":  # perhaps requested before this server was started
                     resume_stop(run.layout)
             busy = [_plan_of(run) for run in runs if is_running(run)]
             for run in reversed(runs):
                 try:
                     plan = load_verified_plan(run.layout) if is_waiting(run) else None
-                except (OSError, InputError):  # the key is another user's, or cannot be read now: whoever can starts it
+                except (
+                    OSError,
+                    InputError,
+                ):  # the key belongs to another user or cannot be read: another server starts the run
                     continue
                 if plan is None:
                     if is_waiting(run) and run.layout.launch.exists():
@@ -216,18 +219,18 @@ class RunQueue:
                     continue
                 if not any(plan.shares_device(other) for other in busy):
                     if shutil.which(plan.argv[0]) is None:
-                        _fail(run.layout, f"expected a program to start at {plan.argv[0]}, found none; resume the run")
+                        _fail(run.layout, f"The program {plan.argv[0]} does not exist. Resume the run.")
                         continue
                     try:
                         start_run(run.layout, plan.argv, plan.job_variables(run.layout), is_queued=True)
-                    except (HartError, OSError):  # OSError: its folder was deleted a moment ago
+                    except (HartError, OSError):  # OSError: its folder was deleted meanwhile
                         continue
                     started.append(run.layout.run_id)
                 busy.append(plan)
         return started
 
     def position_of(self, layout: RunLayout) -> int | None:
-        """How many runs are on its device or come before it; None when it does not wait."""
+        """Number of runs on its device or before it in the queue; None if it is not queued."""
         plan = read_unverified_plan(layout)
         if plan is None or not is_waiting(summarize_run(layout)):
             return None
@@ -242,24 +245,24 @@ class RunQueue:
 
 
 def _fail(layout: RunLayout, cause: str) -> None:
-    """Say of a run that waits why it never begins: there is no process that could."""
+    """Record why a queued run cannot start; it has no process that could."""
     with suppress(HartError, OSError), hold_lock(layout.lock):
         if is_waiting(summarize_run(layout)):
             record_end(layout, EventLog(layout.events), read_status(layout), "failed", None, cause)
 
 
 def _plan_of(run: RunSummary) -> LaunchPlan:
-    """A run from a terminal counts as one on the CPU: what it has on a GPU shows in the check of its memory."""
+    """A run from a terminal counts as a CPU run: its GPU use is visible in the memory check."""
     return read_unverified_plan(run.layout) or LaunchPlan(argv=("terminal",))
 
 
 def is_running(run: RunSummary) -> bool:
-    """Whether a process works on the run now."""
+    """Whether a process executes the run now."""
     return run.state in {"running", "stopping"} or (
         run.state == "queued" and run.status is not None and run.status.pid is not None
     )
 
 
 def is_waiting(run: RunSummary) -> bool:
-    """Whether the run was made, and no one has begun it."""
+    """Whether the run is created but not started."""
     return run.state == "queued" and run.status is not None and run.status.pid is None and not run.layout.stop.exists()

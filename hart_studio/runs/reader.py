@@ -1,4 +1,4 @@
-"""The reading end of a run: everything here works while the job writes, and after it was killed."""
+"""Read a run, also while the job writes and after it was killed."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from hart_studio.runs.status import DisplayState, RunStatus, get_state
 
 _MAX_BYTES = 4 * 1024 * 1024
 _MAX_COUNT: Final = 2**53
-"""From here on a page's numbers are not exact any more, and a little further they cannot be sent."""
+"""Largest integer that is exact in JavaScript."""
 _MAX_LINE_BYTES = 16 * 1024 * 1024
-"""Of an event; one that is longer, which no run writes, is never read, nor is what follows it."""
+"""Maximum size of an event; a longer line, which no run writes, ends reading."""
 
 
 @dataclass(frozen=True)
 class RunSummary:
-    """A line in the list of runs.
+    """An entry in the list of runs.
 
     Attributes:
         layout: The run.
-        state: What is true now; ``unreadable`` when its status cannot be read.
-        status: The status; None when it cannot be read.
-        problem: Why it cannot be read.
+        state: The current state; ``unreadable`` if its status cannot be read.
+        status: The status; None if it cannot be read.
+        problem: Reason why it cannot be read.
     """
 
     layout: RunLayout
@@ -40,29 +40,29 @@ class RunSummary:
 
 
 class EventBatch(NamedTuple):
-    """Events from one look at the file."""
+    """Events from one read."""
 
     events: list[RunEvent]
-    """The new ones, in order."""
+    """New events, in order."""
     offset: int
-    """Bytes read so far: where the next look begins."""
+    """Bytes read so far: the offset of the next read."""
     skipped: int
-    """Whole lines that are no event."""
+    """Number of invalid lines."""
     is_restarted: bool
-    """Whether the file was shorter than the offset, so that it was read from its beginning."""
+    """Whether the file was shorter than the offset, so that it was read from the start."""
 
 
 class LogChunk(NamedTuple):
-    """Text from one look at what an attempt printed."""
+    """Log text from one read."""
 
     text: str
     """The new text; untrusted, never HTML."""
     offset: int
-    """Bytes read so far: where the next look begins."""
+    """Bytes read so far: the offset of the next read."""
 
 
 def list_runs(runs_root: Path) -> list[RunSummary]:
-    """All runs below a root, newest first. A folder that is no run is left out; a broken run says what is wrong."""
+    """List all runs below a root, newest first. Other folders are skipped; a damaged run has a ``problem``."""
     if not runs_root.is_dir():
         return []
     root = runs_root.resolve()
@@ -72,7 +72,7 @@ def list_runs(runs_root: Path) -> list[RunSummary]:
 
 
 def summarize_run(layout: RunLayout) -> RunSummary:
-    """The state of one run; a status that cannot be read is a state too, not an error."""
+    """Summarize one run; an unreadable status is a state, not an error."""
     try:
         state, status = get_state(layout)
         _check_counts(layout, status)
@@ -85,18 +85,18 @@ def _check_counts(layout: RunLayout, status: RunStatus) -> None:
     counts = {"attempt": status.attempt, "step": status.step, "total": status.total, "exit_code": status.exit_code or 0}
     for name, count in counts.items():
         if abs(count) >= _MAX_COUNT:
-            raise DataError(f"{layout.status} is no status of a run: {name}: expected less than 2**53, got more")
+            raise DataError(f"{layout.status} is not a valid run status: {name} must be less than 2**53")
 
 
 def read_events(layout: RunLayout, offset: int = 0, max_bytes: int = _MAX_BYTES) -> EventBatch:
-    """The events after a byte offset; the cost is that of the new bytes alone.
+    """Read the events after a byte offset; the cost depends only on the new bytes.
 
-    A last line without its newline is left for the next look: it is still being written, or a crash tore it.
+    A last line without a newline is left for the next read: it is incomplete.
 
     Args:
         layout: The run.
-        offset: Where the last look ended; 0 for the first.
-        max_bytes: About how much to read in one look; call again for the rest.
+        offset: Offset from the previous read; 0 for the first.
+        max_bytes: Approximate number of bytes to read; call again for the rest.
 
     Returns:
         The new events. With an unchanged file, none and the same offset.
@@ -109,7 +109,7 @@ def read_events(layout: RunLayout, offset: int = 0, max_bytes: int = _MAX_BYTES)
         size = file.seek(0, 2)
         is_restarted = offset > size
         start = file.seek(0 if is_restarted else max(0, offset))
-        # Python makes room for all that is asked for, so no more is than there is.
+        # Python allocates the requested size, so request no more than the file has.
         lines = _read_whole_lines(file, min(max_bytes, size - start))
     parsed = [parse_event(line) for line in lines if line.strip()]
     events = [event for event in parsed if event is not None]
@@ -117,9 +117,9 @@ def read_events(layout: RunLayout, offset: int = 0, max_bytes: int = _MAX_BYTES)
 
 
 def drop_superseded(events: Iterable[RunEvent]) -> list[RunEvent]:
-    """Events without those that a later attempt did again, as a chart wants them.
+    """Drop events that a later attempt repeated, for charts.
 
-    An attempt that continues from the checkpoint of step s repeats every step after s. ``started`` events stay.
+    An attempt that resumes from the checkpoint of step s repeats every step after s. ``started`` events stay.
 
     Args:
         events: All events of a run, in order.
@@ -134,20 +134,20 @@ def drop_superseded(events: Iterable[RunEvent]) -> list[RunEvent]:
 
 
 def get_resume_step(started: Started) -> int:
-    """The last step that an attempt does not do again; -1 when it begins again, for step 0 is measured again too."""
+    """Last step that an attempt does not repeat; -1 for a new start, since step 0 is evaluated again too."""
     return -1 if started.resumed_from is None else started.resumed_from
 
 
 def read_log(layout: RunLayout, attempt: int, offset: int = 0, max_bytes: int = _MAX_BYTES) -> LogChunk:
-    """What an attempt printed after a byte offset; a character that is only half there waits for the next look.
+    """Read the log of an attempt after a byte offset; an incomplete character is left for the next read.
 
     Values of secret variables and access tokens are hidden: a library may print them in an error.
 
     Args:
         layout: The run.
         attempt: Number of the attempt.
-        offset: Where the last look ended; negative = that many bytes before the end, for a first look at a long log.
-        max_bytes: Most to read in one look.
+        offset: Offset from the previous read; negative = relative to the end, for the first read of a long log.
+        max_bytes: Maximum number of bytes to read.
     """
     try:
         file = open_regular_file(layout.log_of(attempt))
@@ -166,9 +166,9 @@ def read_log(layout: RunLayout, attempt: int, offset: int = 0, max_bytes: int = 
 
 
 def _read_whole_lines(file: BinaryIO, max_bytes: int) -> list[bytes]:
-    """Lines with their newline, until about ``max_bytes``; at least one when a whole one is there."""
+    """Lines with their newline, until about ``max_bytes``; at least one if there is a complete one."""
     data = file.read(max(1, max_bytes))
     if data and not data.endswith(b"\n"):
         data += file.readline(_MAX_LINE_BYTES)
     lines = data.split(b"\n")
-    return [line + b"\n" for line in lines[:-1]]  # what follows the last newline is no whole line
+    return [line + b"\n" for line in lines[:-1]]  # the part after the last newline is incomplete

@@ -1,4 +1,4 @@
-"""Secrets stay out of files: what a run writes down about its command, its environment and its errors passes here."""
+"""Redact secrets in the recorded command, environment and errors of a run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 HIDDEN: Final = "***"
-"""What stands in place of a secret."""
+"""Replacement of a secret."""
 
 _SECRET_NAME: Final = re.compile(
     r"token|key|secret|pass|cred|webhook|cookie|bearer|signature|database_url|connection_string"
@@ -16,39 +16,39 @@ _SECRET_NAME: Final = re.compile(
     re.IGNORECASE,
 )
 _NO_SECRET_OPTION: Final = re.compile(r"tokens|loss_aggregation|tokenizer", re.IGNORECASE)
-"""Words in names of settings that are no access tokens, such as ``rollout.max_answer_tokens``."""
+"""Words in setting names that are not access tokens, such as ``rollout.max_answer_tokens``."""
 _SECRET_TEXT: Final = re.compile(
     r"\bhf_[A-Za-z0-9]{16,}"  # Hugging Face
     r"|\bgh[pousr]_[A-Za-z0-9]{20,}|\bgithub_pat_\w{20,}"  # GitHub
-    r"|\bsk-[\w-]{16,}"  # servers with OpenAI's interface
+    r"|\bsk-[\w-]{16,}"  # OpenAI-compatible servers
     r"|\bAKIA[0-9A-Z]{16}\b"  # AWS
     r"|(?<=://)[^\s/@]+(?=@)"  # user and password in a URL
-    r"|(?<=hooks\.slack\.com/services/)[\w/]+|(?<=/api/webhooks/)[\w/-]+"  # addresses that anyone may post to
+    r"|(?<=hooks\.slack\.com/services/)[\w/]+|(?<=/api/webhooks/)[\w/-]+"  # webhook URLs
     r"|(?i:(?<=bearer )|(?<=authorization: basic ))[A-Za-z0-9+/=._~-]{12,}"  # headers
 )
 _SHORTEST_SECRET: Final = 8
-"""A shorter value of a secret variable would be found in innocent text."""
+"""Minimum length of a secret value; shorter values would match ordinary text."""
 _SHORTEST_PART: Final = 4
-"""A shorter beginning of a secret is not held back."""
+"""Minimum length of a secret prefix that is held back."""
 _KEPT_VARIABLES: Final = ("ACCELERATE_", "CUDA_", "NCCL_", "OMP_", "PYTORCH_", "TRANSFORMERS_")
 _KEPT_NAMES: Final = frozenset({
     "HF_DATASETS_CACHE", "HF_DATASETS_OFFLINE", "HF_ENDPOINT", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_DISABLE_TELEMETRY",
     "HF_HUB_DISABLE_XET", "HF_HUB_DOWNLOAD_TIMEOUT", "HF_HUB_ENABLE_HF_TRANSFER", "HF_HUB_OFFLINE",
 })  # fmt: skip
-"""Names of one's own with this prefix may hold anything, so these are named one by one."""
+"""Other variables with this prefix may hold anything, so these are listed explicitly."""
 
 
 def has_secret(text: str) -> bool:
-    """Whether a text holds what looks like an access token, or a password in a URL."""
+    """Whether a text contains an access token, or a password in a URL."""
     return _SECRET_TEXT.search(text) is not None
 
 
 def redact(text: str, environment: Mapping[str, str] = os.environ) -> str:
-    """The text without what looks like an access token and without the values of secret variables.
+    """Remove access tokens and values of secret variables from a text.
 
     Args:
-        text: Any text that is about to be written.
-        environment: Variables whose values are looked for when their names say that they are secret.
+        text: Text to be written.
+        environment: Variables whose values are removed if their names indicate a secret.
     """
     for name, value in environment.items():
         if _is_secret_value(name, value):
@@ -57,7 +57,7 @@ def redact(text: str, environment: Mapping[str, str] = os.environ) -> str:
 
 
 def redact_command(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> list[str]:
-    """A command line fit to be written: ``--token X``, ``--api-key=X`` and ``WANDB_API_KEY=X`` lose their X."""
+    """Redact a command line: the X of ``--token X``, ``--api-key=X`` and ``WANDB_API_KEY=X``."""
     written: list[str] = []
     is_value_of_secret = False
     for argument in argv:
@@ -73,15 +73,16 @@ def redact_command(argv: Sequence[str], environment: Mapping[str, str] = os.envi
 
 
 def hide_cut_secrets(text: str, environment: Mapping[str, str] = os.environ) -> tuple[str, int]:
-    """Redact a part of a text that continues, such as a log that is read in pieces.
+    """Redact a part of a text, such as a log that is read in chunks.
 
     Args:
         text: The part; it may begin or end within a secret.
-        environment: Variables whose values are looked for.
+        environment: Variables whose secret values are removed.
 
     Returns:
-        The redacted text without the beginning of a secret at its end, and how many characters of ``text`` were left
-        out there: read those again with the next part.
+        The redacted text without the beginning of a secret at its end, and the number of characters of ``text`` that
+        were left
+        out: read those again with the next part.
     """
     values = [value for name, value in environment.items() if _is_secret_value(name, value)]
     held = max((_overlap(text, value) for value in values), default=0)
@@ -91,7 +92,7 @@ def hide_cut_secrets(text: str, environment: Mapping[str, str] = os.environ) -> 
 
 
 def _overlap(text: str, value: str) -> int:
-    """Characters at the end of a text that are the beginning of a value, but not all of it; 0 for a few."""
+    """Length of a proper prefix of a value at the end of a text; 0 if it is short."""
     sizes = range(min(len(text), len(value) - 1), _SHORTEST_PART - 1, -1)
     return next((size for size in sizes if text.endswith(value[:size])), 0)
 
@@ -105,7 +106,7 @@ def _is_secret_value(name: str, value: str) -> bool:
 
 
 def keep_environment(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The variables that change what a run computes, without secrets; every other variable is left out."""
+    """Return the variables that affect the computation, without secrets."""
     return {
         name: redact(value, environment)
         for name, value in sorted(environment.items())

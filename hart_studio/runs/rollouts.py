@@ -1,8 +1,8 @@
-"""Recorded rollouts: what the model saw, where it pointed, what it said, with small copies of the images.
+"""Recorded rollouts: prompts, boxes and outputs, with thumbnails of the images.
 
-``rollouts/step_000010.jsonl`` holds one ``SavedGroup`` a line, ``rollouts/held_out_000020.jsonl`` those of the held-out
-questions that are followed through the run. Images are named by their content, so the crop that
-all rollouts of a group share, or a question that comes back, is stored once.
+``rollouts/step_000010.jsonl`` holds one ``SavedGroup`` per line, ``rollouts/held_out_000020.jsonl`` those of the
+held-out questions that are tracked through the run. Images are named by their content, so a crop that is shared by
+rollouts or repeated in later steps is stored once.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from hart_studio.records import Record, RolloutGroup, Sample
 from hart_studio.runs.layout import RunLayout, read_step
 
 MAX_SIDE: Final = 1024
-"""Pixels of the longer side of a stored image; a larger one is made smaller."""
+"""Maximum longer side of a stored image, pixels."""
 JPEG_QUALITY: Final = 85
-"""Quality of the stored images."""
+"""JPEG quality of stored images."""
 
 
 @dataclass(frozen=True, eq=False)
 class GroupImages:
-    """A group with its images, to be recorded.
+    """A rollout group with its images, to be recorded.
 
     Attributes:
         sample: The question.
-        group: Its rollouts.
+        group: The rollouts.
         image_wh: (width, height) of the original upright image, the frame of every box.
         overview: The overview I_f, or None.
-        crops: For each rollout, in order, the crops I_s that it answered from; may be empty.
+        crops: For each rollout, in order, the crops I_s of its answer turn; may be empty.
     """
 
     sample: Sample
@@ -49,16 +49,16 @@ class GroupImages:
 
 
 class SavedGroup(Record):
-    """One line: a group and the names of its images."""
+    """One line of a record: a group and the names of its images."""
 
     sample: Sample
-    """The question; a gold box is never written here."""
+    """The question; never contains gold boxes."""
     group: RolloutGroup
-    """Its rollouts."""
+    """The rollouts."""
     image_wh: tuple[int, int]
     """(width, height) of the original upright image, the frame of every box."""
     overview: str | None
-    """Name of the stored overview; None when it was not stored. Open it with ``find_image``."""
+    """Name of the stored overview; None if it was not stored. Open it with ``find_image``."""
     crops: tuple[tuple[str | None, ...], ...]
     """For each rollout, in order, the names of its stored crops."""
 
@@ -70,11 +70,11 @@ class SavedGroup(Record):
 
 
 class ImageStore:
-    """A folder of images that never outgrows its share of the disk.
+    """A folder of images with a size limit.
 
     Attributes:
-        folder: Where the images lie, made when missing.
-        max_bytes: Size that all of them together may have.
+        folder: Folder of the images, created if missing.
+        max_bytes: Maximum total size.
         is_full: Whether an image has been refused.
     """
 
@@ -86,7 +86,7 @@ class ImageStore:
         self._used = sum(path.stat().st_size for path in folder.glob("*.jpg"))
 
     def save(self, image: Image.Image) -> str | None:
-        """Store a small copy; returns its name, or None when there is no room for it."""
+        """Store a thumbnail; return its name, or None if the limit is reached."""
         data = _encode(image)
         name = f"{hashlib.sha256(data).hexdigest()[:20]}.jpg"
         if (self.folder / name).exists():
@@ -102,7 +102,7 @@ class ImageStore:
 def save_groups(
     layout: RunLayout, step: int, groups: Sequence[GroupImages], store: ImageStore, *, is_held_out: bool = False
 ) -> None:
-    """Record the groups of a step; a record of the same step, from an earlier attempt, is replaced."""
+    """Record the groups of a step; an earlier record of the same step is replaced."""
     lines = [
         SavedGroup(
             sample=item.sample,
@@ -117,17 +117,17 @@ def save_groups(
 
 
 def list_rollout_steps(layout: RunLayout, *, is_held_out: bool = False) -> list[int]:
-    """The steps whose rollouts are recorded, in order: those that were trained on, or those of held-out questions."""
+    """List the steps with recorded rollouts, in order: training rollouts, or those of held-out questions."""
     pattern = "held_out_*.jsonl" if is_held_out else "step_*.jsonl"
     steps = {path: read_step(path.name) for path in layout.rollouts.glob(pattern)}
     return sorted(step for step in steps.values() if step is not None)
 
 
 def read_groups(layout: RunLayout, step: int, *, is_held_out: bool = False) -> list[SavedGroup]:
-    """The recorded groups of a step: those that were trained on, or those of held-out questions.
+    """Read the recorded groups of a step: training rollouts, or those of held-out questions.
 
     Raises:
-        DataError: If nothing is recorded for the step, or a line is no group.
+        DataError: If nothing is recorded for the step, or a line is invalid.
     """
     path = layout.rollouts_of(step, is_held_out=is_held_out)
     groups = []
@@ -137,19 +137,19 @@ def read_groups(layout: RunLayout, step: int, *, is_held_out: bool = False) -> l
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "the line"
-            raise DataError(f"{path} line {number} is no group of rollouts: {where}: {first['msg']}") from error
+            raise DataError(f"{path} line {number} is not a valid rollout group: {where}: {first['msg']}") from error
     return groups
 
 
 def find_image(layout: RunLayout, name: str) -> Path:
-    """The stored image of that name, which came from a file or a client.
+    """Find a stored image by name, which may come from a file or a client.
 
     Raises:
-        InputError: If the name leads out of the folder of images, or there is no such image.
+        InputError: If the name is outside the image folder, or there is no such image.
     """
     path = resolve_inside(layout.images, name)
     if path.suffix != ".jpg" or not os.path.isfile(path):  # noqa: PTH113 - is_file raises where a name is too long
-        raise InputError(f"expected a stored image of {layout.run_id}, got {name!r}, which is not there")
+        raise InputError(f"There is no stored image {name!r} of {layout.run_id}")
     return path
 
 

@@ -1,8 +1,7 @@
-"""Which launch plans this server has made itself: a run that was copied here brings no command that is obeyed.
+"""Sign launch plans: commands of runs that were copied from elsewhere are never executed.
 
-A plan is a command that is started without being asked about again, so it carries a signature: a hash with a key that
-lies
-in the server's own root and that only the user who owns it can read. The root is the folder of all runs, or for
+A plan is a command that is started without confirmation, so it is signed: a keyed hash with a key that
+is in the root folder of the server and readable only by its owner. The root is the folder of all runs, or for
 labeling the folder of all projects: a key inside a project would be copied with it.
 """
 
@@ -22,7 +21,7 @@ from hart_studio.errors import DataError
 from hart_studio.files import read_regular_file
 
 KEY_FILE: Final = ".queue.key"
-"""Name of the file with the key, in the root of the runs."""
+"""Name of the key file, in the root of the runs."""
 
 _KEY_BYTES: Final = 32
 _READ_ATTEMPTS: Final = 20
@@ -30,15 +29,15 @@ _RETRY_SECONDS: Final = 0.05
 
 
 def sign_plan(root: Path, run: str, plan: dict[str, Any]) -> str:
-    """The signature of a plan for one run of this root; the key is made when there is none.
+    """Sign a plan for one run of this root; the key is created if missing.
 
     Args:
         root: Folder with the key.
-        run: Path of the run's folder below the root.
-        plan: What is signed.
+        run: Path of the run below the root.
+        plan: The plan to sign.
 
     Raises:
-        DataError: If what lies there is no key.
+        DataError: If the key file is invalid.
         OSError: If the folder cannot be written.
     """
     message = json.dumps([run, plan], sort_keys=True).encode()
@@ -46,10 +45,10 @@ def sign_plan(root: Path, run: str, plan: dict[str, Any]) -> str:
 
 
 def is_signed(root: Path, run: str, plan: dict[str, Any], signature: object) -> bool:
-    """Whether a plan was made here, for this run, and is as it was made; arguments as for ``sign_plan``.
+    """Whether the signature of a plan is valid for this run; arguments as for ``sign_plan``.
 
     Raises:
-        OSError: If there is a key that cannot be read now.
+        OSError: If the key cannot be read.
     """
     if not isinstance(signature, str) or not (root / KEY_FILE).is_file():
         return False
@@ -62,23 +61,23 @@ def is_signed(root: Path, run: str, plan: dict[str, Any], signature: object) -> 
 def _read_key(root: Path) -> bytes:
     path = root / KEY_FILE
     if path.is_symlink() or (path.exists() and not path.is_file()):
-        # A link could lead to a file that others know, such as one inside of a run that was copied here.
-        raise DataError(f"The signing key at {path} is not a regular file. Remove it; a new key is made.")
+        # A link could point to a file known to others, such as one inside a copied run.
+        raise DataError(f"The signing key at {path} is not a regular file. Remove it; a new key is created.")
     if not path.exists():
         _make_key(path)
     key = read_regular_file(path)
     for _ in range(_READ_ATTEMPTS):
         if len(key) >= _KEY_BYTES:
             break
-        time.sleep(_RETRY_SECONDS)  # someone is writing it
+        time.sleep(_RETRY_SECONDS)  # another process is writing it
         key = read_regular_file(path)
     if len(key) != _KEY_BYTES:
-        raise DataError(f"expected a key of {_KEY_BYTES} bytes at {path}, got {len(key)}; remove the file")
+        raise DataError(f"The signing key {path} must have {_KEY_BYTES} bytes, got {len(key)}. Remove the file.")
     return key
 
 
 def _make_key(path: Path) -> None:
-    """Make the key, unless someone else was first: theirs is taken then."""
+    """Create the key, unless another process did so first."""
     key = secrets.token_bytes(_KEY_BYTES)
     draft = path.with_name(f"{KEY_FILE}.{secrets.token_hex(8)}")
     try:
@@ -86,7 +85,7 @@ def _make_key(path: Path) -> None:
         os.link(draft, path)
     except FileExistsError:
         pass
-    except OSError:  # file systems without hard links, such as network shares and volumes: not whole at once there
+    except OSError:  # file systems without hard links, such as network shares and volumes: not atomic
         with suppress(FileExistsError):
             _write_new(path, key)
     finally:

@@ -1,4 +1,4 @@
-"""The state of a run: what the job says of itself, and what can be seen from outside."""
+"""State of a run: recorded by the job, and derived from its process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hart_studio.symlinks import reject_external_symlinks
 JobType = Literal["training", "labeling", "evaluation"]
 State = Literal["queued", "running", "stopping", "completed", "stopped", "failed"]
 DisplayState = Literal["queued", "running", "stopping", "completed", "stopped", "failed", "lost"]
-"""``lost``: the process is gone and could not say how it ended. Never written, always derived."""
+"""``lost``: the process is gone without recording its end. Never written, always derived."""
 
 ACTIVE: Final[frozenset[State]] = frozenset({"queued", "running", "stopping"})
 """States of a run that has not ended."""
@@ -27,43 +27,43 @@ _MAX_STOP_BYTES: Final = 4096
 
 
 class RunStatus(Record):
-    """What ``status.json`` holds."""
+    """Content of ``status.json``."""
 
     job: JobType
-    """Kind of job; all kinds share this layout."""
+    """Kind of job; all kinds share this format."""
     state: State
-    """As the job last wrote it; ``get_state`` says what is true now."""
+    """Last written state; ``get_state`` returns the current one."""
     pid: int | None = Field(default=None, ge=1)
-    """First process of the attempt, which leads its process group when it came from the launcher."""
+    """PID of the first process of the attempt, the process group leader if started by the launcher."""
     pid_start: str | None = None
-    """Its start, from ``processes.get_process_start``."""
+    """Its start time, from ``processes.get_process_start``."""
     folder_identity: str = ""
-    """Device and inode of the run's folder when the attempt began, from ``get_folder_identity``. In a copy of the
+    """Device and inode of the run's folder when the attempt started, from ``get_folder_identity``. In a copy of the
     folder
-    they differ: the process belongs to the original, and nothing done to the copy may reach it."""
+        they differ: the process belongs to the original, and actions on the copy must not affect it."""
     attempt: int = Field(default=0, ge=0)
-    """Attempts so far; 0 = never started."""
+    """Number of attempts; 0 = never started."""
     step: int = Field(default=0, ge=0)
-    """Steps done, counted through all stages."""
+    """Steps done, counted across all stages."""
     total: int = Field(ge=0)
-    """Steps in all; 0 = not known."""
+    """Total steps; 0 = unknown."""
     phase: str = Field(default="", max_length=200)
-    """What the job does beside its steps, for people, such as ``measuring held-out questions, 16 of 40``; empty = its
+    """Activity other than steps, such as ``evaluating held-out questions, 16 of 40``; empty = its
     steps."""
     heartbeat: AwareDatetime | None = None
-    """When the job last got on, UTC."""
+    """Time of the last progress, UTC."""
     exit_code: int | None = None
-    """0 = well, negative = ended by that signal; None = not ended, or no one was there to see."""
+    """0 = success, negative = ended by that signal; None = not ended, or unknown."""
     error: str = ""
-    """Why it failed, or who or what ended it early, without secrets; empty = it was asked to stop, and saved."""
+    """Cause of a failure or an early end, without secrets; empty = stopped on request, with a checkpoint."""
 
     def replace(self, **changes: Any) -> RunStatus:
-        """A checked copy with some fields changed."""
+        """Return a validated copy with changed fields."""
         return RunStatus(**{**dict(self), **changes})
 
     @property
     def is_active(self) -> bool:
-        """Whether the job has not written that it ended."""
+        """Whether the job has not recorded its end."""
         return self.state in ACTIVE
 
 
@@ -76,30 +76,30 @@ def read_status(layout: RunLayout) -> RunStatus:
     """Read the status.
 
     Raises:
-        DataError: If the file is missing or holds no status.
+        DataError: If the file is missing or is not a status.
     """
     try:
         return RunStatus.model_validate_json(read_regular_file(layout.status))
     except OSError as error:
-        raise DataError(f"expected the status of a run at {layout.status}, got {error.strerror}") from error
+        raise DataError(f"Cannot read the run status {layout.status}: {error.strerror}") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the document"
-        raise DataError(f"{layout.status} is no status of a run: {where}: {first['msg']}") from error
+        raise DataError(f"{layout.status} is not a valid run status: {where}: {first['msg']}") from error
 
 
 def get_state(layout: RunLayout) -> tuple[DisplayState, RunStatus]:
-    """The state that is true now, with the status that it was read from.
+    """Return the current state, and the status it is derived from.
 
-    A job that was asked to stop is ``stopping`` before it says so. One whose process is gone, or belongs to the folder
-    that this one was copied from, is ``lost``, unless it was made but never started.
+    A job with a stop request is ``stopping``. A job whose process is gone, or belongs to the folder
+    that this one was copied from, is ``lost``, unless it was never started.
 
     Raises:
-        DataError: As for ``read_status``.
+        DataError: See ``read_status``.
     """
     status = read_status(layout)
     while status.is_active and status.pid is not None and not _is_own_process_alive(layout, status):
-        # It may have ended well between the two looks: its last words are written before its process goes.
+        # It may have ended between the two checks: the end is recorded before the process exits.
         again = read_status(layout)
         if again == status:
             return "lost", status
@@ -113,7 +113,7 @@ def get_folder_identity(layout: RunLayout) -> str:
     """Device and inode of a run's folder, which a copy of the folder does not share.
 
     Raises:
-        OSError: If it is gone.
+        OSError: If the folder is missing.
     """
     found = layout.folder.stat()
     return f"{found.st_dev}:{found.st_ino}"
@@ -128,13 +128,13 @@ def _is_own_process_alive(layout: RunLayout, status: RunStatus) -> bool:
 
 
 def record_signal(layout: RunLayout, number: signal.Signals) -> None:
-    """Write down that whoever stops a run is about to send it this signal, so that no other sender is taken for them.
+    """Record that a stop request is about to send this signal, to distinguish it from other senders.
 
     Raises:
-        OSError: If no one asked for a stop, the file that says so is a link, or the disk is full.
+        OSError: If there is no stop request, the stop file is a link, or the disk is full.
     """
-    # Added, because a slower sender must not take back what another one wrote; never made, because a run that ended
-    # in this moment may continue in its next attempt, which no one asked to stop.
+    # Append, because a slower sender must not overwrite another one; never create the file, because a run that ended
+    # at this moment may start its next attempt, which has no stop request.
     file = os.open(layout.stop, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         os.write(file, f"{number.name}\n".encode())
@@ -143,7 +143,7 @@ def record_signal(layout: RunLayout, number: signal.Signals) -> None:
 
 
 def recorded_signals(layout: RunLayout) -> frozenset[int]:
-    """The signals that were sent to the attempt by whoever stops it; none when it is still to save, or not to stop."""
+    """Signals that a stop request has sent to the attempt; empty if it may still save, or has no stop request."""
     try:
         names = read_regular_file(layout.stop, _MAX_STOP_BYTES).split()
     except OSError:
@@ -152,16 +152,16 @@ def recorded_signals(layout: RunLayout) -> frozenset[int]:
 
 
 def check_startable(layout: RunLayout) -> RunStatus:
-    """The status of a run that may begin its next attempt; to be asked while its lock is held.
+    """Check that a run may start its next attempt, and return its status; call it while holding the lock.
 
     Raises:
-        InputError: If it is complete or still runs, or its folder holds a link that leads out of it.
-        DataError: As for ``read_status``.
+        InputError: If it is complete or still runs, or its folder contains a link out of it.
+        DataError: See ``read_status``.
     """
     state, status = get_state(layout)
     if state == "completed":
-        raise InputError(f"expected a run with steps left, got {layout.run_id}, which is completed; start a new run")
+        raise InputError(f"Run {layout.run_id} is completed. Start a new run.")
     if status.is_active and status.pid is not None and state != "lost":
-        raise InputError(f"expected no other attempt of {layout.run_id}, got process {status.pid}; stop it first")
+        raise InputError(f"Another attempt of {layout.run_id} is still running (process {status.pid}). Stop it first.")
     reject_external_symlinks(layout.folder)
     return status

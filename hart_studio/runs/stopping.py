@@ -1,7 +1,7 @@
 """Stop a run in the background: stop file, then SIGTERM, then SIGKILL. One implementation for every kind of run.
 
-The stop file carries the request: its time of change is when the stop was asked for. So a server that starts again, or
-another one, continues a stop that was asked for before (``resume_stop``).
+The modification time of the stop file is the time of the request. A server that restarts, or
+another server, continues an earlier stop request (``resume_stop``).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.status import JobType, read_status, recorded_signals
 
 SAVE_SECONDS: Final[dict[JobType, float]] = {"training": 1800.0, "evaluation": 1800.0, "labeling": 300.0}
-"""How long a run that was asked to stop may take to finish its step and save, before it is signaled. A training saves a
+"""Time limit for a run to finish its step and save after a stop request, before it gets a signal. Training saves a
 checkpoint, which takes minutes for a large model; labeling saves each batch anyway. Project defaults."""
 
 _lock = threading.Lock()
@@ -26,31 +26,31 @@ _stopping: dict[Path, threading.Thread] = {}
 
 
 def stop_in_background(layout: RunLayout, *, now: bool = False) -> None:
-    """Ask a run to save and end, and make it end when it does not; returns at once.
+    """Request that a run saves and ends, and end it if it does not; returns at once.
 
     Args:
         layout: The run.
-        now: Signal it at once.
+        now: Send the signal at once.
     """
     request_stop(layout)
     if now:
-        # Beside a thread that still waits for the run to save.
+        # A thread may still wait for the run to save.
         threading.Thread(target=_stop, args=(layout, 0.0), name="stop-now", daemon=True).start()
     else:
         resume_stop(layout)
 
 
 def resume_stop(layout: RunLayout) -> None:
-    """Make sure that a run which was asked to stop ends, also when the server that was asked is gone; returns at once.
+    """Ensure that a run with a stop request ends, even if the requested server is gone; returns at once.
 
-    What is left of the time to save counts from the request. Nothing happens for a run that was not asked to stop.
+    The time limit counts from the request. Does nothing for a run without a stop request.
     """
     try:
         requested = layout.stop.lstat().st_mtime
         seconds = SAVE_SECONDS[read_status(layout).job]
     except (OSError, HartError):
         return
-    # Signaled before: whoever did it is gone, or about to send the next signal.
+    # Already signaled: the sender is gone, or about to send the next signal.
     left = 0.0 if recorded_signals(layout) else seconds - (time.time() - requested)
     with _lock:
         for folder, thread in list(_stopping.items()):
@@ -64,6 +64,6 @@ def resume_stop(layout: RunLayout) -> None:
 
 
 def _stop(layout: RunLayout, save_seconds: float) -> None:
-    """A run that cannot be stopped shows as running; there is no one here to be told."""
+    """Stop a run; a run that cannot be stopped keeps the state running."""
     with suppress(HartError, OSError):
         stop_run(layout, save_seconds)

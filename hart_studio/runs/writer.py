@@ -1,4 +1,4 @@
-"""The writing end of a run: one process, the one that holds the lock, writes everything that others only read.
+"""Write a run: only the process that holds the lock writes; others only read.
 
 ::
 
@@ -61,23 +61,23 @@ from hart_studio.runs.status import (
 )
 
 ATTEMPT_VARIABLE: Final = "HART_STUDIO_ATTEMPT"
-"""Environment variable by which a job knows that the launcher has already counted its attempt."""
+"""Environment variable that marks that the launcher has already counted its attempt."""
 
 RUN_VARIABLE: Final = "HART_STUDIO_RUN"
-"""Environment variable with the id of the run that a page has made for the command it starts."""
+"""Environment variable with the id of the run that the server has created for the command it starts."""
 
 KILLED_ON_REQUEST: Final = "ended at once, on request"
-"""What a run says of its end when someone did not want to wait until it had saved."""
+"""Recorded cause if a run was ended before it could save."""
 
 STATUS_PERIOD_SECONDS: Final = 1.0
-"""Steps that are shorter than this do not each rewrite the status."""
+"""Minimum interval between status updates of short steps."""
 _LOCK_TIMEOUT_SECONDS: Final = 5.0
-"""The launcher holds the lock for the moment in which it starts the job."""
-_MAX_ERROR_LENGTH: Final = 2000
+"""The launcher holds the lock while it starts the job."""
+_MAX_ERROR_CHARS: Final = 2000
 
 
 class _Terminated(SystemExit):
-    """SIGTERM, as an exception, so that the run can still say how it ended."""
+    """SIGTERM as an exception, so that the run can record its end."""
 
 
 def create_run(
@@ -88,19 +88,19 @@ def create_run(
     total: int,
     prepare: Callable[[RunLayout], object] | None = None,
 ) -> RunLayout:
-    """Make the folder of a new run: ``queued``, with its settings, ready for a launcher or a writer.
+    """Create the folder of a new run: ``queued``, with its settings, ready for a launcher or a writer.
 
     Args:
-        runs_root: Folder of all runs, made when missing.
+        runs_root: Folder of all runs, created if missing.
         job: Kind of job.
         config: Its settings, a ``RunConfig`` for training.
         method: The chain of stages, or a word for the job; becomes part of the id.
-        total: Steps in all; 0 = not known.
-        prepare: Does what else must be there before the run is in any list.
+        total: Total steps; 0 = unknown.
+        prepare: Called before the run appears in any list.
 
     Raises:
         InputError: If the method cannot be part of an id.
-        OSError: If the folder cannot be made. Whatever is raised, also by ``prepare``, nothing is left behind.
+        OSError: If the folder cannot be created. On any error, also of ``prepare``, nothing is left behind.
     """
     layout = RunLayout(runs_root.resolve() / make_run_id(method))
     runs_root.mkdir(parents=True, exist_ok=True)
@@ -111,7 +111,7 @@ def create_run(
         write_atomically(layout.config, dump_config(config))
         if prepare is not None:
             prepare(layout)
-        write_status(layout, RunStatus(job=job, state="queued", total=total))  # last: now it is in the list
+        write_status(layout, RunStatus(job=job, state="queued", total=total))  # last: now the run is listed
     except BaseException:
         shutil.rmtree(layout.folder, ignore_errors=True)
         raise
@@ -126,9 +126,9 @@ def record_end(
     exit_code: int | None,
     error: str = "",
 ) -> RunStatus:
-    """Write how an attempt ended: the event first, so that whoever sees the state can read everything."""
-    error = redact(error)[:_MAX_ERROR_LENGTH]
-    if not layout.events.is_symlink():  # in a run that was copied here; the status still says how it ended
+    """Record the end of an attempt: the event first, so that all events are readable once the state changes."""
+    error = redact(error)[:_MAX_ERROR_CHARS]
+    if not layout.events.is_symlink():  # in a copied run; the status still records the end
         events.append(Finished(state=state, exit_code=exit_code, error=error), status.step)
     ended = status.replace(state=state, exit_code=exit_code, error=error, phase="")
     write_status(layout, ended)
@@ -136,16 +136,15 @@ def record_end(
 
 
 class RunWriter:
-    """Writes one attempt of a run, as a context manager; how the block is left decides the final state.
+    """Context manager that writes one attempt of a run; the exit from the block determines the final state.
 
-    Left normally: ``completed``, or ``stopped`` when a stop was asked for and steps are left, or when
-    ``leave_incomplete`` names
-    some. By ``KeyboardInterrupt`` or SIGTERM: ``stopped``. By another exception: ``failed``, with its text. Only rank 0
-    of a job has a writer.
+    Normal exit: ``completed``, or ``stopped`` if a stop was requested and steps are left, or if ``leave_incomplete``
+        was called. ``KeyboardInterrupt`` or SIGTERM: ``stopped``. Other exceptions: ``failed``, with the message. Only
+        rank 0 of a job has a writer.
 
     Attributes:
         layout: The run.
-        attempt: Number of this attempt, from 1; known inside the block.
+        attempt: Number of this attempt, from 1; available inside the block.
     """
 
     def __init__(
@@ -157,14 +156,14 @@ class RunWriter:
         image_mb: int = 256,
         progress: ProgressReporter | None = None,
     ) -> None:
-        """Prepare; nothing is touched before the block is entered.
+        """Create the writer; nothing is written before the block is entered.
 
         Args:
             layout: A run made by ``create_run``.
-            total: Steps in all; 0 = not known.
-            save_total_limit: As ``ScheduleConfig.save_total_limit``.
-            image_mb: As ``ScheduleConfig.rollout_image_mb``.
-            progress: Shows in the terminal or the log what is recorded; closed with the block. None = nothing is shown.
+            total: Total steps; 0 = unknown.
+            save_total_limit: See ``ScheduleConfig.save_total_limit``.
+            image_mb: See ``ScheduleConfig.rollout_image_mb``.
+            progress: Prints progress to the terminal or the log; closed with the block. None = no output.
         """
         self.layout = layout
         self.attempt = 0
@@ -199,7 +198,7 @@ class RunWriter:
             if self._progress is not None:
                 self._progress.close()
             if threading.current_thread() is threading.main_thread():
-                signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the last words are being written
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the end is being recorded
             if error is None:
                 is_done = not self._is_stopping or (0 < self._status.total <= self._status.step)
                 self._end(
@@ -216,23 +215,23 @@ class RunWriter:
 
     @property
     def is_stop_requested(self) -> bool:
-        """Whether someone asked the run to stop; the job then saves a checkpoint and leaves the block."""
+        """Whether a stop was requested; the job then saves a checkpoint and leaves the block."""
         if not self._is_stopping and self.layout.stop.exists():
             self.mark_stopping()
         return self._is_stopping
 
     def mark_stopping(self) -> None:
-        """Stop as if someone had asked for it: a signal came from elsewhere, and the record says so in the end."""
+        """Stop as if requested: a signal came from elsewhere, and is recorded as the cause."""
         if not self._is_stopping:
             self._is_stopping = True
             self._update(state="stopping")
 
     def start(self, provenance: Provenance, resumed_from: int | None = None) -> None:
-        """Say where the attempt begins, once model and data are there.
+        """Record the start of the attempt, after model and data are loaded.
 
         Args:
             provenance: From ``collect_provenance``.
-            resumed_from: Step of the checkpoint that was loaded; None = from the beginning.
+            resumed_from: Step of the checkpoint that was loaded; None = from step 0.
         """
         write_json(self.layout.provenance, provenance.model_dump(mode="json"))
         self._update(step=resumed_from or 0)
@@ -243,28 +242,28 @@ class RunWriter:
             self.warn(change)
 
     def set_total(self, total: int) -> None:
-        """Say how many steps there are, for a job that learns it from its data."""
+        """Set the total number of steps, for a job that determines it from its data."""
         self._total = total
         self._update(total=total)
 
     def leave_incomplete(self, reason: str) -> None:
-        """Say that work is left which a later attempt may do: the run then ends as ``stopped``, and can be resumed.
+        """Record that work is left for a later attempt: the run then ends as ``stopped``, and can be resumed.
 
         Args:
-            reason: What is left; empty = nothing.
+            reason: Remaining work; empty = none.
         """
         self._incomplete_reason = reason
 
     def heartbeat(self) -> None:
-        """Show that the job gets on, in work without steps."""
+        """Update the time of the last progress, during work without steps."""
         if time.monotonic() - self._written_at >= STATUS_PERIOD_SECONDS:
             self._update()
 
     def set_phase(self, phase: str) -> None:
-        """Say what the job does beside its steps; a new count of the same work is written about once a second.
+        """Set the current activity other than steps; repeated updates are written about once a second.
 
         Args:
-            phase: For people, such as ``loading the model``; behind a comma, how far it is. Empty = its steps again.
+            phase: Such as ``loading the model``; details follow a comma. Empty = back to steps.
         """
         if self._progress is not None:
             self._progress.set_phase(phase)
@@ -275,12 +274,12 @@ class RunWriter:
             self.heartbeat()
 
     def log_step(self, step: int, stage: str, metrics: Mapping[str, float]) -> None:
-        """Record a step that is done.
+        """Record a completed step.
 
         Args:
-            step: Number of the step, counted from 1 through all stages.
+            step: Number of the step, counted from 1 across all stages.
             stage: Stage of the chain; empty for jobs without stages.
-            metrics: Name -> number. One that is not finite becomes null, with a warning.
+            metrics: Name -> number. Non-finite values become null, with a warning.
         """
         self._status = self._status.replace(step=step)
         clean, non_finite = clean_metrics(metrics)
@@ -288,14 +287,14 @@ class RunWriter:
         if self._progress is not None:
             self._progress.update(step, clean, stage)
         self._warn_non_finite(non_finite)
-        # The period counts from the last step that was written, not from the last write: a phase or a heartbeat that
-        # was written a moment ago must not hide a step until the next one is done.
+        # The interval counts from the last written step, not from the last write: a phase or a heartbeat that
+        # was just written must not delay a step until the next one.
         if time.monotonic() - self._step_written_at >= STATUS_PERIOD_SECONDS:
             self._update()
             self._step_written_at = self._written_at
 
     def log_evaluation(self, step: int, metrics: Mapping[str, float], samples: int, fingerprint: str) -> None:
-        """Record figures on the held-out samples; a number that is not finite becomes null, with a warning.
+        """Record metrics on the held-out samples; non-finite values become null, with a warning.
 
         Args:
             step: Steps done.
@@ -309,31 +308,31 @@ class RunWriter:
         self.heartbeat()
 
     def log_rollouts(self, step: int, groups: Sequence[GroupImages], *, is_held_out: bool = False) -> None:
-        """Record rollouts with their images, as far as the space for images goes; warns once when it is full."""
+        """Record rollouts with their images, up to the size limit; warns once when it is reached."""
         was_full = self._images.is_full
         save_groups(self.layout, step, groups, self._images, is_held_out=is_held_out)
         self._log(RolloutsSaved(groups=len(groups), is_held_out=is_held_out), step)
         if self._images.is_full and not was_full:
             self.warn(
-                f"the images of rollouts fill their {self._image_bytes // 1_000_000} MB; records continue without"
+                f"rollout images have reached {self._image_bytes // 1_000_000} MB; recording continues without images"
             )
         self.heartbeat()
 
     def warn(self, message: str) -> None:
-        """Record something that a person should know."""
-        message = redact(message)[:_MAX_ERROR_LENGTH]
+        """Record a warning."""
+        message = redact(message)[:_MAX_ERROR_CHARS]
         self._log(Warned(message=message))
         if self._progress is not None:
             self._progress.warn(message)
 
     @contextmanager
     def saving_checkpoint(self, step: int, stage: str, *, is_kept: bool = False) -> Iterator[Path]:
-        """The folder to save a checkpoint into. It counts once the block is left without an exception.
+        """Yield the folder of a checkpoint, which is complete when the block exits without an exception.
 
         Args:
             step: Steps done.
             stage: Stage of the chain.
-            is_kept: Whether it stays when newer ones come, as the end of a stage should.
+            is_kept: Whether pruning keeps it, such as the end of a stage.
 
         Yields:
             An empty folder.
@@ -347,12 +346,12 @@ class RunWriter:
         self.set_phase("")
 
     def _next_attempt_status(self) -> RunStatus:
-        """The status of this attempt; the one that the launcher counted, or the next."""
+        """Status of this attempt: the one counted by the launcher, or the next."""
         status = read_status(self.layout)
         is_launched = (
             status.state == "queued" and status.pid and os.environ.get(ATTEMPT_VARIABLE) == str(status.attempt)
         )
-        if is_launched:  # a stop that was asked for since then stands
+        if is_launched:  # a stop request since then remains valid
             return status.replace(total=self._total, phase="")
         status = check_startable(self.layout)
         self.layout.stop.unlink(missing_ok=True)

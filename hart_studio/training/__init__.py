@@ -1,1 +1,1 @@
-"""Training: rollouts through the one pipeline, exact log-probabilities of what they said, and the trainer on top."""
+"""Training: rollouts with the inference pipeline, exact log-probabilities, and the trainers."""

@@ -1,4 +1,4 @@
-"""Train: ``python -m hart_studio.training``; with no argument the built-in model learns on drawn scenes."""
+"""Train: ``python -m hart_studio.training``. Without arguments, train the built-in model on needle scenes."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ from hart_studio.training.summary import summarize_training
 from hart_studio.training.train import IMAGES_FOLDER, run
 
 MERGE = "merge"
-_STATE_LABELS: Final = {"good": "ok   ", "check": "look ", "bad": "wrong"}
+_STATE_LABELS: Final = {"good": "ok   ", "check": "warn ", "bad": "fail "}
 COMMANDS: Final[dict[str, Subcommand]] = {
-    MERGE: Subcommand(merging.main, "fold adapters into their base model"),
+    MERGE: Subcommand(merging.main, "merge adapters into their base model"),
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command.
+    """Run the training command.
 
     Returns:
-        0 = done, or stopped by its stop file; 1 = too many steps were not finite; 2 = unusable settings, samples or
+        0 = done, or stopped by a stop request; 1 = too many non-finite steps; 2 = invalid settings, samples or
         model; 130 = interrupted.
     """
     replace_unencodable_output()
@@ -73,14 +73,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"error: expected a place for the run, got {error}; what was saved before is kept", file=sys.stderr)
+        print(f"error: the run cannot be written: {error}. Saved files are kept.", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; what was saved can be resumed with --resume", file=sys.stderr)
+        print("interrupted; resume the saved checkpoint with --resume", file=sys.stderr)
         return 130
     if is_main:
         if result.model is None:
-            print(f"stopped after step {result.step}; continue with --resume {result.folder.name}")
+            print(f"stopped after step {result.step}; resume with --resume {result.folder.name}")
         else:
             print(f"done: {result.model}")
     return 0
@@ -94,31 +94,33 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         epilog=format_subcommands(COMMANDS),
     )
     start = parser.add_mutually_exclusive_group()
-    start.add_argument("--preset", choices=sorted(PRESETS), help=f"settings to start from; default {DEFAULT_PRESET}")
+    start.add_argument("--preset", choices=sorted(PRESETS), help=f"preset of settings (default: {DEFAULT_PRESET})")
     start.add_argument("--config", type=Path, help="JSON file of settings, such as the config.json of an earlier run")
-    start.add_argument("--resume", metavar="RUN", help="id of a run to continue with, with the settings that it has")
+    start.add_argument("--resume", metavar="RUN", help="id of a run to resume, with its own settings")
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", dest="overrides",
-        help="change one setting, such as schedule.rl_steps=100; repeat (all are in docs/reference/configuration.md)",
+        help="set one setting, such as schedule.rl_steps=100; repeatable (see docs/reference/configuration.md)",
     )  # fmt: skip
-    parser.add_argument("--runs-root", type=Path, default=Path("runs"), help="folder of all runs; default ./runs")
+    parser.add_argument("--runs-root", type=Path, default=Path("runs"), help="folder of all runs (default: ./runs)")
     modes = parser.add_mutually_exclusive_group()
     modes.add_argument(
         "--dry-run",
         action="store_true",
-        help="say what would be done, change nothing, and end; 2 when the samples cannot be used",
+        help="print the plan without changing anything; exit code 2 if the samples are invalid",
     )
     modes.add_argument(
-        "--preflight", action="store_true", help="look at samples, model, memory and disk first, and end"
+        "--preflight", action="store_true", help="check samples, model, memory and disk without training"
     )
-    parser.add_argument("--json", action="store_true", help="with --preflight: one JSON object a line")
+    parser.add_argument("--json", action="store_true", help="with --preflight: print one JSON object per line")
     return parser.parse_args(argv)
 
 
 def _read_settings(options: argparse.Namespace) -> RunConfig:
     if options.resume is not None:
         if options.overrides:
-            raise InputError("expected --resume without --set: a run keeps its settings; start a new one for others")
+            raise InputError(
+                "--resume cannot be combined with --set: a run keeps its settings. Start a new run for other settings."
+            )
         return load_run_config(find_run(options.runs_root, options.resume))
     if options.config is not None:
         base = load_config(options.config)
@@ -132,7 +134,7 @@ def _report(text: str) -> None:
 
 
 def _prepare(options: argparse.Namespace) -> tuple[RunConfig, RunLayout, bool]:
-    """The settings, the run's folder, and whether it is new: made by the first process, or before by a page."""
+    """Return settings, run, and whether the run is new; the first process or the server creates it."""
     config = _read_settings(options)
     made = os.environ.get(RUN_VARIABLE)
     if options.resume is not None or made:
@@ -148,7 +150,7 @@ def _prepare(options: argparse.Namespace) -> tuple[RunConfig, RunLayout, bool]:
 
 
 def _check(options: argparse.Namespace) -> int:
-    """Print each finding as it comes; 2 when the run would fail."""
+    """Print the preflight findings; return 2 if the run would fail."""
     config = _read_settings(options)
     state = PartialState(cpu=config.model.device == "cpu")
     is_bad = False
@@ -164,7 +166,7 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _describe(options: argparse.Namespace) -> tuple[str, bool]:
-    """What would be done, and whether it could be."""
+    """Describe the plan, and whether it is valid."""
     config = _read_settings(options)
     state = PartialState(cpu=config.model.device == "cpu")
     images = options.runs_root.resolve() / "new" / IMAGES_FOLDER

@@ -1,4 +1,4 @@
-"""Trainer callback: log, save checkpoints, measure held-out questions, and stop on request or failure."""
+"""Trainer callback: log, save checkpoints, evaluate held-out questions, and stop on request or failure."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from hart_studio.training.step_warnings import StepWarnings
 from hart_studio.training.stopping import StoppedEarly, StopSignals
 
 NON_METRICS: Final = ("epoch", "total_flos", "step_time", "num_tokens")
-"""What the libraries log beside the metrics of a step."""
+"""Keys that the libraries log in addition to the step metrics."""
 
 
 FIRST_LOGGED_STEPS: Final = 2
-"""Steps at the beginning of a stage whose rollouts are always recorded (project default), so that the Watch tab shows
-rollouts from step 1 on."""
+"""Number of first steps of a stage whose rollouts are always recorded, so that the Watch tab shows rollouts from step
+1. Project default."""
 
 Measure = Callable[
     [HartTrainer | SftTrainer, Callable[[int], bool], Callable[[list[GroupImages]], None]], dict[str, float] | None
 ]
-"""Gives the metrics on the held-out samples; its second argument is told how many are done, and says whether to continue;
-the third records some of them with their images, as soon as they are measured. None = it was not to continue."""
+"""Evaluates the held-out samples. The second argument is called with the number of evaluated samples and returns
+whether to continue; the third records some samples with images as soon as they are evaluated. None = cancelled."""
 
 
 class RunCallback(TrainerCallback):
-    """Connects a trainer with its run; on every process, because stopping and measuring are done together.
+    """Connect a trainer to its run. Used on every process, because stopping and evaluation are synchronized.
 
     Attributes:
-        trainer: Set once the trainer is made.
-        was_stopped: Whether a stop ended the stage, or the evaluation after its last step.
+        trainer: Set once the trainer is created.
+        was_stopped: Whether a stop request ended the stage, or the evaluation after its last step.
     """
 
     def __init__(
@@ -52,13 +52,13 @@ class RunCallback(TrainerCallback):
         evaluation_size: int,
         evaluation_fingerprint: str,
     ) -> None:
-        """Prepare.
+        """Create the callback.
 
         Args:
-            stage: Place of the stage in the run.
+            stage: The stage of the run.
             config: Settings of the run.
-            signals: Whether this process was asked to stop.
-            measure: Gives the metrics on the held-out samples; None = there are none.
+            signals: Stop signals of this process.
+            measure: Evaluates the held-out samples; None = there are none.
             evaluation_size: Number of those samples.
             evaluation_fingerprint: Identity of those samples, as in ``runs.events.Evaluated``.
         """
@@ -83,10 +83,10 @@ class RunCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Measure the model that the run begins with.
+        """Evaluate the initial model of the run.
 
         Raises:
-            StoppedEarly: If a stop was asked for by now: there is nothing to save, and all of it can be done again.
+            StoppedEarly: If a stop was requested already: there is nothing to save.
         """
         is_first = self._stage.first_step == 0 and state.global_step == 0
         if (is_first and not self._evaluate_model(0)) or self._sync_stop_request():
@@ -96,11 +96,11 @@ class RunCallback(TrainerCallback):
     def on_substep_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Show that the run gets on."""
+        """Update the time of the last progress."""
         self._send_heartbeat()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Decide whether to save and to stop, and record rollouts when they are due."""
+        """Decide whether to save and to stop, and record rollouts if due."""
         is_last = state.global_step >= self._stage.steps
         is_stopping = self._sync_stop_request() and not is_last
         step = self._stage.first_step + state.global_step
@@ -108,7 +108,7 @@ class RunCallback(TrainerCallback):
         if is_last or is_stopping:
             control.should_save = WEIGHTS not in self._non_finite
         elif _is_due(step, self._schedule.save_steps):
-            control.should_save = not self._non_finite  # finite weights may still give a loss that is not
+            control.should_save = not self._non_finite  # finite weights may still give a non-finite loss
         if is_stopping:
             self.was_stopped = True
             control.should_training_stop = True
@@ -125,10 +125,11 @@ class RunCallback(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Write the metrics of a step down, and measure the model when that is due.
+        """Record the metrics of a step, and evaluate the model if due.
 
         Raises:
-            NonFiniteError: If too many steps in a row were not finite, or the stage ends on weights that are not.
+            NonFiniteError: If too many consecutive steps were not finite, or the final weights of the stage are not
+                finite.
         """
         if logs is None or "loss" not in logs:  # the libraries' summary at the end
             return
@@ -147,10 +148,10 @@ class RunCallback(TrainerCallback):
             control.should_save = WEIGHTS not in self._non_finite
             control.should_training_stop = True
             if self._writer is not None:
-                self._writer.warn(f"the stop cut the evaluation at step {step} short: its metrics are missing")
+                self._writer.warn(f"the stop request cancelled the evaluation at step {step}: its metrics are missing")
 
     def _check_finite(self, step: int, *, is_last: bool) -> None:
-        """Count non-finite steps in a row, and give up after too many; every process comes to the same end."""
+        """Count consecutive non-finite steps, and fail after too many; all processes agree."""
         if not self._non_finite:
             self._non_finite_since = None
             return
@@ -177,7 +178,7 @@ class RunCallback(TrainerCallback):
             )
 
     def _evaluate_model(self, step: int) -> bool:
-        """Write the metrics on the held-out samples down; False when a stop was asked for meanwhile."""
+        """Record the metrics on the held-out samples; False if a stop was requested meanwhile."""
         if self._measure is None or self.trainer is None or not self._schedule.eval_steps:
             return True
 
@@ -194,12 +195,12 @@ class RunCallback(TrainerCallback):
         return True
 
     def _should_continue(self, done: int) -> bool:
-        """Show how far the held-out questions are, and see whether a stop was asked for."""
-        self._set_phase(f"measuring held-out questions, {done:,} of {self._evaluation_size:,}")
+        """Report the evaluation progress, and check for a stop request."""
+        self._set_phase(f"evaluating held-out questions, {done:,} of {self._evaluation_size:,}")
         return not self._sync_stop_request()
 
     def _is_recorded(self, step_of_stage: int) -> bool:
-        """Whether the rollouts of a step are recorded: the first steps of a stage, then every n-th of the run."""
+        """Whether the rollouts of a step are recorded: the first steps of a stage, then every n-th step of the run."""
         every = self._schedule.rollout_log_steps
         is_first = every > 0 and step_of_stage <= FIRST_LOGGED_STEPS
         return is_first or _is_due(self._stage.first_step + step_of_stage, every)
@@ -213,7 +214,7 @@ class RunCallback(TrainerCallback):
             self._writer.heartbeat()
 
     def _sync_stop_request(self) -> bool:
-        """Whether any process was asked to stop; all of them come to the same answer."""
+        """Whether any process has a stop request; all processes agree."""
         is_asked = self._signals.received is not None
         if self._writer is not None and is_asked:
             self._writer.mark_stopping()
@@ -224,19 +225,19 @@ class RunCallback(TrainerCallback):
         accelerator = self.trainer.accelerator
         asked = torch.tensor(int(is_asked), device=accelerator.device)
         is_agreed = int(accelerator.reduce(asked, reduction="sum")) > 0
-        if self._writer is not None and is_agreed:  # it may be another process that got the signal
+        if self._writer is not None and is_agreed:  # another process may have received the signal
             self._writer.mark_stopping()
         return is_agreed
 
     def _warn_once(self) -> None:
         blocker = None if self.trainer is None else self.trainer.prefix_sharing_blocker
         if blocker is not None and blocker != self._warned_of and self._writer is not None:
-            self._writer.warn(f"groups do not share their prompts, which is slower: {blocker}")
+            self._writer.warn(f"prefix sharing is disabled, which is slower: {blocker}")
             self._warned_of = blocker
 
 
 def with_images(group: TrainingGroup) -> GroupImages | None:
-    """A group as the run records it; None when its image did not open."""
+    """Convert a group to a record with images; None if its image could not be opened."""
     if group.image_wh is None:
         return None
     return GroupImages(

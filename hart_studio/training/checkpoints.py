@@ -1,7 +1,7 @@
-"""Checkpoints of a trainer in the layout of a run: whole or not there, numbered through all stages.
+"""Checkpoints of a trainer in the run folder: atomic, numbered across all stages.
 
-The trainer saves into a draft folder as it always does; the files then move into the run's own folder, and the marker
-that makes them a checkpoint is written last.
+The trainer saves into a draft folder; the files are then moved into the run folder, and the marker
+of a complete checkpoint is written last.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from hart_studio.training.non_finite import NonFiniteSteps
 from hart_studio.training.sharding import is_sharded
 
 NOT_KEPT: Final = ("training_args.bin", "README.md")
-"""What the libraries save beside a model and no one reads here; the first is a pickle."""
+"""Files that the libraries save with a model and that are not used; the first is a pickle."""
 NOT_THE_MODEL: Final = (
     *("optimizer.*", "scheduler.pt", "scaler.pt", "rng_state*", "trainer_state.json", "complete.json"),
     "pytorch_model_fsdp*",  # FSDP's own copy of the weights
-    *("global_step*", "latest", "zero_to_fp32.py"),  # DeepSpeed's shards, and its tool to join them
+    *("global_step*", "latest", "zero_to_fp32.py"),  # DeepSpeed shards, and the tool to merge them
 )
-"""Patterns of what a checkpoint holds to continue from."""
+"""Patterns of the training state in a checkpoint."""
 
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """The place of one stage in a run.
+    """A stage of a run.
 
     Attributes:
-        name: Its method.
-        first_step: Steps of the run before it.
-        steps: Its own steps.
-        writer: The run's writer on the first process, None on the others.
+        name: Name of its method.
+        first_step: Number of steps of the run before it.
+        steps: Number of its steps.
+        writer: Writer of the run on the first process, None on the others.
     """
 
     name: str
@@ -49,20 +49,20 @@ class Stage:
 
     @property
     def last_step(self) -> int:
-        """Steps of the run when it is done."""
+        """Steps of the run at the end of the stage."""
         return self.first_step + self.steps
 
 
 def draft_folder(layout: RunLayout) -> Path:
-    """Where trainers save before the files become a checkpoint."""
+    """Folder of trainer saves before they become a checkpoint."""
     return layout.checkpoints / "draft"
 
 
 class RunCheckpoints(NonFiniteSteps):
-    """The part of a trainer that saves into a run; comes before the trainer that it is mixed into.
+    """Trainer mixin that saves into a run; list it before the trainer base class.
 
     Attributes:
-        stage: Where the steps of this trainer stand in the run.
+        stage: The stage of the run.
     """
 
     stage: Stage
@@ -74,7 +74,7 @@ class RunCheckpoints(NonFiniteSteps):
         if writer is not None:
             step = self.stage.first_step + self.state.global_step
             draft = Path(str(self.args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-            # One from a non-finite step, which a stop asked for, must not push out the last finite one.
+            # A checkpoint of a non-finite step, saved on a stop request, must not replace the last finite one.
             is_kept = self.state.global_step == self.stage.steps or bool(self.non_finite)
             with writer.saving_checkpoint(step, self.stage.name, is_kept=is_kept) as folder:
                 for path in sorted(draft.iterdir()):
@@ -84,10 +84,10 @@ class RunCheckpoints(NonFiniteSteps):
         self.accelerator.wait_for_everyone()
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        """Read the weights as ``from_pretrained`` does.
+        """Load the weights like ``from_pretrained``.
 
-        The trainer below reads the file itself and passes over every name that it does not find. Some families are
-        saved under other names than they have in memory, so it would continue from weights that were never loaded.
+        The base trainer reads the file itself and ignores names that it does not find. Some families are
+        saved with other names than in memory, so it would continue from weights that were not loaded.
         """
         folder = Path(resume_from_checkpoint)
         check_config_files(str(folder), folder)
@@ -106,17 +106,17 @@ class RunCheckpoints(NonFiniteSteps):
         self.model.load_state_dict(saved.state_dict(), strict=True)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """Write none: the run's own records say where a checkpoint came from."""
+        """Write no model card: the run records the provenance."""
 
 
 def publish_model(checkpoint: Path, folder: Path) -> None:
-    """Give the model of a checkpoint a place of its own, without what is needed only to continue training.
+    """Export the model of a checkpoint, without the training state.
 
-    Files are linked where the disk allows it, so the model takes no space twice.
+    Files are hard-linked if possible, to save space.
 
     Args:
         checkpoint: A complete checkpoint.
-        folder: Where the model goes; replaced when it exists.
+        folder: Target folder; replaced if it exists.
     """
     draft = folder.with_name(f".{folder.name}.draft")
     shutil.rmtree(draft, ignore_errors=True)

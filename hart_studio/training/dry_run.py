@@ -1,4 +1,4 @@
-"""What a run would do: split sizes, memory, devices. Nothing is written, and no weight is loaded."""
+"""Dry run: split sizes, memory, devices. Writes nothing and loads no weights."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from hart_studio.training.vision_tower import freeze_vision_tower
 
 _GIB: Final = 2**30
 _FLOAT: Final = 4
-"""Bytes of a float32 number: trained weights, gradients and each of AdamW's two moments."""
+"""Bytes of a float32 value: trained weights, gradients and each of the two AdamW moments."""
 
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes that one process needs before any activation, when weights are not sharded.
+    """Memory of one process in bytes, without activations and sharding.
 
     Attributes:
-        weight_count: Weights of the model.
-        trained_count: Weights that are trained.
+        weight_count: Number of weights of the model.
+        trained_count: Number of trained weights.
         weights: Bytes of the policy.
-        reference: Bytes of a copy as the reference policy; 0 with adapters, which are switched off instead.
+        reference: Bytes of a copy as the reference policy; 0 with adapters, which are disabled instead.
         optimizer: Bytes of gradients and moments.
         is_lora: Whether adapters are trained.
         uses_gradient_checkpointing: Whether activations are recomputed.
@@ -48,12 +48,12 @@ class MemoryEstimate:
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """Total bytes."""
         return self.weights + self.reference + self.optimizer
 
 
 def estimate_memory(config: RunConfig, device: torch.device) -> MemoryEstimate | None:
-    """Estimate the memory from the model's ``config.json``; None when that is not on this machine."""
+    """Estimate the memory from the ``config.json`` of the model; None if it is not on this machine."""
     folder = find_model_folder(config)
     if folder is None:
         return None
@@ -84,11 +84,11 @@ def estimate_memory(config: RunConfig, device: torch.device) -> MemoryEstimate |
 
 @dataclass(frozen=True)
 class DryRunReport:
-    """What a run would do.
+    """Report of a dry run.
 
     Attributes:
-        lines: For people.
-        is_usable: False when the samples cannot be read or split, so that the run would fail.
+        lines: Lines to print.
+        is_usable: False if the samples cannot be read or split, so that the run would fail.
     """
 
     lines: tuple[str, ...]
@@ -96,25 +96,25 @@ class DryRunReport:
 
 
 def describe_batching(config: RunConfig, stage: str, processes: int) -> str:
-    """How a step of a stage is worked through, for people: its micro-batches are portions.
+    """Describe the micro-batches of a step of a stage.
 
     Raises:
         InputError: If the step does not divide evenly.
     """
     portions = config.schedule.count_micro_batches(stage, processes)
     items = "samples" if stage == "sft" else "questions"
-    how = f"in {portions} portions" if portions > 1 else "all at once"
-    return f"every step takes its {items} {how}" + (f", on each of {processes} processes" if processes > 1 else "")
+    how = f"in {portions} micro-batches" if portions > 1 else "in one batch"
+    return f"every step processes its {items} {how}" + (f", on each of {processes} processes" if processes > 1 else "")
 
 
 def describe_dry_run(config: RunConfig, device: torch.device, processes: int, images: Path) -> DryRunReport:
-    """The plan as lines for people.
+    """Describe the plan of a run.
 
     Args:
         config: Settings of the run.
-        device: Of this process.
-        processes: That share a step.
-        images: Folder that a run would keep drawn images in; not made.
+        device: Device of this process.
+        processes: Number of processes per step.
+        images: Folder for drawn images; not created.
     """
     device_text = describe_device(f"{processes} x {device.type}")
     lines = [f"device: {device_text}", f"steps: {config.total_steps} ({config.method.chain})"]
@@ -124,7 +124,7 @@ def describe_dry_run(config: RunConfig, device: torch.device, processes: int, im
     lines.append(split)
     memory = estimate_memory(config, device)
     if memory is None:
-        lines.append("memory: unknown, the model is not on this machine yet")
+        lines.append("memory: unknown, the model is not downloaded yet")
         return DryRunReport(tuple(lines), is_usable)
     how = "adapters" if memory.is_lora else "all weights"
     lines.append(
@@ -139,9 +139,9 @@ def describe_dry_run(config: RunConfig, device: torch.device, processes: int, im
 
 
 def _describe_split(config: RunConfig, images: Path) -> tuple[str, bool]:
-    """The line about the samples, and whether they can be used, as far as it is known."""
+    """Describe the samples, and whether they are valid, as far as known."""
     if config.data.source == "hf":
-        return "samples: not read, a data set of the hub would be fetched", True
+        return "samples: not read, the Hub dataset would be downloaded", True
     try:
         split = split_config(config, load_samples(config.data, images, makes_folder=False))
     except HartError as error:
@@ -150,7 +150,7 @@ def _describe_split(config: RunConfig, images: Path) -> tuple[str, bool]:
 
 
 def find_model_folder(config: RunConfig) -> Path | None:
-    """Folder with the ``config.json`` of the model, without asking the hub; None when it is not on this machine."""
+    """Folder with the ``config.json`` of the model, without using the Hub; None if it is not on this machine."""
     name = config.model.id or BUILT_IN_MODEL
     if (Path(name) / "config.json").is_file():
         return Path(name)
@@ -161,7 +161,7 @@ def find_model_folder(config: RunConfig) -> Path | None:
 
 
 def _count_adapters(model: torch.nn.Module, config: RunConfig) -> int:
-    """Weights of the adapters that would be put on."""
+    """Number of weights of the adapters."""
     layers = [
         layer
         for name, layer in model.named_modules()

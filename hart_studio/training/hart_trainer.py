@@ -1,9 +1,9 @@
 """AP-GRPO, MGPO and GRPO on top of TRL's trainer (paper, Eq. 2 and 4).
 
-TRL keeps the sampler of groups, accelerate, PEFT, the reference model, the optimizer, logging and resuming. Ours are
-the rollouts, which need two turns over different images, and the loss, whose rows carry their own weights. Three of
-its methods are replaced for that: ``_prepare_inputs``, ``compute_loss`` and ``training_step`` (for its timing). A
-fourth, which reports home, does nothing. ``tests/contract/test_trl_api.py`` names everything private that is relied on.
+TRL keeps the sampler of groups, accelerate, PEFT, the reference model, the optimizer, logging and resuming. This module
+adds the rollouts, which need two turns over different images, and the loss with a weight per row. Three TRL methods are
+replaced for that: ``_prepare_inputs``, ``compute_loss`` and ``training_step`` (for its timing). A fourth, the
+telemetry, is disabled. ``tests/contract/test_trl_api.py`` lists the private TRL API in use.
 """
 
 from __future__ import annotations
@@ -48,9 +48,10 @@ from hart_studio.training.sharding import is_sharded, whole_weights
 from hart_studio.training.trainable_model import TrainableModel
 
 CHUNK_TOKENS: Final = {"cpu": 2048, "cuda": 16_384}
-"""Most tokens of one scoring pass per kind of device; project default: what is longer than a group runs in several passes."""
+"""Maximum number of tokens of one scoring pass per device type; larger groups run in several passes. Project
+default."""
 UNLIMITED_TOKENS: Final = 2**62
-"""No limit: sharded weights are gathered per pass, so every process must make as many passes as the others."""
+"""No limit: sharded weights are gathered per pass, so all processes must make the same number of passes."""
 
 logger = logging.getLogger(__name__)
 
@@ -59,10 +60,10 @@ class HartTrainer(RunCheckpoints, GRPOTrainer):
     """Trains one RL stage.
 
     Attributes:
-        stage: Its place in the run.
-        policy: The model as the pipeline sees it.
-        last_groups: The first groups of the newest step on this process, for the records of the run.
-        prefix_sharing_blocker: Why groups do not share their prompts; None when they do, or before the first step.
+        stage: The stage of the run.
+        policy: The model, for the pipeline.
+        last_groups: The first groups of the latest step on this process, for recording.
+        prefix_sharing_blocker: Reason why prefix sharing is disabled; None if it is enabled, or before the first step.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class HartTrainer(RunCheckpoints, GRPOTrainer):
         callbacks: Sequence[TrainerCallback] = (),
         open_image: ImageOpener = SourceImage,
     ) -> None:
-        """Prepare; nothing is sampled yet.
+        """Create the trainer; nothing is sampled.
 
         Args:
             model: A model of a supported family, or a PEFT model of one.
@@ -87,19 +88,19 @@ class HartTrainer(RunCheckpoints, GRPOTrainer):
             args: From ``trl_args.rl_args``.
             method: A method that learns from rewards.
             config: Settings of the run.
-            stage: Place of the stage in the run.
-            samples: D_RL, blind.
-            peft_config: Adapters to put on the model; None = all weights, or the adapters that it has.
-            callbacks: Told about every step.
+            stage: The stage of the run.
+            samples: D_RL, without gold boxes.
+            peft_config: Adapters to add to the model; None = train all weights, or existing adapters.
+            callbacks: Trainer callbacks.
             open_image: Opens an image by its path.
 
         Raises:
             DataError: If there is no sample.
-            InputError: If the reward terms do not go with the preference weights.
+            InputError: If the reward terms are too large for the preference weights.
         """
         check_reward_range(method, config.method, config.rollout.group_size)
         if not samples:
-            raise DataError("expected samples for the RL stage, got none; raise data.rl_samples")
+            raise DataError("There are no samples for the RL stage. Raise data.rl_samples.")
         prompts = config.schedule.rl_batch_size * stage.steps
         order = order_samples(len(samples), prompts, config.seed, stage.first_step)
         rows = Dataset.from_dict({"prompt": [""] * prompts, "sample": order})
@@ -129,15 +130,15 @@ class HartTrainer(RunCheckpoints, GRPOTrainer):
             self._chunk_tokens = UNLIMITED_TOKENS
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
-        """The micro-batch that is due; with the first one of a step, the rollouts of the whole step."""
+        """Return the next micro-batch; the first one of a step runs the rollouts of the whole step."""
         slices = self._slices
         if self._step % slices == 0:
-            rows = generation_batch[:: self.num_generations]  # a prompt's repeats stand side by side on one process
+            rows = generation_batch[:: self.num_generations]  # repeats of a prompt are adjacent on one process
             self._micro_batches = self._roll_out_step([self._samples[row["sample"]] for row in rows], slices)
         return self._micro_batches[self._step % slices]
 
     def _roll_out_step(self, samples: Sequence[Sample], micro_batches: int) -> list[MicroBatch]:
-        """Sample, judge and weigh the rollouts of this process for one optimizer step."""
+        """Sample, score and weight the rollouts of this process for one optimizer step."""
         self._check_prefix_sharing()
         began = time.perf_counter()
         with whole_weights(self):
@@ -145,8 +146,8 @@ class HartTrainer(RunCheckpoints, GRPOTrainer):
         self._accumulator.add("seconds_rollout", time.perf_counter() - began)
         add_group_metrics(self._accumulator, groups)
         self.last_groups = groups[: self._run_config.schedule.rollout_log_prompts]
-        mine = torch.tensor(count_rollouts(groups), device=self.accelerator.device)
-        in_step = int(self.accelerator.reduce(mine, reduction="sum"))
+        local_count = torch.tensor(count_rollouts(groups), device=self.accelerator.device)
+        in_step = int(self.accelerator.reduce(local_count, reduction="sum"))
         rows = build_rows(groups, in_step, self._run_config.method.loss_aggregation)
         batches = make_micro_batches(rows, micro_batches, filler_row(self._tokenizer.eos_token_id))
         if self.beta:
@@ -165,7 +166,7 @@ class HartTrainer(RunCheckpoints, GRPOTrainer):
 
     @torch.no_grad()
     def _reference_logps(self, batch: MicroBatch) -> list[torch.Tensor]:
-        """Log-probabilities under the policy that the stage began with."""
+        """Log-probabilities under the reference policy, the initial policy of the stage."""
         logps: list[torch.Tensor] = [torch.empty(0)] * len(batch.rows)
         with self._reference() as reference:
             for indices in self._split(batch):
@@ -176,7 +177,7 @@ class HartTrainer(RunCheckpoints, GRPOTrainer):
 
     @contextmanager
     def _reference(self) -> Iterator[Any]:
-        """The reference policy: TRL's copy, or the model with its adapters off or as the stage found them."""
+        """The reference policy: TRL's copy, or the model with adapters disabled or as at the start of the stage."""
         if self.ref_model is not None:
             yield self.ref_model
             return
@@ -187,11 +188,11 @@ class HartTrainer(RunCheckpoints, GRPOTrainer):
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
-        """What a micro-batch adds to the loss of the step.
+        """Contribution of a micro-batch to the loss of the step.
 
-        All chunks but the last are already back-propagated when this returns, so only one chunk's activations are held
-        at a time; the value is the whole sum. It is multiplied by the number of processes, because gradients of
-        processes are averaged and the rows' weights make a sum.
+        All chunks except the last are back-propagated before this returns, so only activations of one chunk are in
+        memory at a time; the value is the whole sum. It is multiplied by the number of processes, because gradients of
+        processes are averaged and row weights define a sum.
         """
         *earlier, last = [inputs.take(indices) for indices in self._split(inputs)]
         done = torch.zeros((), device=self.accelerator.device)
@@ -223,7 +224,7 @@ class HartTrainer(RunCheckpoints, GRPOTrainer):
         return split_by_tokens([row.sequence for row in batch.rows], self._chunk_tokens, share=self._shares)
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
-        """One micro-batch, and with the last one of a step its metrics."""
+        """Run one micro-batch; after the last one of a step, log metrics."""
         began = time.perf_counter()
         before = self._rollout_seconds()
         loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)  # type: ignore[no-untyped-call]
@@ -250,25 +251,25 @@ class HartTrainer(RunCheckpoints, GRPOTrainer):
             self._accumulator.add("entropy", float(part.sum()), len(part))
 
     def _send_telemetry(self) -> None:
-        """Tell no one: what is trained here, and on what, is the user's own."""
+        """Disable telemetry."""
 
     def _check_prefix_sharing(self) -> None:
-        """Decide before a step whether groups share their prompts; say once why not."""
+        """Check before a step whether prefix sharing is possible; log once why not."""
         inner = unwrap_model(_module(self.model))
         blocker = prefix_sharing_blocker(inner) if self._run_config.rollout.prefix_sharing else None
         if blocker is not None and self.prefix_sharing_blocker is None:
-            logger.warning("groups do not share their prompts, which is slower: %s", blocker)
+            logger.warning("prefix sharing is disabled, which is slower: %s", blocker)
         self.prefix_sharing_blocker = blocker
         self._shares = self._run_config.rollout.prefix_sharing and blocker is None
 
 
 def _module(model: Any) -> torch.nn.Module:
-    """The trainer's model; the library's own annotation allows for none."""
+    """Return the model of the trainer; the annotation of the library allows None."""
     if not isinstance(model, torch.nn.Module):
         raise TypeError(f"expected a model, got {type(model).__name__}")
     return model
 
 
 def _no_reward_function(**_: Any) -> list[float | None]:
-    """TRL wants a reward function; rewards come from the pipeline's score instead, so this one is never asked."""
+    """Placeholder for the reward function that TRL requires; rewards come from the pipeline."""
     raise AssertionError("expected rewards from the pipeline, got a call of TRL's own; edit training/hart_trainer.py")

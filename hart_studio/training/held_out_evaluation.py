@@ -1,6 +1,6 @@
-"""Figures on the held-out samples while a model is trained: the only place of training that sees a gold box.
+"""Evaluation on held-out samples during training: the only training code that uses gold boxes.
 
-The samples come as their own argument and stay here; the loop gets blind copies, as everywhere.
+The pipeline gets copies of the samples without gold boxes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ HELD_OUT_METRICS: Final = (
 """Names of the metrics; the last two need gold boxes."""
 
 BATCH_SIZE: Final = 16
-"""Samples whose images are in memory together. Project default."""
+"""Number of samples whose images are in memory at the same time. Project default."""
 
 
 def evaluate_held_out(
@@ -50,40 +50,43 @@ def evaluate_held_out(
     should_continue: Callable[[int], bool] = lambda done: True,
     record: Callable[[list[GroupImages]], None] = lambda groups: None,
 ) -> dict[str, float] | None:
-    """Answer and point greedily, and compare with what is known.
+    """Evaluate grounding and answers with greedy decoding.
 
     Args:
         model: The model.
-        samples: Held out; each process takes its share of them.
-        method: Its protocol is what the answer is given under. Every method is asked to point, also one that does not
-            point to answer, so that their grounding can be compared.
+        samples: Held-out samples; each process evaluates its share.
+        method: Defines the protocol of the answer. A grounding turn is run for every method, also for one without
+            a grounding turn, so that grounding can be compared.
         config: Settings of the run.
         open_image: Opens an image by its path.
-        accelerator: Adds the metrics of all processes up.
-        recorded_samples: Number of samples, the first of this process, that are recorded with images, boxes and
+        accelerator: Sums the metrics of all processes.
+        recorded_samples: Number of samples of this process that are recorded with images, boxes and
             answers.
-        should_continue: Told before every batch how many samples all processes have done, and says whether to do more:
-            this
-            takes minutes, and no one who wants to stop the run waits for them. Every process calls it equally often,
-            and must get the same answer.
-        record: Called once with the recorded samples as soon as all of them are measured, usually after the first
-            batch: the whole evaluation can take minutes, and the Watch tab shows them meanwhile. Not called when no
-            sample could be measured.
+        should_continue: Called before every batch with the number of samples evaluated by all processes; returns
+            whether to continue, so that a stop request need not wait for the evaluation. Every process calls it equally
+            often and must get the same result.
+        record: Called once with the recorded samples as soon as all of them are evaluated, usually after the first
+            batch: the evaluation can take minutes, and the Watch tab shows them meanwhile. Not called if no
+            sample could be evaluated.
 
     Returns:
-        Mean of each metric, per question for the answer, per gold box for the last two. None when it was not to continue.
+        Mean of each metric, per question for the answer, per gold box for the last two. None if it was cancelled.
     """
     metrics = MetricAccumulator(HELD_OUT_METRICS)
     rank, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
-    mine = samples[rank::processes]
+    local_samples = samples[rank::processes]
     recorded: list[GroupImages] = []
     is_recorded = False
     for start in range(0, math.ceil(len(samples) / processes), BATCH_SIZE):
         if not should_continue(start * processes):
             return None
-        batch = mine[start : start + BATCH_SIZE]
+        batch = local_samples[start : start + BATCH_SIZE]
         recorded += _evaluate_batch(metrics, model, batch, method, config, open_image, recorded_samples - len(recorded))
-        if recorded and not is_recorded and (len(recorded) == recorded_samples or start + BATCH_SIZE >= len(mine)):
+        if (
+            recorded
+            and not is_recorded
+            and (len(recorded) == recorded_samples or start + BATCH_SIZE >= len(local_samples))
+        ):
             is_recorded = True
             record(recorded)
     return metrics.means(accelerator)
@@ -131,7 +134,7 @@ def _evaluate_batch(
 
 
 def _to_group_images(attempt: GroundedSample, rollout: Rollout) -> GroupImages:
-    """A rollout with its images; one that answered without pointing is shown with where it pointed when asked."""
+    """Convert a rollout to a record with images; without a grounding turn, use the boxes of the separate turn."""
     if rollout.grounding_turn is None:
         boxes = {"boxes": attempt.grounding.boxes, "crops": attempt.crops.boxes}
         rollout = rollout.model_copy(update={"turns": (attempt.grounding.turn, *rollout.turns), **boxes})
@@ -149,7 +152,7 @@ def _count_boxes(
     metrics: MetricAccumulator, golds: Sequence[Box], boxes: Sequence[Box], image_wh: tuple[int, int]
 ) -> None:
     metrics.add("valid_box_rate", float(bool(boxes)))
-    if boxes:  # as in the tables: no box covers nothing, and is no small one
+    if boxes:  # as in the tables: without a box there is no area to average
         metrics.add("area_share", area_share(boxes, image_wh))
     for gold in golds:
         metrics.add("iog_above_0.3", float(is_found(gold, boxes)))

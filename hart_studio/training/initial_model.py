@@ -1,8 +1,8 @@
-"""The model that a stage of the chain begins with.
+"""Load the initial model of a stage.
 
-The first stage begins with the model of the settings, a later one with the checkpoint at the end of the stage before
-it. A run that trains adapters keeps one set of them through all stages, on the same base model, so every checkpoint is
-a model by itself.
+The first stage starts from the model of the settings, a later one from the checkpoint at the end of the previous
+stage. A run that trains adapters uses one set of adapters for all stages, on the same base model, so every checkpoint
+is a complete model.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ ADAPTER_FILE = "adapter_config.json"
 
 @dataclass(frozen=True, eq=False)
 class InitialModel:
-    """A model ready to be trained.
+    """A model ready for training.
 
     Attributes:
         model: The model, or a PEFT model of it.
         processor: Its processor.
-        new_adapters: Adapters still to be put on; None = it has them, or all weights are trained.
-        base_name: What adapters name as their base.
+        new_adapters: Adapters to add; None = the model has them, or all weights are trained.
+        base_name: Base model name in adapter configs.
         uses_gradient_checkpointing: Whether activations are recomputed in the backward pass.
     """
 
@@ -45,7 +45,7 @@ class InitialModel:
     uses_gradient_checkpointing: bool
 
     def with_adapters(self, seed: int) -> Any:
-        """The model with its adapters on, for a trainer that does not put them on itself."""
+        """Return the model with adapters, for a trainer that does not add them."""
         if self.new_adapters is None:
             adapted = self.model
         else:
@@ -61,17 +61,15 @@ def load_initial_model(config: RunConfig, device: torch.device, previous: Path |
 
     Args:
         config: Settings of the run.
-        device: Of this process.
-        previous: Checkpoint at the end of the stage before; None for the first stage.
+        device: Device of this process.
+        previous: Checkpoint at the end of the previous stage; None for the first stage.
 
     Raises:
-        ModelError: If it cannot be loaded, or is an adapter on another model.
+        ModelError: If it cannot be loaded, or is an adapter of another model.
     """
     name = config.model.id or BUILT_IN_MODEL
     if (Path(name) / ADAPTER_FILE).is_file():
-        raise ModelError(
-            f"expected a whole model in model.id, got the adapter {name}; merge it into its base model and save that"
-        )
+        raise ModelError(f"model.id is the adapter {name}. Merge it into its base model, and use the merged model.")
     has_adapters = previous is not None and (previous / ADAPTER_FILE).is_file()
     source = name if previous is None or has_adapters else str(previous)
     loaded = load_model(source, device=str(device), dtype=config.model.dtype)
@@ -79,7 +77,7 @@ def load_initial_model(config: RunConfig, device: torch.device, previous: Path |
     weight_count = sum(weight.numel() for weight in model.parameters())
     adapters = has_adapters or (previous is None and is_lora(config.model, weight_count))
     if not adapters:
-        model = model.float()  # steps of a fine-tuning are smaller than bfloat16 can add up
+        model = model.float()  # fine-tuning updates are smaller than the resolution of bfloat16
         if config.model.trainable_part == "language_model":
             freeze_vision_tower(model)
     if config.model.attn_implementation not in ("auto", "sdpa"):

@@ -1,8 +1,8 @@
-"""Log-probabilities of labels from logits, in little memory.
+"""Memory-efficient log-probabilities of labels from logits.
 
-A float32 copy of the logits of 500 tokens over 152,000 words is 300 MB, and the plain formula keeps several. Here a few
-rows at a time are in float32, forward and backward; what is kept is the logits as the model gave them and two numbers a
-row.
+A float32 copy of the logits of 500 tokens with a vocabulary of 152,000 is 300 MB, and the plain formula keeps several.
+Here a few rows at a time are in float32, forward and backward; only the original logits and two numbers per row are
+kept.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 ROWS = 128
-"""Rows that are in float32 at a time; project default: 78 MB with Qwen's vocabulary."""
+"""Number of rows in float32 at a time, 78 MB with Qwen's vocabulary. Project default."""
 
 
 def label_logps(logits: torch.Tensor, labels: torch.Tensor, temperature: float) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Low-rank adapters: on the language model only, unless the vision tower is asked for by name."""
+"""LoRA adapters: on the language model only, unless the settings include the vision tower."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from hart_studio.runs.config import ModelConfig
 from hart_studio.training.vision_tower import LANGUAGE_MODEL
 
 LARGE_MODEL: Final = 1_000_000_000
-"""Weights from which ``auto`` means adapters and gradient checkpointing, ours (paper, Table 8 fits adapters only)."""
+"""Number of weights from which ``auto`` enables adapters and gradient checkpointing (paper, Table 8). Project
+default."""
 
 LANGUAGE_LAYERS: Final = (
     r".*\b"
@@ -19,10 +20,10 @@ LANGUAGE_LAYERS: Final = (
     + r"layers\.\d+\.(self_attn|mlp)\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 )
 """Linear layers of the language model by their full names, the same in every supported family. Vision towers have
-layers of these names too, so the name of the part is what keeps them out."""
+layers with these names too; the name of the part excludes them."""
 
 ALL_LINEAR: Final = "all-linear"
-"""PEFT's word for every linear layer but the output; with it the vision tower is trained too."""
+"""PEFT keyword for all linear layers except the output; includes the vision tower."""
 
 
 def is_lora(settings: ModelConfig, weight_count: int) -> bool:
@@ -37,7 +38,7 @@ def uses_gradient_checkpointing(settings: ModelConfig, weight_count: int) -> boo
 
 
 def lora_config(settings: ModelConfig) -> LoraConfig:
-    """The adapters of a run. Without dropout: it would hit all completions of a group alike."""
+    """LoRA config of a run. Without dropout, which would affect all completions of a group equally."""
     return LoraConfig(
         r=settings.lora_r,
         lora_alpha=settings.lora_alpha,  # type: ignore[arg-type]  # its docstring allows any number
@@ -48,7 +49,7 @@ def lora_config(settings: ModelConfig) -> LoraConfig:
 
 
 def is_adapted(name: str, settings: ModelConfig) -> bool:
-    """Whether the linear layer of that full name gets an adapter."""
+    """Whether the linear layer with this full name gets an adapter."""
     if settings.trainable_part == "language_model":
         return re.fullmatch(LANGUAGE_LAYERS, name) is not None
     return not name.endswith("lm_head")

@@ -1,8 +1,8 @@
-"""Fold trained adapters into their base model: ``python -m hart_studio.training merge RUN_OR_FOLDER --out DIR``.
+"""Merge trained adapters into their base model: ``python -m hart_studio.training merge RUN_OR_FOLDER --out DIR``.
 
-What is written is a whole model in the layout of the Hugging Face hub, which needs neither the base model nor PEFT.
-With ``--dtype`` a model that was trained whole is written too: training keeps its weights in float32, and bfloat16 is
-half of that.
+The output is a complete model in Hugging Face format, which needs neither the base model nor PEFT.
+With ``--dtype``, a fully trained model can be converted too: training keeps its weights in float32, and bfloat16 is
+half the size.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _KEPT: Final = "auto"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command.
+    """Run the merge command.
 
     Args:
         argv: Arguments without the program's name and ``merge``; None = those of the process.
 
     Returns:
-        0 = written; 2 = there is nothing to merge, or no folder to write it to.
+        0 = written; 2 = nothing to merge, or the folder cannot be written.
     """
     options = _parse(argv)
     try:
@@ -48,12 +48,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def find_trained_model(source: str, runs_root: Path, *, allows_whole: bool = False) -> Path:
-    """The folder with the trained adapters, or with a model that was trained whole.
+    """Find the folder with the trained adapters, or with a fully trained model.
 
     Args:
         source: Id of a run, its folder, its ``model`` folder, or one of its checkpoints.
         runs_root: Folder of all runs, for an id.
-        allows_whole: Whether a whole model will do.
+        allows_whole: Whether to accept a fully trained model.
 
     Raises:
         InputError: If there are no adapters.
@@ -66,34 +66,33 @@ def find_trained_model(source: str, runs_root: Path, *, allows_whole: bool = Fal
         if allows_whole:
             return folder
         raise InputError(
-            f"expected adapters to merge, got {folder}, which is a whole model; use it as it is, or give --dtype to "
-            "write it in another number type"
+            f"{folder} is a complete model without adapters. Use it directly, or convert its precision with --dtype."
         )
     raise InputError(
-        f"expected a run that is completed, or a folder with {ADAPTER_FILE}, got {source}; of a run with steps left, "
-        "give one of its checkpoints"
+        f"{source} is neither a completed run nor a folder with {ADAPTER_FILE}. For an unfinished run, "
+        "give one of its checkpoints."
     )
 
 
 def merge_adapter(
     adapter: Path, out: Path, dtype: str = _KEPT, set_phase: Callable[[str], object] = lambda phase: None
 ) -> None:
-    """Write the base model with the adapters folded in, and its processor.
+    """Merge the adapters into the base model, and save it with its processor.
 
-    The sum is made in float32 on the CPU, and rounded once.
+    Merging is done in float32 on the CPU, with one rounding.
 
     Args:
-        adapter: Folder of the adapters, which names their base model; or of a whole model, for another number type.
-        out: New folder, or an empty one; it holds the whole model or is not there.
-        dtype: Precision (dtype) of what is written: one of ``DTYPES``; ``auto`` = the base model's, for adapters only.
-        set_phase: Is given what is being done.
+        adapter: Folder of the adapters, which names their base model; or of a complete model, to convert its precision.
+        out: New or empty folder; on failure it is removed.
+        dtype: Precision (dtype) of the output: one of ``DTYPES``; ``auto`` = the base model's, for adapters only.
+        set_phase: Called with the current activity.
 
     Raises:
-        InputError: If the folder has something in it, or cannot be written.
-        ModelError: If base model and adapters cannot be loaded, or do not fit the memory.
+        InputError: If the folder is not empty, or cannot be written.
+        ModelError: If base model and adapters cannot be loaded, or do not fit in memory.
     """
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise InputError(f"expected a new folder to write to, got {out}, which has something in it; choose another one")
+        raise InputError(f"The output folder {out} is not empty. Choose another one.")
     set_phase("loading the base model and the adapters")
     loaded = load_model(str(adapter), device="cpu", dtype="float32")
     model = loaded.model
@@ -112,7 +111,7 @@ def merge_adapter(
             out.rmdir()
         draft.rename(out)
     except OSError as error:
-        raise InputError(f"expected a folder that can be written, got {out}: {error.strerror}") from error
+        raise InputError(f"Cannot write to {out}: {error.strerror}") from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
@@ -120,12 +119,15 @@ def merge_adapter(
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m hart_studio.training merge",
-        description="Fold trained adapters into their base model, or write a whole model in another number type.",
+        description="Merge trained adapters into their base model, or convert a complete model to another precision.",
     )
     parser.add_argument("source", metavar="RUN_OR_FOLDER", help="id or folder of a run, or a folder with adapters")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder for the whole model")
-    parser.add_argument("--runs-root", type=Path, default=Path("runs"), help="folder of all runs; default ./runs")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
+    parser.add_argument("--runs-root", type=Path, default=Path("runs"), help="folder of all runs (default: ./runs)")
     parser.add_argument(
-        "--dtype", choices=(_KEPT, *DTYPES), default=_KEPT, help="number type of the result; auto = the base model's"
+        "--dtype",
+        choices=(_KEPT, *DTYPES),
+        default=_KEPT,
+        help="precision (dtype) of the result; auto = that of the base model",
     )
     return parser.parse_args(argv)

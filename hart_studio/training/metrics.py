@@ -1,4 +1,4 @@
-"""The metrics of a step: means over rollouts, groups and rows, added up over micro-batches and processes."""
+"""Step metrics: means over rollouts, groups and rows, aggregated over micro-batches and processes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ STEP_METRICS: Final = (
     "seconds_update",
     "memory_mib",
 )
-"""Every metric that a step can have; the order in which processes add them up."""
+"""All step metrics, in the order of aggregation across processes."""
 
 
 class MetricAccumulator:
@@ -62,7 +62,7 @@ class MetricAccumulator:
         return self._totals[name][0]
 
     def means(self, accelerator: Accelerator | None = None) -> dict[str, float]:
-        """Mean of each metric over all processes; a metric without values is left out."""
+        """Mean of each metric over all processes; metrics without values are omitted."""
         totals = torch.tensor(list(self._totals.values()), dtype=torch.float64)
         if accelerator is not None:
             totals = accelerator.reduce(totals.to(accelerator.device), reduction="sum").cpu()
@@ -71,7 +71,7 @@ class MetricAccumulator:
 
 
 def add_group_metrics(metrics: MetricAccumulator, groups: Sequence[TrainingGroup]) -> None:
-    """Add what the rollouts of a step were like."""
+    """Add the metrics of the rollouts of a step."""
     for group in groups:
         rewards = [reward.total for reward in group.rewards if reward.total is not None]
         if rewards:
@@ -94,7 +94,7 @@ def add_group_metrics(metrics: MetricAccumulator, groups: Sequence[TrainingGroup
             if rollout.grounding_turn is not None:
                 metrics.add("valid_box_rate", float(bool(rollout.boxes)))
                 metrics.add("boxes_per_rollout", len(rollout.boxes))
-                if rollout.boxes:  # as in the tables: no box covers nothing, and is no small one
+                if rollout.boxes:  # as in the tables: without a box there is no area to average
                     metrics.add("area_share", area_share(rollout.boxes, group.image_wh))
                 metrics.add("grounding_tokens", rollout.grounding_turn.completion_tokens)
             if rollout.answer_turn is not None:
@@ -102,7 +102,7 @@ def add_group_metrics(metrics: MetricAccumulator, groups: Sequence[TrainingGroup
 
 
 def peak_memory_mib(device: torch.device) -> float:
-    """Most memory held so far in MiB: of the GPU, or on the CPU of the process."""
+    """Peak memory in MiB: of the GPU, or of the process on the CPU."""
     if device.type == "cuda":
         return float(torch.cuda.max_memory_allocated(device)) / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,7 +1,7 @@
-"""One optimizer step: rows with weights, in micro-batches, scored in chunks, to a loss that adds up.
+"""Micro-batches of an optimizer step: weighted rows, scored in chunks, with an additive loss.
 
-Weights are fixed before rows are dealt out (``algorithms.weighting``), so the losses of chunks, micro-batches and
-processes are parts of one sum.
+Weights are fixed before rows are split into batches (``algorithms.weighting``), so the losses of chunks, micro-batches
+and processes are parts of one sum.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ ZERO_CREDIT = Credit(advantage=0.0, policy_weight=0.0, kl_weight=0.0)
 
 @dataclass(frozen=True, eq=False)
 class WeightedSequence:
-    """One training sequence with everything that its rollout gives it.
+    """A training sequence with weight and credit of its rollout.
 
     Attributes:
         sequence: The sequence.
-        weight: Of each of its trained tokens in the loss of the step.
-        credit: Of its rollout; both turns carry the same.
+        weight: Weight of each trained token in the loss of the step.
+        credit: Credit of its rollout, the same for both turns.
         is_right: Whether its rollout's answer was right.
     """
 
@@ -52,18 +52,18 @@ class MicroBatch:
     ref_logps: list[torch.Tensor] | None = field(default=None)
 
     def take(self, indices: Sequence[int]) -> MicroBatch:
-        """Some of the rows."""
+        """Select rows."""
         refs = None if self.ref_logps is None else [self.ref_logps[index] for index in indices]
         return MicroBatch([self.rows[index] for index in indices], refs)
 
 
 def filler_row(token_id: int) -> WeightedSequence:
-    """A row that teaches nothing, for a process whose samples all failed: it must still take part in the step."""
+    """Row without effect, for a process whose samples all failed: it must still take part in the step."""
     return WeightedSequence(TrainingSequence(Prompt((token_id,)), (), ()), 0.0)
 
 
 def count_rollouts(groups: Sequence[TrainingGroup]) -> int:
-    """Rollouts with at least one trained token."""
+    """Number of rollouts with at least one trained token."""
     return sum(
         any(sequence.trained_count for sequence in sequences) for group in groups for sequences in group.sequences
     )
@@ -72,7 +72,7 @@ def count_rollouts(groups: Sequence[TrainingGroup]) -> int:
 def build_rows(
     groups: Sequence[TrainingGroup], rollouts_in_step: int, loss_aggregation: LossAggregation
 ) -> list[list[WeightedSequence]]:
-    """The rows of every group.
+    """Build the rows of all groups.
 
     Args:
         groups: Groups of this process in this step.
@@ -104,7 +104,7 @@ def build_rows(
 def make_micro_batches(
     rows: Sequence[Sequence[WeightedSequence]], micro_batches: int, filler: WeightedSequence
 ) -> list[MicroBatch]:
-    """Whole groups into micro-batches, as many of each size; one without rows gets the filler.
+    """Assign whole groups to micro-batches of equal size; a batch without rows gets the filler.
 
     Raises:
         ValueError: If the groups do not divide evenly.

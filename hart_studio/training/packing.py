@@ -1,14 +1,15 @@
-"""Pack sequences into rows in which the sequences of a group share their prompt, exactly.
+"""Prefix sharing: pack sequences into rows in which the sequences of a group share their prompt, with exact results.
 
     row      = prompt[:-1]  then one branch per sequence, one after the other
     branch   = [prompt[-1], c_1 .. c_{T-1}]      its labels = [c_1 .. c_T]
 
-The last prompt token begins every branch, so labels are local to a branch. A token sees the prompt of its own tree and
-its own branch before it, never another branch, and its rotary position is the one that it has in its own sequence. So
-the log-probabilities and gradients are those of the sequences one by one, while a prompt with its image is computed
-once for a whole group. Several trees stand side by side in a row without seeing each other.
+The last prompt token starts every branch, so labels are local to a branch. A token attends to the prompt of its tree
+and earlier tokens of its branch, never to another branch, and its rotary position is that of its own sequence. So
+log-probabilities and gradients equal those of separate sequences, while a prompt with its image is computed once per
+group. Several trees share a row without attending to each other.
 
-The plain layout, one sequence per row with padding, is what models that cannot share use, and the oracle of the tests.
+The plain layout, one sequence per row with padding, is used for models without prefix sharing, and as the reference in
+tests.
 """
 
 from __future__ import annotations
@@ -35,13 +36,13 @@ class PackedBatch:
 
     Attributes:
         input_ids: ``[B, S]``.
-        positions: ``[axes, B, S]`` rotary positions: three axes on patch grids, else one.
+        positions: ``[axes, B, S]`` rotary positions: three axes on patch grids, otherwise one.
         tree: ``[B, S]`` number of the tree within its row, ``PADDING`` after the last.
         branch: ``[B, S]`` ``PREFIX``, a branch number from 1, or ``PADDING``.
         labels: ``[B, S]`` token to predict AFTER this position, or ``IGNORED``.
-        images: In the order of the placeholders, row by row; one shown in two rows is listed twice.
-        scored: Index and trained tokens of each scored sequence, in the order in which their labels stand in the rows.
-        is_shared: Whether sequences share prompts and rows; decides what mask the model needs.
+        images: In the order of the placeholders, row by row; an image in two rows is listed twice.
+        scored: Index and trained tokens of each scored sequence, in the order of their labels in the rows.
+        is_shared: Whether sequences share prompts and rows; determines the attention mask.
     """
 
     input_ids: torch.Tensor
@@ -54,11 +55,11 @@ class PackedBatch:
     is_shared: bool
 
     def split(self, values: torch.Tensor, count: int) -> list[torch.Tensor]:
-        """Give values of labeled positions back to their sequences.
+        """Split values of labeled positions by sequence.
 
         Args:
             values: One per label, row by row.
-            count: Sequences that were packed.
+            count: Number of packed sequences.
 
         Returns:
             ``count`` tensors, one value per trained token; empty for sequences without one.
@@ -70,7 +71,7 @@ class PackedBatch:
 
 @dataclass(frozen=True, eq=False)
 class _Tree:
-    """The sequences of a group in one line."""
+    """The sequences of a group in one tree."""
 
     ids: list[int]
     branch: list[int]
@@ -81,21 +82,21 @@ class _Tree:
 
 
 def pack(sequences: Sequence[TrainingSequence], read_positions: ReadPositions, *, share: bool = True) -> PackedBatch:
-    """Lay sequences out for one model call.
+    """Pack sequences for one model call.
 
-    Sequences without a trained token are left out. When there is no other, the first one stands in, so that there is a
+    Sequences without a trained token are omitted. If there is no other, the first one is used, so that there is a
     model call with a gradient of zero and every process of a distributed step takes part in it.
 
     Args:
         sequences: At least one.
         read_positions: Positions of unshared sequences.
-        share: Whether sequences of one group share their prompt and trees share rows; else one sequence per row.
+        share: Whether sequences of one group share their prompt and trees share rows; otherwise one sequence per row.
 
     Returns:
-        The rows, on the CPU. Shared rows are filled up to the length of the longest tree.
+        The rows, on the CPU. Shared rows are filled to the length of the longest tree.
 
     Raises:
-        ValueError: If there is no sequence.
+        ValueError: If there are no sequences.
     """
     if not sequences:
         raise ValueError("expected at least one sequence, got none")
@@ -103,12 +104,12 @@ def pack(sequences: Sequence[TrainingSequence], read_positions: ReadPositions, *
     groups = group_by_prompt(sequences, indices) if share else [[index] for index in indices]
     trees = [_build_tree(sequences, group, read_positions) for group in groups]
     rows = fill_rows([len(tree.ids) for tree in trees]) if share else [[number] for number in range(len(trees))]
-    filler = sequences[0].prompt.ids[-1]  # a text token: what stands in the padding must not be a placeholder
+    filler = sequences[0].prompt.ids[-1]  # a text token: padding must not be a placeholder
     return _stack([[trees[number] for number in row] for row in rows], filler, share)
 
 
 def group_by_prompt(sequences: Sequence[TrainingSequence], indices: Sequence[int]) -> list[list[int]]:
-    """Indices of the sequences that share a prompt: equal tokens and the same image objects. Order is kept."""
+    """Group the indices of sequences with the same prompt: equal tokens and the same image objects. Order is kept."""
     groups: dict[tuple[object, ...], list[int]] = {}
     for index in indices:
         prompt = sequences[index].prompt
@@ -117,39 +118,39 @@ def group_by_prompt(sequences: Sequence[TrainingSequence], indices: Sequence[int
 
 
 def fill_rows(lengths: Sequence[int]) -> list[list[int]]:
-    """Put trees into rows as long as the longest tree: the longest first, each into the first row with room.
+    """First-fit decreasing bin packing of trees into rows of the length of the longest tree.
 
     Args:
         lengths: Tokens of each tree; at least one.
 
     Returns:
-        Numbers of the trees of each row.
+        Indices of the trees of each row.
     """
     capacity = max(lengths)
     rows: list[list[int]] = []
-    room: list[int] = []
+    remaining: list[int] = []
     for tree in sorted(range(len(lengths)), key=lambda number: -lengths[number]):
-        row = next((number for number, free in enumerate(room) if free >= lengths[tree]), len(rows))
+        row = next((number for number, free in enumerate(remaining) if free >= lengths[tree]), len(rows))
         if row == len(rows):
             rows.append([])
-            room.append(capacity)
+            remaining.append(capacity)
         rows[row].append(tree)
-        room[row] -= lengths[tree]
+        remaining[row] -= lengths[tree]
     return rows
 
 
 def split_by_tokens(sequences: Sequence[TrainingSequence], token_budget: int, *, share: bool = True) -> list[list[int]]:
-    """Cut a list of sequences into batches for one model call each: neighbors in length together, groups kept whole.
+    """Split sequences into batches for one model call each: similar lengths together, groups kept whole.
 
-    Sequences without a trained token are counted as ``pack`` lays them out: not at all. They go into the last batch.
+    Sequences without a trained token are not counted, as in ``pack``. They are put into the last batch.
 
     Args:
         sequences: Any number.
-        token_budget: Most tokens of a batch, padding included; a group that is larger is a batch by itself.
-        share: As for ``pack``.
+        token_budget: Maximum tokens of a batch, including padding; a larger group is a separate batch.
+        share: See ``pack``.
 
     Returns:
-        Indices of the sequences of each batch; every sequence is in one.
+        Indices of the sequences of each batch; every sequence is in exactly one.
     """
     trained = [index for index, sequence in enumerate(sequences) if sequence.trained_count]
     untrained = [index for index, sequence in enumerate(sequences) if not sequence.trained_count]
@@ -171,15 +172,15 @@ def split_by_tokens(sequences: Sequence[TrainingSequence], token_budget: int, *,
 
 
 def tree_mask(tree: torch.Tensor, branch: torch.Tensor) -> torch.Tensor:
-    """Who sees whom in shared rows.
+    """Attention mask of shared rows.
 
     Args:
         tree: ``[B, S]`` (see ``PackedBatch``).
         branch: ``[B, S]``.
 
     Returns:
-        ``[B, 1, S, S]`` bool, True where the query (third axis) sees the key (last axis). Padding sees padding, so that
-        no row of the softmax is empty.
+        ``[B, 1, S, S]`` bool, True where the query (third axis) attends to the key (last axis). Padding attends to
+        padding, so that no row of the softmax is empty.
     """
     length = tree.shape[1]
     is_past = torch.ones(length, length, dtype=torch.bool, device=tree.device).tril()

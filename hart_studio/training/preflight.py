@@ -1,6 +1,6 @@
-"""What is looked at before a run is started: each finding says whether it is well, and what to do when it is not.
+"""Preflight checks of a run: each finding has a state, and advice if there is a problem.
 
-Nothing is written and no weight is loaded. A finding that is ``bad`` means that the run would fail.
+Writes nothing and loads no weights. A ``bad`` finding means that the run would fail.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ from hart_studio.training.trackers import check_trackers
 State = Literal["good", "check", "bad"]
 
 IMAGES: Final = 8
-"""Images that are opened, spread over the parts."""
+"""Number of images to open, spread over the parts."""
 
 REWARDS: Final = 2
-"""Samples whose reward is tried."""
+"""Number of samples whose reward is tested."""
 
 _GIB: Final = 2**30
 _LARGE: Final = 1_000_000_000
-"""Weights from which on a CPU is no path to train."""
+"""Number of weights above which training on a CPU is impractical."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report.
+    """One line of the preflight report.
 
     Attributes:
-        topic: What was looked at.
-        state: ``good``, ``check`` (a person should look), or ``bad`` (the run would fail).
-        text: What was found.
-        advice: What to do; empty when it is well.
+        topic: The checked item.
+        state: ``good``, ``check`` (a warning), or ``bad`` (the run would fail).
+        text: Description of the finding.
+        advice: Recommended action; empty if there is no problem.
     """
 
     topic: str
@@ -60,16 +60,16 @@ class Finding:
 
 
 def check_run(config: RunConfig, runs_root: Path, device: torch.device, processes: int) -> Iterator[Finding]:
-    """Look at everything that can be seen beforehand, one finding at a time.
+    """Run all preflight checks, yielding one finding at a time.
 
     Args:
         config: Settings of the run.
-        runs_root: Where it would lie; not made.
-        device: Of one process.
-        processes: That share a step.
+        runs_root: Folder of the run; not created.
+        device: Device of one process.
+        processes: Number of processes per step.
 
     Yields:
-        The findings, the quick ones first.
+        The findings, the fast ones first.
     """
     yield from _check_settings(config, processes)
     yield _check_folder(runs_root)
@@ -93,33 +93,33 @@ def _check_settings(config: RunConfig, processes: int) -> Iterator[Finding]:
             check_reward_range(method, config.method, config.rollout.group_size)
         check_trackers(config.trackers)
     except HartError as error:
-        yield Finding("Settings", "bad", str(error), "Change the settings that are named.")
+        yield Finding("Settings", "bad", str(error), "Change these settings.")
         return
     yield Finding("Settings", "good", f"{config.total_steps} steps; {'; '.join(portions)}")
     for warning in config.warnings:
-        yield Finding("Settings", "check", warning, "Resume if that is what you want.")
+        yield Finding("Settings", "check", warning, "Continue if this is intended.")
 
 
 def _check_folder(runs_root: Path) -> Finding:
     path = _existing_part(runs_root)
     if not path.is_dir() or not os.access(path, os.W_OK | os.X_OK):
-        return Finding("Folder of runs", "bad", f"{path} cannot be written to", "Choose another --runs-root.")
-    made = "" if runs_root.exists() else ", will be made"
-    return Finding("Folder of runs", "good", f"{runs_root}{made}; the run gets a new folder of its own")
+        return Finding("Folder of runs", "bad", f"{path} is not writable", "Choose another --runs-root.")
+    made = "" if runs_root.exists() else " (will be created)"
+    return Finding("Folder of runs", "good", f"{runs_root}{made}; the run gets a new subfolder")
 
 
 def _check_model(config: RunConfig, device: torch.device) -> Iterator[Finding | MemoryEstimate]:
     name = config.model.id or "built-in"
     if device.type == "cpu" and config.model.device == "cuda":
-        yield Finding("Device", "bad", "model.device is cuda, and there is no GPU here", "Set model.device to auto.")
+        yield Finding("Device", "bad", "model.device is cuda, but no GPU is available", "Set model.device to auto.")
         return
     folder = find_model_folder(config)
     if folder is None:
         yield Finding(
             "Model",
             "check",
-            f"{name} is not on this machine yet: its memory is unknown, and it has to be fetched first",
-            "Check the name, and that the hub can be reached.",
+            f"{name} is not on this machine yet: its memory is unknown, and it must be downloaded first",
+            "Check the name and the connection to the Hub.",
         )
         yield Finding("Device", "good" if device.type == "cuda" else "check", describe_device(device.type))
         return
@@ -143,7 +143,7 @@ def _check_model(config: RunConfig, device: torch.device) -> Iterator[Finding | 
         yield Finding(
             "Device",
             "check",
-            "no GPU: a step of a model this large takes minutes to hours",
+            "no GPU: a step of a model of this size takes minutes to hours",
             "Use a machine with a GPU.",
         )
     else:
@@ -155,7 +155,7 @@ def _check_memory(plan: MemoryEstimate, device: torch.device) -> Finding:
     free = _free_memory(device)
     text = f"{plan.total / _GIB:.2f} GiB per process before activations"
     if free is None:
-        return Finding("Memory", "check", f"{text}; what is free cannot be read", "Watch the first steps.")
+        return Finding("Memory", "check", f"{text}; the free memory is unknown", "Watch the first steps.")
     text += f", {free / _GIB:.1f} GiB free"
     if plan.total > free:
         return Finding(
@@ -168,8 +168,8 @@ def _check_memory(plan: MemoryEstimate, device: torch.device) -> Finding:
         return Finding(
             "Memory",
             "check",
-            f"{text}: little is left for activations",
-            "Lower schedule.rl_micro_batch_size, rollout.group_size or the pixel budgets if it runs out.",
+            f"{text}: little memory is left for activations",
+            "Lower schedule.rl_micro_batch_size, rollout.group_size or the pixel budgets on out of memory.",
         )
     return Finding("Memory", "good", text)
 
@@ -186,10 +186,10 @@ def _free_memory(device: torch.device) -> int | None:
 
 
 def _check_disk(plan: MemoryEstimate, config: RunConfig, runs_root: Path) -> Finding:
-    """Checkpoints hold trained weights, or the whole model, and two moments of each trained weight, all float32."""
+    """Check disk space: a checkpoint has the trained weights or the whole model, and two float32 moments per weight."""
     saved = plan.trained_count if plan.is_lora else plan.weight_count
     checkpoint = 4 * (saved + 2 * plan.trained_count)
-    kept = config.schedule.save_total_limit + len(config.method.stages) + 1  # one more while the next is written
+    kept = config.schedule.save_total_limit + len(config.method.stages) + 1  # one more while the next one is written
     wanted = checkpoint * kept + config.schedule.rollout_image_mb * 1_000_000
     free = shutil.disk_usage(_existing_part(runs_root)).free
     text = f"up to {wanted / _GIB:.2f} GiB for {kept} checkpoints and images, {free / _GIB:.1f} GiB free"
@@ -200,7 +200,7 @@ def _check_disk(plan: MemoryEstimate, config: RunConfig, runs_root: Path) -> Fin
 
 
 def _existing_part(path: Path) -> Path:
-    """The path itself, or the nearest folder above it that is there."""
+    """The path, or its nearest existing parent folder."""
     path = path.resolve()
     return next(part for part in (path, *path.parents) if part.exists())
 
@@ -210,7 +210,7 @@ def _check_samples(config: RunConfig, folder: Path) -> Iterator[Finding]:
         yield Finding(
             "Samples",
             "check",
-            f"{config.data.path} is on the hub and would be fetched",
+            f"{config.data.path} is on the Hub and would be downloaded",
             "Check the name and the columns.",
         )
         return
@@ -220,7 +220,9 @@ def _check_samples(config: RunConfig, folder: Path) -> Iterator[Finding]:
         yield Finding("Samples", "bad", str(error), "Check data.source and data.path.")
         return
     for reason, count in source.loaded.reasons.most_common(3):
-        yield Finding("Samples", "check", f"{count} rows are left out: {reason}", "Repair them, or continue without.")
+        yield Finding(
+            "Samples", "check", f"{count} invalid rows are skipped: {reason}", "Repair them, or continue without them."
+        )
     try:
         split = split_config(config, source)
     except HartError as error:
@@ -240,14 +242,14 @@ def _check_samples(config: RunConfig, folder: Path) -> Iterator[Finding]:
 
 
 def _check_blindness(split: Split) -> Finding:
-    seeing = sum(isinstance(sample, GoldSample) or hasattr(sample, "gold_boxes") for sample in (*split.rl, *split.sft))
-    if seeing:
+    exposed = sum(isinstance(sample, GoldSample) or hasattr(sample, "gold_boxes") for sample in (*split.rl, *split.sft))
+    if exposed:
         return Finding(
-            "Gold boxes", "bad", f"{seeing} training samples carry them", "Report this: it is a fault of ours."
+            "Gold boxes", "bad", f"{exposed} training samples contain them", "Report this as a bug of HART Studio."
         )
     known = sum(bool(sample.gold_boxes) for sample in split.evaluation)
     return Finding(
-        "Gold boxes", "good", f"hidden from training; {known:,} held-out questions have some to measure with"
+        "Gold boxes", "good", f"hidden from training; {known:,} held-out questions have gold boxes for evaluation"
     )
 
 
@@ -261,11 +263,11 @@ def _check_images(split: Split, source: SampleSource) -> Finding:
         except (HartError, OSError) as error:
             broken.append(f"{Path(sample.image).name}: {error}")
     if len(broken) == len(samples):
-        return Finding("Images", "bad", f"none of {len(samples)} opens; {broken[0]}", "Check data.image_root.")
+        return Finding("Images", "bad", f"none of {len(samples)} can be opened; {broken[0]}", "Check data.image_root.")
     if broken:
-        text = f"{len(broken)} of {len(samples)} do not open; {broken[0]}"
-        return Finding("Images", "check", text, "Such samples are skipped and counted; repair them if they are many.")
-    return Finding("Images", "good", f"{len(samples)} of {len(samples)} open")
+        text = f"{len(broken)} of {len(samples)} cannot be opened; {broken[0]}"
+        return Finding("Images", "check", text, "Such samples are skipped and counted. Repair them if there are many.")
+    return Finding("Images", "good", f"{len(samples)} of {len(samples)} can be opened")
 
 
 def _check_answers(split: Split) -> Finding:
@@ -273,37 +275,39 @@ def _check_answers(split: Split) -> Finding:
     missing = sum(sample.answer is None for sample in samples)
     if missing:
         return Finding(
-            "Answers", "bad", f"{missing:,} of {len(samples):,} are missing", "Add them, or leave the rows out."
+            "Answers", "bad", f"{missing:,} of {len(samples):,} are missing", "Add them, or remove the rows."
         )
-    return Finding("Answers", "good", f"all of {len(samples):,} are there")
+    return Finding("Answers", "good", f"all {len(samples):,} samples have an answer")
 
 
 def _check_rewards(split: Split) -> Finding:
-    """The true answer must earn 1 and another one 0, as the strict extractor reads them."""
+    """Check the reward: the correct answer must get 1 and another one 0 with the strict extractor."""
     tried = _spread((*split.rl, *split.sft), REWARDS)
     for sample in tried:
         wrong = next((letter for letter in sample.letters if letter != sample.answer), "something else entirely")
         right_score = score_answer(f"\\boxed{{{sample.answer}}}", sample.choices, sample.answer).value
         wrong_score = score_answer(f"\\boxed{{{wrong}}}", sample.choices, sample.answer).value
         if (right_score, wrong_score) != (1.0, 0.0):
-            text = f"question {sample.id}: the true answer earns {right_score}, another one {wrong_score}"
-            return Finding("Reward", "bad", text, "Rewrite the answer so that it can be read.")
-    return Finding("Reward", "good", f"tried on {len(tried)} questions: the true answer earns 1, another one 0")
+            text = f"question {sample.id}: the correct answer gets reward {right_score}, another one {wrong_score}"
+            return Finding("Reward", "bad", text, "Rewrite the answer so that the extractor can read it.")
+    return Finding(
+        "Reward", "good", f"tested on {len(tried)} questions: the correct answer gets reward 1, another one 0"
+    )
 
 
 def _check_labels(split: Split) -> Finding:
-    """What SFT on grounded answers teaches must be there."""
+    """Check that there are label boxes for SFT on grounded answers."""
     missing = sum(not sample.label_boxes for sample in split.sft)
     if missing == len(split.sft):
-        text = "no sample for SFT has the boxes of a label"
+        text = "no SFT sample has label boxes"
         return Finding("Labels", "bad", text, "Train on the labels of a project, or set method.sft_target=answer.")
     if missing:
-        text = f"{missing:,} of {len(split.sft):,} samples for SFT have no boxes of a label"
+        text = f"{missing:,} of {len(split.sft):,} SFT samples have no label boxes"
         return Finding("Labels", "check", text, "They are skipped and counted.")
-    return Finding("Labels", "good", f"all of {len(split.sft):,} samples for SFT have the boxes of a label")
+    return Finding("Labels", "good", f"all {len(split.sft):,} SFT samples have label boxes")
 
 
 def _spread(samples: Sequence[Sample], count: int) -> list[Sample]:
-    """Some samples from all over the list."""
+    """Evenly spaced samples of the list."""
     every = max(1, len(samples) // max(1, count))
     return list(samples[::every][:count])

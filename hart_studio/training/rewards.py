@@ -1,4 +1,4 @@
-"""What a rollout earns: whether its answer is right, and two optional terms that are off in the paper."""
+"""Reward of a rollout: answer correctness, and two optional terms that are off in the paper."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from hart_studio.runs.config import MethodConfig
 
 @dataclass(frozen=True)
 class Reward:
-    """The terms of one rollout's reward, each logged on its own."""
+    """Terms of the reward of a rollout, logged separately."""
 
     correct: float | None
     """r in {0, 1} of the strict extractor; None = could not be scored."""
     format: float
-    """Bonus for boxes that can be read; 0 when it is off."""
+    """Bonus for valid boxes; 0 if off."""
     area: float
-    """Penalty for the share of the image that the boxes cover, 0 or more; 0 when it is off."""
+    """Penalty for the share of the image that the boxes cover, 0 or more; 0 if off."""
 
     @property
     def total(self) -> float | None:
-        """What the group's credit is made from; None = the rollout is left out."""
+        """Total reward; None = the rollout is excluded."""
         return None if self.correct is None else self.correct + self.format - self.area
 
 
 def compute_reward(rollout: Rollout, image_wh: tuple[int, int], settings: MethodConfig) -> Reward:
-    """The reward of one rollout.
+    """Compute the reward of one rollout.
 
     Args:
-        rollout: The rollout; its score is that of the strict extractor, 0 when there was no usable box.
+        rollout: The rollout; its score is that of the strict extractor, 0 if there was no valid box.
         image_wh: (width, height) of the original image.
-        settings: ``format_reward`` and ``area_penalty``; both have no meaning without a grounding turn and are 0 then.
+        settings: ``format_reward`` and ``area_penalty``; both are 0 without a grounding turn.
     """
     return Reward(
         correct=rollout.score.value,
@@ -46,10 +46,10 @@ def compute_reward(rollout: Rollout, image_wh: tuple[int, int], settings: Method
 
 
 def check_reward_range(method: Method, settings: MethodConfig, group_size: int) -> None:
-    """Refuse optional terms so large that a group's rewards could make a weight of Eq. 5 or 6 negative.
+    """Refuse optional terms that could make a weight of Eq. 5 or 6 negative.
 
     Raises:
-        InputError: If they are, before any step rather than in the middle of a run.
+        InputError: If the terms are too large; checked before training.
     """
     if not (method.is_rl and method.has_preference_weights):
         return
@@ -58,7 +58,7 @@ def check_reward_range(method: Method, settings: MethodConfig, group_size: int) 
     largest = max(abs(deviation or 0.0) for rewards in extremes for deviation in reward_deviations(rewards))
     if settings.preference_scale * largest >= 1:
         raise InputError(
-            f"expected preference_scale x the greatest deviation of a reward below 1, got "
+            f"expected preference_scale x the maximum deviation of a reward below 1, got "
             f"{settings.preference_scale:g} x {largest:g}; lower method.format_reward, method.area_penalty or "
             "method.preference_scale"
         )

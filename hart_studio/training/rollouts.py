@@ -1,9 +1,10 @@
-"""Rollouts for training: the one pipeline asks the policy, and what it said becomes sequences with rewards and credits.
+"""Rollouts for training: run the pipeline with the policy, and build sequences with rewards and credits.
 
     samples -> prepare_samples -> ground_and_crop -> run_answering | run_direct -> RolloutGroup
-                                 `-> TrainableModel remembers the tokens -> TrainingSequence per turn
+                                 `-> TrainableModel records the tokens -> TrainingSequence per turn
 
-A sample that cannot be run is a group of the outcome ``error`` without sequences. It is counted, and the step continues.
+A sample that cannot be run becomes a group with the outcome ``error`` and no sequences. It is counted, and training
+continues.
 """
 
 from __future__ import annotations
@@ -29,16 +30,16 @@ from hart_studio.training.trainable_model import Generation, TrainableModel
 
 @dataclass(frozen=True, eq=False)
 class TrainingGroup:
-    """G rollouts of one sample, ready to be scored.
+    """G rollouts of one sample, ready for scoring.
 
     Attributes:
         sample: The question, without gold boxes.
         group: The rollouts with their credits.
         rewards: One per rollout.
-        sequences: For each rollout, the sequences to train on; none when it could not be scored.
-        image_wh: (width, height) of the original image; None when it did not open.
-        overview: The overview I_f; None when it did not open.
-        crops: For each rollout, the images I_s that its answer turn saw.
+        sequences: For each rollout, the sequences to train on; none if it could not be scored.
+        image_wh: (width, height) of the original image; None if it could not be opened.
+        overview: The overview I_f; None if it could not be opened.
+        crops: For each rollout, the crops I_s of its answer turn.
     """
 
     sample: Sample
@@ -51,7 +52,7 @@ class TrainingGroup:
 
 
 def loop_settings(config: RunConfig, max_new_tokens: int, seed: int | None) -> LoopSettings:
-    """The pipeline's settings while training: warm sampling, and never a fallback to the full image."""
+    """Pipeline settings for training: sampling with temperature, no fallback to the full image."""
     rollout = config.rollout
     return LoopSettings(
         overview_max_pixels=rollout.overview_max_pixels,
@@ -73,12 +74,12 @@ def roll_out(
     seed: int,
     open_image: ImageOpener = SourceImage,
 ) -> list[TrainingGroup]:
-    """Run the loop on every sample ``group_size`` times and give the rollouts their credits.
+    """Run the loop on every sample ``group_size`` times and assign credits.
 
     Args:
         policy: The model in training.
-        samples: Questions; sampled together, and one by one when one of them cannot be used.
-        method: Decides the protocol and the credit.
+        samples: Questions; sampled together, or one by one if one of them fails.
+        method: Defines the protocol and the credit.
         config: Settings of the run.
         seed: Fixes the samples, in [0, 2**32).
         open_image: Opens an image by its path.
@@ -87,7 +88,7 @@ def roll_out(
         One group per sample, in order.
 
     Raises:
-        ModelError: If the memory does not suffice, or the weights give no numbers.
+        ModelError: If memory runs out, or the logits are NaN.
     """
     policy.take_generations()
     try:
@@ -138,7 +139,7 @@ def _roll_out_together(
 def _direct_sequences(
     policy: TrainableModel, views: Sequence[PreparedSample | FailedSample], asked: Sequence[Generation]
 ) -> list[list[tuple[TrainingSequence, ...]]]:
-    """The one turn of each rollout. It is trained whatever ``trained_turns`` says: there is no other."""
+    """Sequences of rollouts with one turn, which is trained regardless of ``trained_turns``."""
     generations = iter(asked)
     sequences: list[list[tuple[TrainingSequence, ...]]] = []
     for view in views:
@@ -163,7 +164,7 @@ def _two_turn_sequences(
     answers = iter(answered)
     sequences: list[list[tuple[TrainingSequence, ...]]] = []
     for group in attempts:
-        first: Prompt | None = None  # one object for the whole group, read once
+        first: Prompt | None = None  # one object for the whole group, encoded once
         parts: list[tuple[TrainingSequence, ...]] = []
         for index, attempt in enumerate(group):
             if isinstance(attempt, FailedSample):
@@ -185,7 +186,7 @@ def _rollout_sequences(
     method: Method,
     config: RunConfig,
 ) -> Iterator[TrainingSequence]:
-    """The sequences of a rollout of two turns; one that ended without a usable box has its grounding turn only."""
+    """The sequences of a rollout of two turns; a rollout without a valid box has its grounding turn only."""
     turns = config.method.trained_turns
     if answer is not None and method.protocol == "full_and_crops":
         second = policy.read(answer.request)
@@ -198,7 +199,7 @@ def _rollout_sequences(
 
 
 def _fallback_to_full_image(attempt: GroundedSample | FailedSample) -> GroundedSample | FailedSample:
-    """MGPO without a usable box: the full image is sent again in place of the crop, as its authors do."""
+    """MGPO without a valid box: the full image is sent again instead of the crop, as in the original work."""
     if isinstance(attempt, FailedSample) or attempt.crops.boxes:
         return attempt
     width, height = attempt.view.image.wh
@@ -238,7 +239,7 @@ def _assign_credit(
 
 
 def _failed_group(sample: Sample, method: Method, group_size: int, reason: str) -> TrainingGroup:
-    """A sample that the loop refuses: not scored, which is not the same as wrong."""
+    """Group of a failed sample: not scored, which differs from wrong."""
     score = Score(value=None, extracted=None, expected=sample.answer, rule="none")
     rollout = Rollout(sample_id=sample.id, protocol=method.protocol, outcome="error", score=score, error=reason)
     rollouts = (rollout,) * group_size

@@ -1,4 +1,4 @@
-"""The order of samples and the seeds of sampling, from hashes: the same for every number of processes and attempts."""
+"""Sample order and sampling seeds from hashes, independent of the number of processes and attempts."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import hashlib
 
 
 def order_samples(count: int, wanted: int, seed: int, first_step: int) -> list[int]:
-    """Indices of samples: pass after pass over all of them, each pass in another order.
+    """Indices of samples in epochs, each in another order.
 
     Args:
-        count: Samples there are, at least 1.
-        wanted: Indices to give.
+        count: Number of samples, at least 1.
+        wanted: Number of indices to return.
         seed: Seed of the run.
-        first_step: Where the stage begins, so that two stages over the same samples differ.
+        first_step: First step of the stage, so that two stages with the same samples differ.
     """
     passes = -(-wanted // count)
     order = [
@@ -24,7 +24,7 @@ def order_samples(count: int, wanted: int, seed: int, first_step: int) -> list[i
 
 
 def step_seed(seed: int, step: int, process: int) -> int:
-    """Seed in [0, 2**32) of what one process samples in one step."""
+    """Seed in [0, 2**32) for sampling of one process in one step."""
     return int.from_bytes(_digest(seed, "rollouts", step, process)[:4], "big")
 
 

@@ -1,8 +1,8 @@
 """Exact log-probabilities of sequences under a model, in one model call.
 
-The call goes through the model's outermost wrapper, so data parallel, sharding, LoRA, gradient checkpointing and
-autocast work as in any training step. What it is given is plain: token ids, positions, a mask of shape [B, 1, S, S]
-that transformers hands on as it is, the images' features, and which positions to project to the vocabulary.
+The outermost wrapper of the model is called, so data parallel, sharding, LoRA, gradient checkpointing and
+autocast work as in any training step. Inputs are token ids, positions, a mask of shape [B, 1, S, S]
+that transformers passes on unchanged, image features, and the positions to project to the vocabulary.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from hart_studio.training.sequences import IGNORED, TrainingSequence
 from hart_studio.training.vision_tower import DeferredVisionTower
 
 TREE_ATTENTION: Final = ("sdpa", "eager")
-"""Attention functions that take a mask of any shape."""
+"""Attention implementations that accept any mask."""
 
 
 @dataclass(frozen=True, eq=False)
 class SequenceLogps:
-    """What a model thinks of sequences, one entry per sequence in the order given.
+    """Log-probabilities of sequences under a model, one entry per sequence, in order.
 
     Attributes:
         logps: ``[trained tokens]`` log-probability of each trained token; empty for a sequence without one.
         entropies: ``[trained tokens]`` entropy in nats of the distribution that each token was drawn from, without
-            gradient; None when not asked for.
-        prefix_sharing_blocker: Why sequences of a group did not share their prompt; None when they did. For the log.
+            gradient; None if not requested.
+        prefix_sharing_blocker: Reason why prefix sharing was not used; None if it was. For the log.
     """
 
     logps: list[torch.Tensor]
@@ -50,29 +50,29 @@ def compute_logps(
     share: bool = True,
     with_entropies: bool = False,
 ) -> SequenceLogps:
-    """Log-probabilities of the trained tokens of all sequences, with gradient where it is enabled.
+    """Log-probabilities of the trained tokens of all sequences, with gradients if enabled.
 
     Args:
         model: The model, wrapped or not, on one device; it is called once.
         sequences: At least one; prompts and completions of any kind and length. ``packing.split_by_tokens`` makes
             batches.
         temperature: Divides the logits, as sampling did.
-        share: Whether sequences of a group share their prompt. Where the model cannot, ``prefix_sharing_blocker`` says
-            why.
+        share: Whether sequences of a group share their prompt. If the model does not support it,
+            ``prefix_sharing_blocker`` gives the reason.
         with_entropies: Whether to compute entropies too.
 
     Returns:
-        One entry per sequence. Without any trained token they are empty and still part of the model's graph.
+        One entry per sequence. Without trained tokens they are empty but still part of the autograd graph.
 
     Raises:
-        ModelError: If the model is of no supported family.
-        ValueError: If there is no sequence, or the temperature is not positive.
+        ModelError: If the model family is not supported.
+        ValueError: If there are no sequences, or the temperature is not positive.
     """
     if temperature <= 0:
         raise ValueError(f"expected a temperature above 0, got {temperature:g}; greedy text is scored at 1")
     inner = unwrap_model(model)
     family = get_family(inner)
-    blocker = prefix_sharing_blocker(inner) if share else "prefix sharing is switched off"
+    blocker = prefix_sharing_blocker(inner) if share else "prefix sharing is disabled"
     layout = pack(sequences, lambda group: sequence_positions(inner, family, group), share=blocker is None)
     device = inner.device
     is_label = layout.labels != IGNORED
@@ -96,28 +96,30 @@ def compute_logps(
 
 
 def prefix_sharing_blocker(model: PreTrainedModel) -> str | None:
-    """Why a model cannot read shared rows; None when it can.
+    """Reason why a model does not support prefix sharing; None if it does.
 
     Args:
         model: The model itself, without wrappers.
     """
     text: Any = model.config.get_text_config()
     if text._attn_implementation not in TREE_ATTENTION:
-        return f"attention {text._attn_implementation!r} takes no mask of our own; {' and '.join(TREE_ATTENTION)} do"
+        return (
+            f"attention {text._attn_implementation!r} does not accept custom masks; {' and '.join(TREE_ATTENTION)} do"
+        )
     others = sorted(set(getattr(text, "layer_types", None) or ()) - {"full_attention"})
     if others:
-        return f"layers of the kind {', '.join(others)} need a mask of their own"
+        return f"layers of type {', '.join(others)} need their own mask"
     core: Any = model.model
     dropped = any(isinstance(part, torch.nn.Dropout) and part.p > 0 for part in core.language_model.modules())
     if model.training and (dropped or getattr(text, "attention_dropout", 0.0) > 0):
-        return "dropout would hit all completions of a group alike"
+        return "dropout would affect all completions of a group equally"
     return None
 
 
 def sequence_positions(
     model: PreTrainedModel, family: Family, sequences: Sequence[TrainingSequence]
 ) -> list[torch.Tensor]:
-    """Rotary positions of the sequences' unshared sequences, on the CPU.
+    """Rotary positions of the unshared sequences, on the CPU.
 
     Args:
         model: The model itself, without wrappers.
@@ -125,7 +127,7 @@ def sequence_positions(
         sequences: At least one.
 
     Returns:
-        ``[axes, length]`` per sequence: three axes for families with grid positions, else one.
+        ``[axes, length]`` per sequence: three axes for families with grid positions, otherwise one.
     """
     lengths = [len(sequence.ids) for sequence in sequences]
     ids, mask = (torch.zeros(len(sequences), max(lengths), dtype=torch.long) for _ in range(2))
@@ -141,16 +143,16 @@ def sequence_positions(
 
 
 def attention_mask(model: PreTrainedModel, layout: PackedBatch, device: torch.device) -> torch.Tensor:
-    """The mask that a layout needs, in the form that the model's attention takes.
+    """Attention mask of a packed batch, in the format of the attention implementation.
 
     Args:
         model: The model itself, without wrappers.
         layout: Packed sequences.
-        device: Where the mask goes.
+        device: Device of the mask.
 
     Returns:
         Plain rows: ``[B, S]``, 1 for tokens. Shared rows: ``[B, 1, S, S]``, bool for sdpa; for eager, which would add
-        True as 1, float with the least number where there is nothing to see.
+        True as 1, float with the minimum value at masked positions.
     """
     tree = layout.tree.to(device)
     if not layout.is_shared:

@@ -1,8 +1,8 @@
-"""What is trained on: token sequences with their images, one sequence per sequence.
+"""Training sequences: tokens with images.
 
 A HART rollout is two sequences, (I_f, q) -> boxes and (I_s, q) -> answer. A GRPO rollout is one. An MGPO rollout is one
-sequence of two turns whose second image stands inside the completion, unless its second turn was not shown the first
-turn's very tokens: then it is two sequences, so that every token is scored after what the model really saw
+sequence of two turns whose second image is inside the completion, unless the prompt of its second turn does not contain
+the sampled tokens of the first turn: then it is two sequences, so that every token is scored with its actual prompt
 (``two_turn_sequences``).
 """
 
@@ -19,19 +19,18 @@ IGNORED: Final = -100
 """Label of a token that is not trained."""
 
 VisionInput = EncodedImage | ProcessedImage
-"""An image whose features are known, or its pixels when the vision tower is trained too. Identity matters: sequences
-that
-hold the same object share one encoding of it."""
+"""An image with known features, or its pixels if the vision tower is trained too. Caching is by identity: sequences
+that hold the same object share its encoding."""
 
 TrainedTurns = Literal["both", "grounding", "answer"]
 
 
 @dataclass(frozen=True, eq=False)
 class Prompt:
-    """What the model is shown before it speaks.
+    """Input of the model before its output.
 
     Attributes:
-        ids: Token ids with every image's placeholders; the last one is text, as every chat template ends.
+        ids: Token ids with image placeholders; the last one is text, as in all chat templates.
         images: The images in the order of their placeholders.
     """
 
@@ -47,10 +46,10 @@ class TrainingSequence:
     packed.
 
     Attributes:
-        prompt: What was shown.
-        completion_ids: What follows, the token that ended the answer included; may be empty.
-        is_trained: One flag per token of the completion: False for what the model did not say itself.
-        completion_images: Images whose placeholders stand in the completion, in order; its last token is text.
+        prompt: The prompt.
+        completion_ids: Tokens after the prompt, including the stop token; may be empty.
+        is_trained: One flag per token of the completion: False for tokens that the model did not generate.
+        completion_images: Images with placeholders in the completion, in order; its last token is text.
     """
 
     prompt: Prompt
@@ -60,7 +59,7 @@ class TrainingSequence:
 
     def __post_init__(self) -> None:
         if not self.prompt.ids:
-            raise ValueError("expected a prompt of at least one token, got none; the answer needs something before it")
+            raise ValueError("expected a prompt of at least one token, got none")
         if len(self.is_trained) != len(self.completion_ids):
             raise ValueError(
                 f"expected one flag per token of the completion, got {len(self.is_trained)} flags for "
@@ -79,22 +78,22 @@ class TrainingSequence:
 
     @property
     def labels(self) -> list[int]:
-        """The completion with ``IGNORED`` for what is not trained."""
+        """The completion, with ``IGNORED`` for untrained tokens."""
         return [
             token if trained else IGNORED for token, trained in zip(self.completion_ids, self.is_trained, strict=True)
         ]
 
     @property
     def trained_count(self) -> int:
-        """Trained tokens, that is log-probabilities that scoring gives."""
+        """Number of trained tokens, which is the number of log-probabilities."""
         return sum(self.is_trained)
 
 
 def turn_sequence(prompt: Prompt, completion_ids: Sequence[int]) -> TrainingSequence:
-    """The sequence of one turn.
+    """Build the sequence of one turn.
 
     Args:
-        prompt: What was shown.
+        prompt: The prompt.
         completion_ids: The sampled tokens (``Completion.token_ids``).
     """
     return TrainingSequence(prompt, tuple(completion_ids), (True,) * len(completion_ids))
@@ -107,27 +106,26 @@ def two_turn_sequences(
     second_ids: Sequence[int],
     trained_turns: TrainedTurns = "both",
 ) -> tuple[TrainingSequence, ...]:
-    """The sequences of a conversation of two turns, as MGPO has them (method, Sec. 3).
+    """Build the sequences of a conversation of two turns, as in MGPO (method, Sec. 3).
 
-    One sequence when the second turn's prompt begins with the first one's tokens, the completion as sampled, and the
-    same
-    image objects. It need not: the prompt of the second turn is rendered from text, which may encode to other tokens
-    than were sampled, and LLaVA-OneVision reads the first image in another way once there are several. Then each turn
-    is a sequence with the prompt that it really had.
+    One sequence if the prompt of the second turn starts with the tokens of the first turn, the sampled completion, and
+    the same image objects. This may not hold: the prompt of the second turn is rendered from text, which may encode to
+    other tokens than were sampled, and LLaVA-OneVision processes the first image differently if there are several. Then
+    each turn is a sequence with its actual prompt.
 
     Args:
         first: Prompt of the grounding turn.
-        first_ids: Its sampled tokens.
+        first_ids: The sampled tokens.
         second: Prompt of the answer turn: the whole conversation up to the answer.
-        second_ids: Its sampled tokens.
-        trained_turns: Whose tokens are trained.
+        second_ids: The sampled tokens.
+        trained_turns: Turns whose tokens are trained.
 
     Returns:
         One sequence or one per turn; never a sequence without a trained turn.
     """
-    said = first.ids + tuple(first_ids)
+    first_turn = first.ids + tuple(first_ids)
     shown = len(first.images)
-    has_same_start = second.ids[: len(said)] == said and all(
+    has_same_start = second.ids[: len(first_turn)] == first_turn and all(
         one is other for one, other in zip(first.images, second.images[:shown], strict=True)
     )
     if trained_turns == "grounding":
@@ -135,7 +133,7 @@ def two_turn_sequences(
     if not has_same_start:
         answer = turn_sequence(second, second_ids)
         return (answer,) if trained_turns == "answer" else (turn_sequence(first, first_ids), answer)
-    between = second.ids[len(said) :]
+    between = second.ids[len(first_turn) :]
     is_trained = (trained_turns == "both",) * len(first_ids) + (False,) * len(between) + (True,) * len(second_ids)
     completion_ids = (*first_ids, *between, *second_ids)
     return (TrainingSequence(first, completion_ids, is_trained, second.images[shown:]),)

@@ -1,4 +1,4 @@
-r"""The SFT stage: cross-entropy of the given answer with the full image visible (paper, Eq. 8)."""
+r"""The SFT stage: cross-entropy of the answer with the full image visible (paper, Eq. 8)."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ from hart_studio.training.sharding import is_sharded, whole_weights
 from hart_studio.training.trainable_model import TrainableModel
 
 SFT_METRICS = ("failed_share", "answer_tokens", "entropy", "seconds_update", "memory_mib")
-"""Every metric that an SFT step can have."""
+"""All metrics of an SFT step."""
 
 
 class SftTrainer(RunCheckpoints):
     """Trains the SFT stage with the packing and scoring of the RL stages.
 
     Attributes:
-        stage: Its place in the run.
-        policy: The model as the pipeline sees it.
+        stage: The stage of the run.
+        policy: The model, for the pipeline.
         last_groups: Always empty: there are no rollouts to record.
-        prefix_sharing_blocker: Why sequences do not share rows; None when they do.
+        prefix_sharing_blocker: Reason why sequences do not share rows; None if they do.
     """
 
-    loss_is_scaled_for_ga = True  # the weights of the rows already cover the whole step
+    loss_is_scaled_for_ga = True  # row weights already cover the whole step
 
     def __init__(
         self,
@@ -60,20 +60,20 @@ class SftTrainer(RunCheckpoints):
         callbacks: Sequence[TrainerCallback] = (),
         open_image: ImageOpener = SourceImage,
     ) -> None:
-        """Prepare.
+        """Create the trainer.
 
         Args:
             model: A model of a supported family, or a PEFT model of one.
             processor: Its processor.
             args: From ``trl_args.sft_args``.
             config: Settings of the run.
-            stage: Place of the stage in the run.
-            samples: D_SFT, blind.
-            callbacks: Told about every step.
+            stage: The stage of the run.
+            samples: D_SFT, without gold boxes.
+            callbacks: Trainer callbacks.
             open_image: Opens an image by its path.
 
         Raises:
-            DataError: If there is no sample, or none that can be taught.
+            DataError: If there is no sample, or none with a target.
         """
         check_sft_samples(samples, config)
         wanted = config.schedule.sft_batch_size * stage.steps
@@ -105,12 +105,12 @@ class SftTrainer(RunCheckpoints):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Any]:
-        """All micro-batches of a step, read and weighed together: a sample that fails changes everyone's weight."""
+        """Read and weight all micro-batches of a step together: a failed sample changes all weights."""
         rows = list(itertools.islice(epoch_iterator, num_batches))
         with whole_weights(self):
             parts = [self._read([self._samples[row["sample"]] for row in part]) for part in rows]
-        mine = torch.tensor(sum(map(len, parts)), device=self.accelerator.device)
-        in_step = int(self.accelerator.reduce(mine, reduction="sum"))
+        local_count = torch.tensor(sum(map(len, parts)), device=self.accelerator.device)
+        in_step = int(self.accelerator.reduce(local_count, reduction="sum"))
         batches = []
         for sequences in parts:
             weights = row_weights(
@@ -121,7 +121,7 @@ class SftTrainer(RunCheckpoints):
         return batches, None
 
     def _read(self, samples: Sequence[Sample]) -> list[TrainingSequence]:
-        """The sequences of some samples, without those whose image or text cannot be used."""
+        """Build the sequences of samples, skipping those with an invalid image or text."""
         sequences: list[TrainingSequence] = []
         for sample in samples:
             try:
@@ -138,7 +138,7 @@ class SftTrainer(RunCheckpoints):
         return inputs
 
     def floating_point_ops(self, inputs: Any) -> int:
-        """Not estimated: rows are packed, so their number of tokens says little."""
+        """Not estimated, because rows are packed."""
         return 0
 
     def compute_loss(
@@ -169,7 +169,7 @@ class SftTrainer(RunCheckpoints):
         return sft_loss(logps, mask, row_weight=weights) * int(self.accelerator.num_processes)
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
-        """One micro-batch, timed."""
+        """Run one micro-batch and measure its time."""
         began = time.perf_counter()
         loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
         self._accumulator.add("seconds_update", time.perf_counter() - began, count=0.0)

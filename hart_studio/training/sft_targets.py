@@ -1,4 +1,4 @@
-"""What SFT teaches: the answer from the full image (Eq. 8), or a label's boxes and the answer from their crops."""
+"""SFT targets: the answer from the full image (Eq. 8), or label boxes and the answer from their crops."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ AnswerFormat = Literal["letter", "words"]
 
 
 def target_text(sample: Sample, form: AnswerFormat = "letter") -> str:
-    r"""What the model is taught to write; the strict extractor reads it back as the right answer (project default).
+    r"""Target text of SFT; the strict extractor reads it as the right answer. Project default.
 
     Args:
         sample: A question with its answer.
-        form: With choices, ``letter`` is ``green \boxed{B}``: the option's words in front make the model say what it
-            saw before it names a letter; ``words`` is ``green``. Without choices both are ``\boxed{green}``.
+        form: With choices, ``letter`` is ``green \boxed{B}``: the text of the option first makes the model describe
+            what it sees before the letter; ``words`` is ``green``. Without choices both are ``\boxed{green}``.
 
     Raises:
-        ValueError: If the answer is not known.
+        ValueError: If the answer is unknown.
     """
     if sample.answer is None:
-        raise ValueError(f"expected a known answer of {sample.id}, got none; leave it out of the SFT part")
+        raise ValueError(f"The sample {sample.id} has no answer. Exclude it from the SFT part.")
     if not sample.choices:
         return f"\\boxed{{{sample.answer}}}"
     words = sample.choices[sample.letters.index(sample.answer)]
@@ -43,25 +43,25 @@ def target_text(sample: Sample, form: AnswerFormat = "letter") -> str:
 
 
 def check_sft_samples(samples: Sequence[Sample], config: RunConfig) -> None:
-    """See that there is something to teach, before a model is loaded for it.
+    """Check that there are SFT targets, before a model is loaded.
 
     Raises:
-        DataError: If there is no sample, or none has the boxes that are to be taught.
+        DataError: If there are no samples, or none has the required boxes.
     """
     if not samples:
-        raise DataError("expected samples for the SFT stage, got none; raise data.sft_samples")
+        raise DataError("There are no samples for the SFT stage. Raise data.sft_samples.")
     if config.method.sft_target == "grounded" and not any(sample.label_boxes for sample in samples):
         raise DataError(
-            "expected samples with label_boxes for method.sft_target=grounded, got none; train on the labels of a "
-            "project, or set it to answer"
+            "method.sft_target=grounded needs samples with label_boxes, got none. Train on the labels of a "
+            "project, or set it to answer."
         )
 
 
 class SftTargetBuilder:
-    """Makes training sequences of samples, with the requests of the one pipeline."""
+    """Build training sequences of samples, with the requests of the pipeline."""
 
     def __init__(self, policy: TrainableModel, config: RunConfig, open_image: ImageOpener) -> None:
-        """Prepare.
+        """Create the builder.
 
         Args:
             policy: The model that is trained.
@@ -74,17 +74,17 @@ class SftTargetBuilder:
         self._end_id = int(policy.processor.tokenizer.eos_token_id)
 
     def read(self, sample: Sample) -> tuple[TrainingSequence, ...]:
-        """The sequences of a sample: one, or one per turn.
+        """Build the sequences of a sample: one, or one per turn.
 
         Raises:
             ImageError: If its image cannot be read.
             InputError: If a text of it cannot be encoded.
-            ValueError: If its answer is not known, or it has no boxes and is to teach some.
+            ValueError: If its answer is unknown, or required boxes are missing.
         """
         config = self._config
         is_grounded = config.method.sft_target == "grounded"
         if is_grounded and not sample.label_boxes:
-            raise ValueError(f"expected label_boxes of {sample.id}, got none; leave it out of the SFT part")
+            raise ValueError(f"The sample {sample.id} has no label_boxes. Exclude it from the SFT part.")
         settings = loop_settings(config, config.rollout.max_answer_tokens, None)
         (view,) = prepare_samples(self._policy, [sample], settings, self._open_image, will_crop=is_grounded)
         if isinstance(view, FailedSample):
@@ -97,7 +97,7 @@ class SftTargetBuilder:
         return (self._grounding_sequence(view), self._answer_sequence(crops_only_request(sample, crops), answer))
 
     def _grounding_sequence(self, view: PreparedSample) -> TrainingSequence:
-        """The grounding turn with the label's boxes in the family's frame and words."""
+        """Grounding turn with label boxes in the frame and format of the family."""
         prompt = self._policy.read(grounding_request(view.overview, view.sample.question))
         family, model_wh = self._policy.family, prompt.images[0].size_wh
         boxes = [

@@ -1,7 +1,7 @@
-"""Weights that are spread over processes: whole for sampling, and what cannot be trained that way.
+"""Sharded weights: gather them for sampling, and refuse unsupported combinations.
 
-A pass through sharded weights gathers them layer by layer, so every process must make the same passes. Training does:
-one packed pass per micro-batch. Sampling does not, because answers differ in length, so it runs on whole weights.
+A forward pass gathers sharded weights layer by layer, so all processes must run the same passes. Training does:
+one packed pass per micro-batch. Sampling does not, because answers differ in length, so it uses gathered weights.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ from hart_studio.training.vision_tower import is_vision_tower_trained
 
 
 def is_sharded(trainer: Trainer) -> bool:
-    """Whether FSDP or DeepSpeed spreads a trainer's weights, or their optimizer's state, over the processes."""
+    """Whether FSDP or DeepSpeed shards the weights or the optimizer state of a trainer."""
     return trainer.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
 
 
 def check_sharding(trainer: Trainer, model: PreTrainedModel) -> None:
-    """Refuse to train a vision tower in shards: it runs once per image, and processes see unequal numbers of them.
+    """Refuse to train a sharded vision tower: it runs once per image, and processes have unequal numbers of images.
 
     Args:
-        trainer: Before it trains.
+        trainer: The trainer, before training.
         model: The model itself, without wrappers.
 
     Raises:
-        InputError: If that was asked for.
+        InputError: If the vision tower is trained and sharded.
     """
     if is_sharded(trainer) and is_vision_tower_trained(model):
         raise InputError(
-            "expected a vision tower that stays as it is while FSDP or DeepSpeed spreads the weights, got one that is "
-            "trained; train the language model only, or one whole model per GPU (ddp.yaml)"
+            "The vision tower cannot be trained with FSDP or DeepSpeed sharding. "
+            "Train the language model only, or use one complete model per GPU (ddp.yaml)."
         )
 
 
 @contextmanager
 def whole_weights(trainer: Trainer) -> Iterator[None]:
-    """Gathers the weights that FSDP2 or DeepSpeed has scattered, for sampling inside the block; else does nothing.
+    """Gather weights sharded by FSDP2 or DeepSpeed for sampling inside the block; otherwise do nothing.
 
-    All processes must enter and leave it together; inside, each may run the model as often as it wants.
+    All processes must enter and leave it together; inside, each may run the model any number of times.
     """
     kind = trainer.accelerator.distributed_type
     if kind == DistributedType.DEEPSPEED:
@@ -62,10 +62,10 @@ def whole_weights(trainer: Trainer) -> Iterator[None]:
 def _unsharded(model: torch.nn.Module) -> Iterator[None]:
     if not isinstance(model, FSDPModule):
         raise InputError(
-            f"expected weights that FSDP2 has sharded, got {type(model).__name__}; set fsdp_version: 2 in the "
-            "configuration of accelerate, as in fsdp.yaml"
+            f"Only FSDP2 is supported, got {type(model).__name__}. Set fsdp_version: 2 in the "
+            "accelerate config, as in fsdp.yaml."
         )
-    # The outermost part must know that it is: sampling may run the tower before anything else.
+    # Mark the root module: sampling may run the vision tower first.
     model._get_fsdp_state()._lazy_init()
     parts = [part for part in model.modules() if isinstance(part, FSDPModule)]
     for part in parts:

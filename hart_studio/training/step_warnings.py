@@ -1,4 +1,4 @@
-"""Warnings about a training that continues without learning anything, from the metrics of its steps."""
+"""Warnings about training without progress, from step metrics."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Final
 from hart_studio.runs.config import RunConfig
 
 STREAK_STEPS: Final = 10
-"""Steps in a row with the same trouble, after which it is told, once until it is over (project default)."""
+"""Number of consecutive steps with a problem before a warning, once per streak. Project default."""
 HIGH_KL: Final = 10.0
-"""Mean KL to reference, in nats per token, from which on the policy has left it (project default)."""
+"""Mean KL to reference, in nats per token, above which a warning is given. Project default."""
 
 Metrics = Mapping[str, float]
 
 
 @dataclass
 class _Streak:
-    """A trouble in consecutive steps.
+    """A problem in consecutive steps.
 
     Attributes:
-        is_problem: Whether the metrics of a step show it.
-        describe: The warning, from the first and last step of the streak and the rollouts counted in it.
+        is_problem: Whether the metrics of a step have the problem.
+        describe: Formats the warning, from the first and last step of the streak and its outcome counts.
     """
 
     is_problem: Callable[[Metrics], bool]
@@ -31,7 +31,7 @@ class _Streak:
     is_reported: bool = False
 
     def check(self, step: int, metrics: Metrics, counts: _OutcomeCounts) -> str | None:
-        """Take in a step; the warning when one is due."""
+        """Add a step; return the warning if one is due."""
         if not self.is_problem(metrics):
             self.first_step, self.is_reported = None, False
             return None
@@ -46,7 +46,7 @@ class _Streak:
 
 
 class _OutcomeCounts:
-    """Rollouts of a streak by how they ended."""
+    """Rollout counts of a streak by outcome."""
 
     NAMES: Final = ("failed_share", "no_box_share", "bad_box_share", "truncated_share", "reward_correct")
 
@@ -59,7 +59,7 @@ class _OutcomeCounts:
         self._found = dict.fromkeys(self.NAMES, 0)
 
     def add(self, metrics: Metrics) -> None:
-        """Add the rollouts of a step; all shares but that of failed ones are over those that did not fail."""
+        """Add the rollouts of a step; shares other than of failures are relative to rollouts without failure."""
         failed = round(self._per_step * metrics.get("failed_share", 0.0))
         self.rollouts += self._per_step
         self._found["failed_share"] += failed
@@ -71,16 +71,16 @@ class _OutcomeCounts:
 
     def __str__(self) -> str:
         return (
-            f"{self['no_box_share']} without a box (no_box), {self['bad_box_share']} with an unusable box (bad_box), "
+            f"{self['no_box_share']} without a box (no_box), {self['bad_box_share']} with an invalid box (bad_box), "
             f"{self['truncated_share']} cut off by the token limit (truncated), {self['failed_share']} failed (error)"
         )
 
 
 class StepWarnings:
-    """Finds streaks of steps from which nothing is learned: equal rewards, failures, cut-off turns, a high KL."""
+    """Detect streaks of steps without learning: equal rewards, failures, truncated turns, a high KL."""
 
     def __init__(self, config: RunConfig) -> None:
-        """Prepare.
+        """Create the detector.
 
         Args:
             config: Settings of the run.
@@ -96,21 +96,21 @@ class StepWarnings:
         self._counts = tuple(_OutcomeCounts(per_step) for _ in self._streaks)
 
     def check(self, step: int, metrics: Metrics) -> list[str]:
-        """Take in the metrics of a step.
+        """Add the metrics of a step.
 
         Args:
-            step: Number of the step, counted through all stages.
+            step: Number of the step, counted across all stages.
             metrics: Name -> value.
 
         Returns:
-            Warnings that are due now, as texts for people.
+            Warnings that are due.
         """
         pairs = zip(self._streaks, self._counts, strict=True)
         found = [streak.check(step, metrics, counts) for streak, counts in pairs]
         return [text for text in found if text is not None]
 
     def _is_only_truncated(self, metrics: Metrics) -> bool:
-        """Equal rewards are told with the number of cut-off turns, so those are not told again."""
+        """The warning about equal rewards includes truncated turns, so it is not repeated."""
         return metrics.get("truncated_share") == 1 and not _has_equal_rewards(metrics)
 
 
@@ -128,26 +128,26 @@ def _describe_equal_rewards(first: int, last: int, counts: _OutcomeCounts) -> st
     else:
         what = f"the rollouts of every question were all right or all wrong ({right} of {scored} right)"
     return (
-        f"steps {first} to {last}: {what}, so all advantages are 0 and nothing is learned. Outcomes: {counts}. "
+        f"steps {first} to {last}: {what}, so all advantages are 0 and the policy does not change. Outcomes: {counts}. "
         f"{_advise(scored, right, counts)}"
     )
 
 
 def _advise(scored: int, right: int, counts: _OutcomeCounts) -> str:
     if right == scored:
-        return "The questions are too easy for this model: take harder ones, or stop here."
+        return "The questions are too easy for this model. Use harder ones, or stop."
     causes = [
         (
             counts["truncated_share"],
-            "turns are cut off: raise rollout.max_grounding_tokens and rollout.max_answer_tokens",
+            "turns are truncated: raise rollout.max_grounding_tokens and rollout.max_answer_tokens",
         ),
         (
             counts["no_box_share"] + counts["bad_box_share"],
-            "boxes are missing or unusable: this model may not be trained to write boxes, choose another model.id",
+            "boxes are missing or invalid: the model may not be trained to write boxes, choose another model.id",
         ),
         (
             scored - counts["no_box_share"] - counts["bad_box_share"] - right,
-            "answers are wrong or cannot be read: check the answer format of your data with --preflight, take easier "
+            "answers are wrong or unreadable: check the answer format of your data with --preflight, use easier "
             "questions, or raise rollout.group_size or rollout.temperature",
         ),
     ]
@@ -157,7 +157,7 @@ def _advise(scored: int, right: int, counts: _OutcomeCounts) -> str:
 
 def _describe_failures(first: int, last: int, counts: _OutcomeCounts) -> str:
     return (
-        f"steps {first} to {last}: every sample failed, so nothing is learned. Check that the images of the data open "
+        f"steps {first} to {last}: every sample failed, so nothing is learned. Check that the images can be opened "
         "and fit the model (--preflight); the Watch page shows the errors of recorded rollouts."
     )
 
@@ -171,6 +171,6 @@ def _describe_truncation(first: int, last: int, counts: _OutcomeCounts) -> str:
 
 def _describe_kl(first: int, last: int, counts: _OutcomeCounts) -> str:
     return (
-        f"steps {first} to {last}: the KL to reference is above {HIGH_KL:g} nats per token, so the policy has left "
+        f"steps {first} to {last}: the KL to reference is above {HIGH_KL:g} nats per token, so the policy is far from "
         "its reference. Lower optim.learning_rate or raise method.beta in a new run, and compare the held-out metrics."
     )

@@ -1,4 +1,4 @@
-"""Asked to stop: finish the step, save, and say so. Asked again: end at once."""
+"""Handle stop signals: the first one finishes the step and saves, the second one ends the process."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 
-class StoppedEarly(Exception):  # noqa: N818 - how a trainer is left, not an error
-    """Leaves a trainer before its first step: a stop was asked for while the model was loaded or measured."""
+class StoppedEarly(Exception):  # noqa: N818 - control flow, not an error
+    """Ends a trainer before its first step: a stop was requested while the model was loaded or evaluated."""
 
 
 class StopSignals:
-    """Turns the first SIGINT or SIGTERM into a wish, as a context manager; the second one acts as it did before.
+    """Context manager: the first SIGINT or SIGTERM is a stop request; the second one has its default effect.
 
     Attributes:
-        received: Number of the first signal; None = none came.
+        received: Number of the first signal; None = none.
     """
 
     def __init__(self, announce: Callable[[str], None]) -> None:
-        """Prepare.
+        """Create the handler.
 
         Args:
-            announce: Told what was understood, for people.
+            announce: Called with a message on the first signal.
         """
         self.received: int | None = None
         self._announce = announce
@@ -46,7 +46,9 @@ class StopSignals:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.received = number
-        self._announce(f"{signal.Signals(number).name}: stopping after this step, then saving; again to end at once")
+        self._announce(
+            f"{signal.Signals(number).name}: stopping after this step and saving; send it again to end at once"
+        )
         self._restore()
 
     def _restore(self) -> None:

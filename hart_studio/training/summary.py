@@ -1,4 +1,4 @@
-"""Figures of a training run as lines of text, for the end of the command."""
+"""Text summary of a training run, printed at the end of the command."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from hart_studio.runs.reader import drop_superseded, read_events
 from hart_studio.runs.status import read_status
 
 MEAN_STEPS: Final = 10
-"""Steps at either end of a stage that its first and last metrics are means of (project default)."""
+"""Number of steps at the start and the end of a stage in the means of its first and last metrics. Project default."""
 MAX_WARNINGS: Final = 5
-"""Newest warnings that are repeated (project default)."""
+"""Number of newest warnings to print. Project default."""
 
 _HELD_OUT: Final = (
     ("iog_above_0.3", "IoG > 0.3"),
@@ -30,7 +30,7 @@ _HELD_OUT: Final = (
 
 
 def summarize_training(layout: RunLayout) -> list[str]:
-    """Steps, reward or loss by stage, held-out metrics before and after, checkpoint and warnings.
+    """Summarize steps, reward or loss by stage, held-out metrics before and after, checkpoint and warnings.
 
     Args:
         layout: A run that has ended.
@@ -39,7 +39,7 @@ def summarize_training(layout: RunLayout) -> list[str]:
         Lines for a terminal.
 
     Raises:
-        DataError: If its status cannot be read.
+        DataError: If the status cannot be read.
     """
     status = read_status(layout)
     events = drop_superseded(_read_all(layout))
@@ -69,7 +69,7 @@ def _describe_stage(stage: str, steps: Sequence[Metrics]) -> str:
     parts: list[str] = []
     for name, title in (("reward", "reward"), ("valid_box_rate", "valid boxes"), ("loss", "loss")):
         values = [value for step in steps if (value := step.get(name)) is not None]
-        if not values or (name == "loss" and parts):  # the loss of an RL stage says little beside its reward
+        if not values or (name == "loss" and parts):  # the loss of an RL stage is less informative than the reward
             continue
         count = min(MEAN_STEPS, max(1, len(values) // 2))
         ends = (fmean(values[:count]), fmean(values[-count:]))

@@ -1,4 +1,4 @@
-"""Other programs that the metrics are sent to: whether they are there, and where they write."""
+"""Experiment trackers: check that they are installed, and set their output folder."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from hart_studio.errors import InputError
 
 _FOLDER_VARIABLE: Final = "TENSORBOARD_LOGGING_DIR"
 _PACKAGES: Final = {"tensorboard": ("tensorboard", "tensorboardX")}
-"""Packages any of which serves a tracker, where it is not just the one of its name."""
+"""Alternative packages of a tracker, if they differ from its name."""
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Look for the trackers' packages; nothing is imported.
+    """Check that tracker packages are installed, without importing them.
 
     Args:
         names: ``RunConfig.trackers``.
@@ -28,19 +28,18 @@ def check_trackers(names: Sequence[str]) -> None:
     for name in names:
         if all(importlib.util.find_spec(package) is None for package in _PACKAGES.get(name, (name,))):
             raise InputError(
-                f"expected the tracker {name} to be installed, it is not; pip install {name}, "
-                "or leave it out of trackers"
+                f"The tracker {name} is not installed. Run pip install {name}, or remove it from trackers."
             )
 
 
 @contextmanager
 def tracker_output(folder: Path) -> Iterator[None]:
-    """TensorBoard, when it is set up inside the block, writes into the folder; one that the user has named stays.
+    """Set the folder of TensorBoard inside the block; a folder set by the user is kept.
 
-    The library's own choice would lie among the drafts of checkpoints, which the next attempt removes.
+    The default folder is inside the checkpoint drafts, which the next attempt removes.
 
     Args:
-        folder: Made by the tracker.
+        folder: Created by the tracker.
     """
     if _FOLDER_VARIABLE in os.environ:
         yield

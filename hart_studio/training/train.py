@@ -1,4 +1,4 @@
-"""A whole training run: samples, split, the stages of the chain, checkpoints, and the model at the end."""
+"""A training run: samples, split, stages of the chain, checkpoints, and the final model."""
 
 from __future__ import annotations
 
@@ -43,24 +43,24 @@ from hart_studio.training.trackers import check_trackers, tracker_output
 from hart_studio.training.trl_args import rl_args, sft_args
 
 MODEL_FOLDER = "model"
-"""Folder of the run with the model at the end of the chain."""
+"""Folder of the final model in the run."""
 TENSORBOARD_FOLDER = "tensorboard"
-"""Folder of the run with TensorBoard's logs, one folder per stage, when that tracker is on."""
+"""Folder of the run with TensorBoard's logs, one folder per stage, if that tracker is enabled."""
 IMAGES_FOLDER = "images"
-"""Folder of the run with images that its source does not have as files."""
+"""Folder of the run for images that are not files in the source."""
 
 SHOWN_METRICS: Final = ("loss", "reward", "kl")
-"""Figures of a step that the progress of the command shows."""
+"""Step metrics in the progress output of the command."""
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """How a run ended.
+    """Result of a run.
 
     Attributes:
-        folder: Of the run.
-        step: Steps done.
-        model: Folder of the trained model; None when steps are left.
+        folder: Folder of the run.
+        step: Completed steps.
+        model: Folder of the trained model; None if steps are left.
     """
 
     folder: Path
@@ -69,27 +69,27 @@ class TrainingResult:
 
 
 def run(config: RunConfig, run_dir: Path, resume: bool = False) -> TrainingResult:
-    """Train; call it in every process that takes part.
+    """Train; call it in every process.
 
     Args:
         config: Settings of the run.
         run_dir: Folder made by ``runs.writer.create_run``.
-        resume: Resume from the newest complete checkpoint, or from the beginning when there is none.
+        resume: Resume from the newest complete checkpoint, or from step 0 if there is none.
 
     Returns:
-        How it ended. A stop file ends it well, with steps left.
+        The result. A stop file ends it normally, with steps left.
 
     Raises:
-        HartError: If settings, samples or model are not usable, or the memory does not suffice.
-        KeyboardInterrupt: After SIGINT without a stop file, once the step is done and saved.
-        SystemExit: After SIGTERM, likewise.
+        HartError: If settings, samples or model are invalid, or memory runs out.
+        KeyboardInterrupt: After SIGINT without a stop file, after the step is completed and saved.
+        SystemExit: After SIGTERM, in the same way.
     """
     layout = RunLayout(run_dir.resolve())
     state = PartialState(cpu=config.model.device == "cpu")
-    device = torch.device("cpu") if state.device.type == "cpu" else state.device  # there is no second cpu:0
+    device = torch.device("cpu") if state.device.type == "cpu" else state.device  # there is only one CPU device
     found, damaged = find_resume_checkpoint(layout)
     if found is not None and not resume:
-        raise InputError(f"expected a new run, got {layout.run_id} with checkpoints; resume it or start another")
+        raise InputError(f"The run {layout.run_id} already has checkpoints. Resume it, or start a new run.")
     writer = None
     if state.is_main_process:
         schedule = config.schedule
@@ -106,10 +106,10 @@ def run(config: RunConfig, run_dir: Path, resume: bool = False) -> TrainingResul
             job = _Job(config, layout, writer, signals, device, state.num_processes, damaged)
             step = job.train(found.manifest.step if found is not None else None)
         if step < config.total_steps:
-            if writer is not None and not layout.stop.exists():  # else it was asked to stop, and did
+            if writer is not None and not layout.stop.exists():  # otherwise it was stopped on request
                 if signals.received is not None:
-                    signal.raise_signal(signals.received)  # everything is saved: now end as the sender meant it
-                writer.leave_incomplete("a signal told another of its processes to stop")
+                    signal.raise_signal(signals.received)  # everything is saved: now handle the signal
+                writer.leave_incomplete("another process of the run received a stop signal")
             return TrainingResult(layout.folder, step, None)
         model = layout.folder / MODEL_FOLDER
         if writer is not None:
@@ -121,7 +121,7 @@ def run(config: RunConfig, run_dir: Path, resume: bool = False) -> TrainingResul
 
 @contextmanager
 def explain_out_of_memory(device: torch.device) -> Iterator[None]:
-    """Say which settings to turn down when memory runs out inside the block; other errors pass.
+    """Convert out-of-memory errors to a ``ModelError`` that names the settings to lower; other errors pass.
 
     Raises:
         ModelError: If memory ran out.
@@ -132,11 +132,11 @@ def explain_out_of_memory(device: torch.device) -> Iterator[None]:
         if not (is_out_of_memory(error) or (error.__cause__ is not None and is_out_of_memory(error.__cause__))):
             raise
         raise ModelError(
-            f"expected the training to fit the memory of {device}, it ran out; lower "
+            f"Out of memory on {device} during training. Lower "
             "schedule.rl_micro_batch_size, schedule.sft_micro_batch_size, rollout.group_size, "
             "rollout.overview_max_pixels, rollout.crop_max_pixels or rollout.max_answer_tokens, "
             "set model.lora=on and model.gradient_checkpointing=on, "
-            "or take a smaller model; the run can be resumed from its last checkpoint"
+            "or use a smaller model. The run can be resumed from its last checkpoint."
         ) from error
 
 
@@ -162,7 +162,7 @@ class _Job:
         self._damaged = damaged
 
     def train(self, resumed_from: int | None) -> int:
-        """Train what is left; returns the steps done."""
+        """Train the remaining steps; return the completed steps."""
         config, writer = self._config, self._writer
         self._set_phase("reading the samples")
         source = load_samples(config.data, self._layout.folder / IMAGES_FOLDER)
@@ -194,13 +194,13 @@ class _Job:
     def _train_stage(
         self, method: Method, stage: Stage, step: int, source: SampleSource, split: Split
     ) -> tuple[int, bool]:
-        """Train what is left of a stage; returns the steps done in all, and whether a stop was asked for."""
+        """Train the remaining steps of a stage; return all completed steps, and whether a stop was requested."""
         config = self._config
         self._set_phase("loading the model")
         previous = self._layout.checkpoint_of(stage.first_step) if stage.first_step else None
-        # That of the stage before would split the model while it is read.
+        # The sharding of the previous stage would split the model while it is loaded.
         unset_hf_deepspeed_config()  # type: ignore[no-untyped-call]
-        begun = load_initial_model(config, self._device, previous)
+        initial = load_initial_model(config, self._device, previous)
         measure = self._measure(method, source, split) if split.evaluation else None
         held_out = (len(split.evaluation), fingerprint(split.evaluation))
         callback = RunCallback(stage, config, self._signals, measure, *held_out)
@@ -209,24 +209,24 @@ class _Job:
         output = draft_folder(self._layout)
         share: dict[str, Any] = {
             "processes": self._processes,
-            "uses_gradient_checkpointing": begun.uses_gradient_checkpointing,
+            "uses_gradient_checkpointing": initial.uses_gradient_checkpointing,
         }
         trainer: HartTrainer | SftTrainer
         with tracker_output(self._layout.folder / TENSORBOARD_FOLDER / stage.name):
             if method.is_rl:
                 trainer = HartTrainer(
-                    begun.model,
-                    begun.processor,
+                    initial.model,
+                    initial.processor,
                     rl_args(config, output, self._device, **share),
                     method=method,
                     samples=split.rl,
-                    peft_config=begun.new_adapters,
+                    peft_config=initial.new_adapters,
                     **common,
                 )
             else:
                 trainer = SftTrainer(
-                    begun.with_adapters(config.seed),
-                    begun.processor,
+                    initial.with_adapters(config.seed),
+                    initial.processor,
                     sft_args(config, output, self._device, **share),
                     samples=split.sft,
                     **common,
@@ -234,7 +234,7 @@ class _Job:
         check_sharding(trainer, trainer.policy.model)
         trainer.remove_callback(PrinterCallback)
         if isinstance(trainer.model, PeftModel):
-            trainer.model.peft_config["default"].base_model_name_or_path = begun.base_name
+            trainer.model.peft_config["default"].base_model_name_or_path = initial.base_name
         callback.trainer = trainer
         checkpoint = str(self._layout.checkpoint_of(step)) if step > stage.first_step else None
         try:
@@ -286,4 +286,4 @@ def _announce(text: str) -> None:
 
 
 def _discard(text: str) -> None:
-    """The first process speaks for all."""
+    """Discard the output of processes other than the first."""

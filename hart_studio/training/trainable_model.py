@@ -1,4 +1,4 @@
-"""The policy as a chat model: a model in the middle of its training answers through the one pipeline."""
+"""The policy as a chat model: run the pipeline with a model during training."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ from hart_studio.training.vision_tower import is_vision_tower_trained
 
 @dataclass(frozen=True, eq=False)
 class Generation:
-    """One request of a ``generate`` call and the group of its completions, with the tokens that were sampled."""
+    """A request of a ``generate`` call and its completions, with sampled tokens."""
 
     request: ChatRequest
     completions: tuple[Completion, ...]
 
 
 class TrainableModel(LocalChatModel):
-    """A ``ChatModel`` around a live model.
+    """A ``ChatModel`` around a model in training.
 
-    It samples in eval mode, without gradient checkpointing, and gives the model back as it was. It remembers the
-    generations, because the pipeline hands on texts, and training scores tokens. LoRA adapters take part as they are
-    switched on at the time of the call.
+    It samples in eval mode, without gradient checkpointing, and then restores the model state. It records the
+    generations, because the pipeline returns text, and training scores tokens. LoRA adapters are used as they are
+    enabled at the time of the call.
     """
 
     def __init__(
         self, model: torch.nn.Module, processor: ProcessorMixin, name: str, batch_tokens: int = BATCH_TOKENS
     ) -> None:
-        """Wrap a model that is already on its device.
+        """Wrap a loaded model that is on its device.
 
         Args:
-            model: The model being trained, in whatever wrappers; sampling goes past the wrappers.
+            model: The model being trained, with any wrappers; sampling bypasses them.
             processor: Its processor, with a chat template.
-            name: How messages call it.
-            batch_tokens: As for ``LocalChatModel``.
+            name: Name, for messages.
+            batch_tokens: See ``LocalChatModel``.
 
         Raises:
-            ModelError: If there is no model of a supported family inside.
+            ModelError: If it does not contain a model of a supported family.
         """
         inner = unwrap_model(model)
         super().__init__(inner, processor, get_family(inner), name, batch_tokens)
@@ -54,8 +54,8 @@ class TrainableModel(LocalChatModel):
     def generate(
         self, requests: Sequence[ChatRequest], sampling: SamplingParams, group_size: int = 1
     ) -> list[list[Completion]]:
-        """Answer every request ``group_size`` times (see ``ChatModel.generate``) and remember it."""
-        if is_vision_tower_trained(self.model):  # a step may have changed its weights; those of a frozen tower stay
+        """Answer every request ``group_size`` times (see ``ChatModel.generate``) and record it."""
+        if is_vision_tower_trained(self.model):  # a step may have changed its weights
             self.clear_features()
         with _eval_mode(self.model):
             groups = super().generate(requests, sampling, group_size)
@@ -65,16 +65,16 @@ class TrainableModel(LocalChatModel):
         return groups
 
     def take_generations(self) -> list[list[Generation]]:
-        """Return and clear the generations of every ``generate`` call since the last time, in order of requests."""
+        """Return and clear the generations of every ``generate`` call since the last call, in order of requests."""
         taken, self._generations = self._generations, []
         return taken
 
     def read(self, request: ChatRequest) -> Prompt:
-        """What the model is shown for a request, ready to be scored; the tokens are those that sampling began with.
+        """Encode a request for scoring, with the same tokens as for sampling.
 
-        Images come as the features that sampling used, or as pixels when the vision tower is trained too. An image
-        object of the request gives the same object here for as long as it lives and no ``generate`` call intervenes, so
-        prompts that show the same images can be told to be equal.
+        Images are the features used in sampling, or pixels if the vision tower is trained too. An image
+        object of the request maps to the same object here as long as it exists and no ``generate`` call intervenes, so
+        prompts with the same images compare equal.
         """
         if not is_vision_tower_trained(self.model):
             with _eval_mode(self.model):
@@ -88,7 +88,7 @@ class TrainableModel(LocalChatModel):
 
 @contextmanager
 def _eval_mode(model: torch.nn.Module) -> Iterator[None]:
-    """Eval mode inside the block, and every part's own mode after it."""
+    """Eval mode inside the block; restore the mode of every module afterwards."""
     trained = [part for part in model.modules() if part.training]
     model.train(False)
     try:

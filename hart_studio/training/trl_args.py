@@ -1,7 +1,7 @@
-"""From the settings of a run to the arguments of the trainers. What the method rests on is always said in full.
+"""Convert run settings to trainer arguments. Everything the method depends on is set explicitly.
 
 TRL's own defaults (``beta=0``, ``loss_type="dapo"``, a KL term times the ratio, bfloat16, activation checkpointing) are
-not those of the paper.
+different from the paper.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def rl_args(
     Args:
         config: Settings of the run.
         output: Draft folder of the checkpoints.
-        device: Of this process.
-        processes: That share a step.
+        device: Device of this process.
+        processes: Number of processes per step.
         uses_gradient_checkpointing: Whether activations are recomputed.
 
     Raises:
@@ -65,7 +65,7 @@ def rl_args(
 def sft_args(
     config: RunConfig, output: Path, device: torch.device, *, processes: int, uses_gradient_checkpointing: bool
 ) -> TrainingArguments:
-    """Arguments of an SFT stage; as for ``rl_args``."""
+    """Arguments of an SFT stage; see ``rl_args``."""
     schedule = config.schedule
     return TrainingArguments(
         **_shared_args(config, output, device, uses_gradient_checkpointing),
@@ -84,7 +84,7 @@ def _shared_args(
         "output_dir": str(output),
         "seed": config.seed,
         "use_cpu": device.type == "cpu",
-        # Trained weights stay in float32 and are computed with in the number type of the settings.
+        # Trained weights stay in float32 and are computed in the precision of the settings.
         "bf16": config.model.dtype == "bfloat16" or (config.model.dtype == "auto" and device.type == "cuda"),
         "fp16": False,
         "optim": "adamw_torch",
@@ -96,16 +96,16 @@ def _shared_args(
         "warmup_steps": optim.warmup_steps,
         "activation_checkpointing": uses_gradient_checkpointing,
         "activation_checkpointing_kwargs": {"use_reentrant": False},
-        "ddp_find_unused_parameters": True,  # a pass without an image leaves a trained vision tower out
-        "average_tokens_across_devices": False,  # the rows' weights already count all processes
+        "ddp_find_unused_parameters": True,  # a pass without an image does not use a trained vision tower
+        "average_tokens_across_devices": False,  # row weights already include all processes
         "remove_unused_columns": False,
         "dataloader_num_workers": 0,
         "dataloader_pin_memory": False,
         "logging_steps": 1,
-        "logging_nan_inf_filter": False,  # a broken number must be seen
-        "save_strategy": "no",  # the run's own callback decides
+        "logging_nan_inf_filter": False,  # non-finite values must be visible
+        "save_strategy": "no",  # the run callback decides
         "eval_strategy": "no",
         "report_to": list(config.trackers) or "none",
         "run_name": config.name or None,
-        "disable_tqdm": True,  # one bar for the whole run instead
+        "disable_tqdm": True,  # there is one progress bar for the whole run
     }

@@ -1,7 +1,7 @@
-"""The vision tower inside the one model call of a scoring pass.
+"""Run the vision tower inside the model call of a scoring pass.
 
-Features of a frozen tower are known before the call. Those of a trained one must be computed within it, because
-distributed wrappers gather weights, and count on finding every trained weight, only there.
+Features of a frozen tower are computed before the call. Those of a trained tower must be computed within it, because
+distributed wrappers gather weights, and expect all trained weights, only there.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from hart_studio.models.features import EncodedImage, VisionOutput, concatenate_
 from hart_studio.training.sequences import VisionInput
 
 LANGUAGE_MODEL = "language_model."
-"""Where the text layers begin among the weights of a model's core; the tower and its projector are everything else."""
+"""Prefixes of the text layers in the weights of a model; all other weights belong to the tower and its projector."""
 
 
 def is_vision_tower_trained(model: PreTrainedModel) -> bool:
-    """Whether any weight that turns pixels into features takes a gradient.
+    """Whether any weight of the vision tower requires a gradient.
 
     Args:
         model: The model itself, without wrappers.
@@ -31,7 +31,7 @@ def is_vision_tower_trained(model: PreTrainedModel) -> bool:
 
 
 def freeze_vision_tower(model: PreTrainedModel) -> None:
-    """Leave everything as it is that turns pixels into features; its gradient is then never computed.
+    """Freeze the vision tower and its projector; their gradients are not computed.
 
     Args:
         model: The model itself, without wrappers.
@@ -43,13 +43,13 @@ def freeze_vision_tower(model: PreTrainedModel) -> None:
 
 
 class DeferredVisionTower:
-    """Stands for ``mm_encoder_outputs["image"]`` and runs the tower when the model's forward reads it.
+    """Lazy ``mm_encoder_outputs["image"]`` that runs the tower when the forward call of the model reads it.
 
-    Every image is encoded once, however often it is shown, and without gradient when the tower is frozen.
+    Each image is encoded once, however often it occurs, and without gradient if the tower is frozen.
     """
 
     def __init__(self, model: PreTrainedModel, family: Family, images: Sequence[VisionInput]) -> None:
-        """Check the images; nothing is computed yet.
+        """Check the images; computes nothing.
 
         Args:
             model: The model itself, without wrappers.
@@ -57,7 +57,7 @@ class DeferredVisionTower:
             images: In the order of the placeholders; the same object may occur several times.
 
         Raises:
-            ValueError: If features without a gradient are given although the tower is being trained.
+            ValueError: If features without a gradient are given although the tower is trained.
         """
         self._model = model
         self._family = family
@@ -67,8 +67,8 @@ class DeferredVisionTower:
             isinstance(image, EncodedImage) and not image.features.requires_grad for image in images
         ):
             raise ValueError(
-                "expected pixels of every image while the vision tower is trained, got features without a gradient; "
-                "read the prompts with TrainableModel.read, or freeze the tower"
+                "Training the vision tower needs pixels of every image, got features without a gradient. "
+                "Read the prompts with TrainableModel.read, or freeze the tower."
             )
 
     @property
@@ -78,7 +78,7 @@ class DeferredVisionTower:
 
     @property
     def deepstack_features(self) -> list[list[torch.Tensor]]:
-        """Features for the layers that take them directly (Qwen3-VL); else empty."""
+        """Features for the layers that take them directly (Qwen3-VL); otherwise empty."""
         return self._output.deepstack_features
 
     @cached_property

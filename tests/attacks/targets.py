@@ -132,7 +132,7 @@ def leaks(text: str, target: Target, *, names_roots: bool = False) -> list[str]:
 def open_by_name(name: str) -> ChatModel:
     """The scripted model, unless the name says how it fails."""
     if name.startswith(("/", "http", "\\", ".", "file:")):
-        raise ModelError(f"expected a folder or a hub id, got {name!r}: there is no such folder")
+        raise ModelError(f"Model {name!r} not found: there is no such folder")
     if name == "broken":
         raise RuntimeError(f"secret detail of {name}: {SECRET}")
     return ScriptedModel(

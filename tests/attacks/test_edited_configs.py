@@ -202,7 +202,7 @@ def test_a_run_that_is_edited_while_it_waits_is_not_started(
     assert RunQueue(launch.runs_root).start_next() == []
     for layout in (evaluation, training):
         status = read_status(layout)
-        assert status.state == "failed" and "changed after it was put into the queue" in status.error
+        assert status.state == "failed" and "changed after it was queued" in status.error
 
 
 def test_a_config_that_is_replaced_after_the_last_look_is_refused_by_the_job(
@@ -248,7 +248,7 @@ def test_a_terminal_says_where_images_go_before_they_do(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     """In a terminal it is the user's own decision, who is told first; here the server is never reached."""
-    line = f"endpoint: {canary.url}/v1 gets the images; key from the environment variable {VARIABLE} (set)\n"
+    line = f"endpoint: {canary.url}/v1 receives the images; key from environment variable {VARIABLE} (set)\n"
     seen: list[str] = []
 
     def stop(*_: Any, **__: Any) -> None:

@@ -93,7 +93,7 @@ def test_images_outside_of_the_image_column_are_refused(
     feature = datasets.List(datasets.Image()) if is_list else datasets.Image()
     value = place(kind, tmp_path)
     serve(monkeypatch, make(feature, [value] if is_list else value, column))
-    with pytest.raises(DataError, match=f"The column '{column}' of the data set a/b holds images or other media"):
+    with pytest.raises(DataError, match=f"The column '{column}' of the dataset a/b contains images or other media"):
         load_hugging_face("a/b", tmp_path / "cache", COLUMNS)
 
 

@@ -225,7 +225,7 @@ def test_a_project_with_links_is_not_changed(
 ) -> None:
     project.runs.mkdir(exist_ok=True)
     link(project.folder / name, outside / target)
-    with pytest.raises(InputError, match=f"copied holds a symbolic link that leads out of its folder: {name}"):
+    with pytest.raises(InputError, match=f"copied contains a symbolic link out of its folder: {name}"):
         CHANGES[change](project, archive)
     assert project.count() == 0
     assert [path.name for path in project.folder.parent.iterdir() if not path.name.startswith(".")] == ["copied"]

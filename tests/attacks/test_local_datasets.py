@@ -193,7 +193,7 @@ def test_images_that_are_addresses_are_bad_rows(tmp_path: Path, listener: Listen
     ]
     for number, row in enumerate(rows):
         save(tmp_path / "set", [row])
-        with pytest.raises(HartError, match="at least one sample"):
+        with pytest.raises(HartError, match="No valid rows"):
             load_hugging_face(str(tmp_path / "set"), tmp_path / "cache", COLUMNS)
         project = create_project(tmp_path / f"p{number}", "p")
         with pytest.raises(HartError):
@@ -211,5 +211,5 @@ def test_a_name_that_is_neither_a_folder_nor_a_hub_id_is_not_tried(
         raise AssertionError("it was tried")
 
     monkeypatch.setattr(datasets, "load_dataset", never)
-    with pytest.raises(HartError, match="no folder and no hub id"):
+    with pytest.raises(HartError, match="neither a folder nor a Hub id"):
         load_hugging_face(name.replace("ADDRESS", listener.place), tmp_path / "cache", COLUMNS)

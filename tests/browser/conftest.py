@@ -52,9 +52,9 @@ def open_by_name(name: str) -> ChatModel:
         boxes = f'[{{"bbox_2d": [250, 500, 375, 750], "label": {label}}}]'
         return ScriptedModel(name=name, grounding=boxes, crops_only=said, direct=said, full_and_crops=said)
     if name == "absent/model":
-        raise ModelError("expected a folder or a hub model, found no 'absent/model'; check the spelling")
+        raise ModelError("Model 'absent/model' not found, neither as a folder nor on the Hub. Check the spelling")
     if name == "unreachable/model":
-        raise ModelError("expected 'unreachable/model' in the local cache, found none, and the hub cannot be reached")
+        raise ModelError("Model 'unreachable/model' is not in the local cache, and the Hub cannot be reached")
     if name == "full":
         raise MemoryError
     if name == "broken":

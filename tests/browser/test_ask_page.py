@@ -105,8 +105,8 @@ def test_a_model_that_fails_is_explained(studio, open_page):
     pick_example(page)
     alert = page.get_by_role("alert")
     for model, title, text in [
-        ("absent/model", "Model unavailable", "Expected a folder or a hub model, found no 'absent/model'"),
-        ("unreachable/model", "Model unavailable", "the hub cannot be reached"),
+        ("absent/model", "Model unavailable", "Model 'absent/model' not found, neither as a folder nor on the Hub"),
+        ("unreachable/model", "Model unavailable", "the Hub cannot be reached"),
         ("full", "Out of memory", "Lower Overview max pixels"),
         ("broken", "Internal error", "Search the log for"),
     ]:

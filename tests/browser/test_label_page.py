@@ -178,7 +178,7 @@ def test_a_missing_source_is_reported(open_page: Callable[..., Page], studio: st
     create(page, "Nowhere")
     page.locator(".hs-source").fill("/no/such/place.csv")
     page.locator(".hs-import-button").click()
-    expect(page.locator(".hs-import-message")).to_contain_text("expected a readable file")
+    expect(page.locator(".hs-import-message")).to_contain_text("Cannot read")
     page.locator("[data-panel=propose]").click()
     page.locator(".hs-start-run").click()
     expect(page.locator(".hs-label-message")).to_contain_text("expected items to label, got none")

@@ -1,4 +1,4 @@
-"""A mean area share is over the questions with a usable box, wherever the project tells one."""
+"""The mean area share is always over the questions with a valid box."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ BOXES = ['[{"bbox_2d": [0, 0, 500, 1000]}]', '[{"bbox_2d": [0, 0, 100, 1000]}]',
 
 @pytest.fixture
 def samples(tmp_path: Path) -> list[GoldSample]:
-    picture = draw_image(tmp_path / "sign.png")
+    path = draw_image(tmp_path / "sign.png")
     return [
         GoldSample(
-            id=f"q{n}", image=str(picture), question=f"Which is sign {n}?", choices=("a", "b"), answer="A",
+            id=f"q{n}", image=str(path), question=f"Which is sign {n}?", choices=("a", "b"), answer="A",
             category="detail", gold_boxes=(Box.from_xyxy((0.0, 0.0, 160.0, 1200.0)),),
         )
         for n in range(4)
@@ -50,7 +50,7 @@ def make_model() -> ScriptedModel:
     return ScriptedModel(grounding=BOXES, crops_only=answer, direct=answer, full_and_crops=answer)
 
 
-def test_evaluations_cards_and_the_study_tell_the_same(records: list[SampleResult]) -> None:
+def test_evaluations_cards_and_the_study_agree(records: list[SampleResult]) -> None:
     assert list_area_shares(records) == [0.5, pytest.approx(0.1)]
     grounding = measure_grounding(records)
     assert grounding is not None
@@ -65,7 +65,7 @@ def test_evaluations_cards_and_the_study_tell_the_same(records: list[SampleResul
     assert rows[2][rows[0].index("mean area share, %")] == "30.0"
 
 
-def test_the_held_out_questions_of_a_training_tell_the_same(samples: list[GoldSample]) -> None:
+def test_the_held_out_questions_of_a_training_agree(samples: list[GoldSample]) -> None:
     found = evaluate_held_out(make_model(), samples, METHODS["ap_grpo"], RunConfig())
     assert found is not None
     assert (found["area_share"], found["valid_box_rate"]) == (pytest.approx(0.3), 0.5)

@@ -1,4 +1,4 @@
-"""The house rules that a machine can check: who may import whom, and how long a file may be."""
+"""Rules of the code base: allowed imports between layers, and file lengths."""
 
 import ast
 from pathlib import Path

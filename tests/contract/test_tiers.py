@@ -1,4 +1,4 @@
-"""Every test belongs to one tier, and the options select the tiers that the documents name."""
+"""Every test belongs to one tier, and the options select the documented tiers."""
 
 from __future__ import annotations
 
@@ -91,8 +91,8 @@ def test_left_out_tests_are_counted_and_their_commands_named(tmp_path: Path) -> 
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    told = run()
-    assert "1 passed" in told and "skipped" not in told
-    assert re.search(r"^1 tests of other tiers not run: --rest .* --all ", told, re.MULTILINE)
+    output = run()
+    assert "1 passed" in output and "skipped" not in output
+    assert re.search(r"^1 tests of other tiers not run: --rest .* --all ", output, re.MULTILINE)
     assert "2 passed" in run("--all") and "1 passed" in run("--rest", "-v")
     assert "1 passed" in run("tests/browser"), "a named folder runs whole"

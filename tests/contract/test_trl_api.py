@@ -1,4 +1,4 @@
-"""What training relies on in TRL 1.16.0 and in the trainer below it, beyond their documented APIs.
+"""Undocumented API of TRL 1.16.0 and its base trainer used by training.
 
 Each failure names the file to edit.
 """
@@ -111,7 +111,7 @@ def test_defaults_that_are_not_the_papers_are_still_overridden() -> None:
         assert name in fields and name in given, f"{name}: edit hart_studio/training/trl_args.py"
 
 
-def test_boxes_of_labels_are_read_by_supervised_lessons_alone() -> None:
+def test_label_boxes_are_used_by_sft_only() -> None:
     reading = {path.name for path in TRAINING.glob("*.py") if ".label_boxes" in path.read_text()}
     assert reading == {"sft_targets.py", "preflight.py"}, "rewards, rollouts and losses see no box"
 

@@ -1,6 +1,6 @@
-"""The promise of the method: in the crops-only turn the model sees no pixel of the full image (method, Sec. 2.3).
+"""Core guarantee: the crops-only turn contains no pixel of the full image outside the crops (method, Sec. 2.3).
 
-Everything outside the region carries a signature that occurs nowhere inside it: full red. The first part looks at
+Everything outside the region carries a signature that occurs nowhere inside it: full red. The first part checks
 what the loop hands to any model, the second at the tensors that enter a real one. Both show first that the detector
 fires where the image is NOT withheld, so that its silence means something.
 """
@@ -50,9 +50,9 @@ def paint(path: Path, seed: int) -> Path:
     return path
 
 
-def count_signature(picture: ImageInput) -> int:
+def count_signature(image: ImageInput) -> int:
     """Pixels with more red than any mixture of the regions' own pixels can have."""
-    return int((np.asarray(picture.pixels)[..., 0] > 0).sum())
+    return int((np.asarray(image.pixels)[..., 0] > 0).sum())
 
 
 def make_sample(path: Path) -> Sample:
@@ -65,35 +65,35 @@ def write_boxes(regions: Sequence[XYXY], family: Family, seen_wh: tuple[int, int
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Path:
+def image(tmp_path: Path) -> Path:
     return paint(tmp_path / "signed.png", seed=1)
 
 
 # What the loop hands over -------------------------------------------------------------------------------------------
 
 
-def ask_scripted(picture: Path, protocol: Protocol, **settings: Any) -> ScriptedModel:
+def ask_scripted(image: Path, protocol: Protocol, **settings: Any) -> ScriptedModel:
     model = ScriptedModel(grounding=BOXES, crops_only="B", direct="B", full_and_crops="B")
-    closed_loop.run(model, [make_sample(picture)], protocol, LoopSettings(**settings), group_size=3)
+    closed_loop.run(model, [make_sample(image)], protocol, LoopSettings(**settings), group_size=3)
     return model
 
 
-def test_the_detector_fires_where_the_image_is_shown(picture: Path) -> None:
+def test_the_detector_fires_where_the_image_is_shown(image: Path) -> None:
     shown: list[tuple[Protocol, TurnKind]] = [
         ("direct", "direct"),
         ("full_and_crops", "full_and_crops"),
         ("crops_only", "grounding"),
     ]
     for protocol, kind in shown:
-        overview, *crops = images_in(ask_scripted(picture, protocol).requests(kind)[0])
+        overview, *crops = images_in(ask_scripted(image, protocol).requests(kind)[0])
         assert count_signature(overview) > 0.8 * overview.pixels.width * overview.pixels.height
         assert all(count_signature(crop) == 0 for crop in crops)
 
 
-def test_the_crops_only_request_is_a_new_conversation_of_crops(picture: Path) -> None:
-    model = ask_scripted(picture, "crops_only")
+def test_the_crops_only_request_is_a_new_conversation_of_crops(image: Path) -> None:
+    model = ask_scripted(image, "crops_only")
     (overview,) = images_in(model.requests("grounding")[0])
-    original = SourceImage(picture).full()
+    original = SourceImage(image).full()
     requests = model.requests("crops_only")
     assert len(requests) == 3
     for request in requests:
@@ -110,30 +110,30 @@ def test_the_crops_only_request_is_a_new_conversation_of_crops(picture: Path) ->
         assert BOXES not in said
 
 
-def test_without_a_usable_box_nothing_is_shown_at_all(picture: Path) -> None:
+def test_without_a_usable_box_nothing_is_shown_at_all(image: Path) -> None:
     for said in ("I see nothing.", "[[500, 500, 250, 250]]", ""):
         model = ScriptedModel(grounding=said)
-        (group,) = closed_loop.run(model, [make_sample(picture)], "crops_only", LoopSettings(), group_size=2)
+        (group,) = closed_loop.run(model, [make_sample(image)], "crops_only", LoopSettings(), group_size=2)
         assert {turn_kind(request) for call in model.calls for request in call.requests} == {"grounding"}
         assert all(rollout.answer_turn is None and rollout.score.value == 0.0 for rollout in group.rollouts)
 
 
-def test_a_rollout_never_sees_the_crops_of_another(picture: Path) -> None:
+def test_a_rollout_never_sees_the_crops_of_another(image: Path) -> None:
     model = ScriptedModel(grounding=["[[250, 250, 500, 500]]", "[[700, 600, 900, 850]]"], crops_only="B")
-    closed_loop.run(model, [make_sample(picture)], "crops_only", LoopSettings(), group_size=2)
+    closed_loop.run(model, [make_sample(image)], "crops_only", LoopSettings(), group_size=2)
     sizes = [[crop.pixels.size for crop in images_in(request)] for request in model.requests("crops_only")]
     assert sizes == [[(240, 160)], [(192, 160)]]
 
 
 @pytest.mark.parametrize("family_key", sorted(FAMILIES))
-def test_no_family_is_shown_more_than_the_region(picture: Path, family_key: str) -> None:
+def test_no_family_is_shown_more_than_the_region(image: Path, family_key: str) -> None:
     family = FAMILIES[family_key]
 
     def point(request: ChatRequest) -> str:
         return write_boxes([REGION], family, fed_wh(images_in(request)[0], family.resize_factor))
 
     model = ScriptedModel(grounding=point, crops_only="B", family_key=family_key)
-    closed_loop.run(model, [make_sample(picture)], "crops_only", LoopSettings())
+    closed_loop.run(model, [make_sample(image)], "crops_only", LoopSettings())
     (request,) = model.requests("crops_only")
     (crop,) = images_in(request)
     assert crop.pixels.size == (240, 160)
@@ -145,17 +145,17 @@ def test_no_family_is_shown_more_than_the_region(picture: Path, family_key: str)
 
 @dataclass
 class Seen:
-    """What entered the vision tower and the language model."""
+    """Inputs of the vision tower and the language model."""
 
     pixel_values: list[torch.Tensor] = field(default_factory=list)
     input_ids: list[torch.Tensor] = field(default_factory=list)
     tensors: list[torch.Tensor] = field(default_factory=list)
-    """Every tensor among the arguments of every forward pass, but for the cache of keys and values."""
+    """All tensor arguments of all forward passes, except the key-value cache."""
 
 
 @contextmanager
 def watching(model: LocalChatModel) -> Iterator[Seen]:
-    """Records the inputs of the network itself; it begins with no image remembered."""
+    """Record the inputs of the network, starting with an empty image cache."""
     model.clear_features()
     seen = Seen()
     encode = model.model.get_image_features
@@ -197,13 +197,13 @@ def real_model(request: pytest.FixtureRequest, tiny_folder: Callable[[str], Path
     return load_model(str(tiny_folder(request.param)), device="cpu")
 
 
-def watch_answer_turn(model: LocalChatModel, picture: Path, protocol: Protocol) -> tuple[Seen, list[ChatRequest]]:
+def watch_answer_turn(model: LocalChatModel, image: Path, protocol: Protocol) -> tuple[Seen, list[ChatRequest]]:
     """Run turn 1, then watch turn 2 alone."""
-    overview = ImageInput(SourceImage(picture).overview(model.overview_budget.max_pixels), *model.overview_budget)
+    overview = ImageInput(SourceImage(image).overview(model.overview_budget.max_pixels), *model.overview_budget)
     seen_wh = process_image(model.processor, model.family, overview, is_alone=True).size_wh
     pointing = PointingModel(model, write_boxes([REGION, SECOND], model.family, seen_wh))
     settings = LoopSettings(max_new_tokens=4)
-    views = closed_loop.prepare_samples(pointing, [make_sample(picture)], settings)
+    views = closed_loop.prepare_samples(pointing, [make_sample(image)], settings)
     attempts = closed_loop.ground_and_crop(pointing, views, settings)
     with watching(model) as seen:
         (group,) = closed_loop.run_answering(pointing, attempts, protocol, settings)
@@ -220,12 +220,12 @@ def red_of(model: LocalChatModel, pixel_values: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.integration
-def test_the_tensors_of_the_crops_only_turn_are_those_of_the_crops(real_model: LocalChatModel, picture: Path) -> None:
-    shown, _ = watch_answer_turn(real_model, picture, "full_and_crops")
+def test_the_tensors_of_the_crops_only_turn_are_those_of_the_crops(real_model: LocalChatModel, image: Path) -> None:
+    shown, _ = watch_answer_turn(real_model, image, "full_and_crops")
     assert len(shown.pixel_values) == 3, "the detector sees the overview where it is shown"
     assert (red_of(real_model, shown.pixel_values[0]) > 0.5).float().mean() > 0.8
 
-    seen, (request,) = watch_answer_turn(real_model, picture, "crops_only")
+    seen, (request,) = watch_answer_turn(real_model, image, "crops_only")
     expected = [
         process_image(real_model.processor, real_model.family, crop, is_alone=False) for crop in images_in(request)
     ]
@@ -239,16 +239,16 @@ def test_the_tensors_of_the_crops_only_turn_are_those_of_the_crops(real_model: L
 
 @pytest.mark.integration
 def test_what_lies_outside_the_regions_cannot_change_a_single_number(
-    real_model: LocalChatModel, picture: Path, tmp_path: Path
+    real_model: LocalChatModel, image: Path, tmp_path: Path
 ) -> None:
     other = paint(tmp_path / "other.png", seed=2)
-    first, _ = watch_answer_turn(real_model, picture, "crops_only")
+    first, _ = watch_answer_turn(real_model, image, "crops_only")
     second, _ = watch_answer_turn(real_model, other, "crops_only")
     assert len(first.tensors) == len(second.tensors)
     assert any(tensor.is_floating_point() for tensor in first.tensors), "the features of the crops are among them"
     for one, two in zip(first.tensors, second.tensors, strict=True):
         assert torch.equal(one, two)
-    # The same comparison tells two overviews apart.
-    first, _ = watch_answer_turn(real_model, picture, "full_and_crops")
+    # The same comparison distinguishes two overviews.
+    first, _ = watch_answer_turn(real_model, image, "full_and_crops")
     second, _ = watch_answer_turn(real_model, other, "full_and_crops")
     assert not all(torch.equal(one, two) for one, two in zip(first.tensors, second.tensors, strict=False))

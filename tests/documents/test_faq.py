@@ -110,19 +110,19 @@ def swap_data(*_: object) -> None:
 
 
 PROVOKED: dict[str, Provoke] = {
-    "expected the training to fit": run_out(explain_out_of_memory),
-    "expected the model and its batch": run_out(memory_errors),
-    "expected access to owner/model": ask_for_permission,
-    "expected 'owner/model' as a local folder": be_offline,
-    "expected a checkpoint without remote code": bring_code,
-    "expected no secret": change("name=hf_abcdefghijklmnopqrstuvwxyzABCDEFGH"),
-    "A page that is reachable from the network at 0.0.0.0 needs a login": lambda *_: load_auth_config("0.0.0.0", {}),  # noqa: S104 - refused is what is tested
+    "Out of memory on cuda:0 during training": run_out(explain_out_of_memory),
+    "Out of memory on cuda:0. Lower the overview": run_out(memory_errors),
+    "Access to owner/model is restricted": ask_for_permission,
+    "Model 'owner/model' is neither a local folder": be_offline,
+    "OpenGVLab/InternVL3-8B needs remote code": bring_code,
+    "the value has the form of an access token": change("name=hf_abcdefghijklmnopqrstuvwxyzABCDEFGH"),
+    "A page that is reachable from the network": lambda *_: load_auth_config("0.0.0.0", {}),  # noqa: S104 - refused
     "schedule: expected rl_batch_size": change("schedule.rl_micro_batch_size=3"),
     "rollout.group_size": change("rollout.group_size=1"),
-    "expected counts that add up": lambda *_: split_samples(
+    "expected counts with a sum": lambda *_: split_samples(
         samples(4), eval_samples=2, rl_samples=4, sft_samples=4, seed=0, split_by_image=False
     ),
-    "expected the data set with fingerprint": swap_data,
+    "The dataset has changed since the split": swap_data,
     "expected labels to export": lambda folder, _: export_labels([], "coco", folder / "out"),
 }  # fmt: skip
 """Beginning of an error -> what raises it."""
@@ -152,7 +152,7 @@ def test_it_is_a_message_of_the_sources(told: str) -> None:
 
 def test_a_resumed_run_keeps_its_settings(capsys: pytest.CaptureFixture[str]) -> None:
     assert training.main(["--resume", "20260131-120000-ap_grpo-4f1c2a", "--set", "seed=1"]) == 2
-    (told,) = (text for text in ERRORS if text.startswith("expected --resume without --set"))
+    (told,) = (text for text in ERRORS if text.startswith("--resume cannot be combined with --set"))
     assert told in " ".join(capsys.readouterr().err.split())
 
 

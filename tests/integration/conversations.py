@@ -1,4 +1,4 @@
-"""Conversations of every shape for the tiny models, and ways to watch what a model does with them."""
+"""Conversations of all forms for tiny models, and helpers to observe model calls."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ GREEDY = SamplingParams(max_new_tokens=16)
 WARM = SamplingParams(temperature=1.3, max_new_tokens=16, seed=7)
 
 
-def picture(model: ChatModel, width: int, height: int, seed: int = 0) -> ImageInput:
+def make_image(model: ChatModel, width: int, height: int, seed: int = 0) -> ImageInput:
     """Noise at a low resolution, enlarged, so that a resize keeps it different from other seeds."""
     pixels = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     image = Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
@@ -26,20 +26,25 @@ def picture(model: ChatModel, width: int, height: int, seed: int = 0) -> ImageIn
 
 def one_image(model: ChatModel) -> ChatRequest:
     # 168 x 112 fills a canvas of the tiny LLaVA, so that nothing is resized before its processor.
-    return ChatRequest((Message("user", (picture(model, 168, 112), "Output the coordinates.\nWhich color?")),))
+    return ChatRequest((Message("user", (make_image(model, 168, 112), "Output the coordinates.\nWhich color?")),))
 
 
 def two_images_in_text(model: ChatModel) -> ChatRequest:
-    parts = ("You can only see ", picture(model, 120, 90, 1), picture(model, 90, 150, 2), " relevant to it. Which?")
+    parts = (
+        "You can only see ",
+        make_image(model, 120, 90, 1),
+        make_image(model, 90, 150, 2),
+        " relevant to it. Which?",
+    )
     return ChatRequest((Message("user", parts),))
 
 
 def two_turns(model: ChatModel) -> ChatRequest:
     return ChatRequest(
         (
-            Message("user", (picture(model, 160, 110, 3), "Where is it?")),
+            Message("user", (make_image(model, 160, 110, 3), "Where is it?")),
             Message("assistant", ('```json\n[{"bbox_2d": [1, 2, 30, 40]}]\n```',)),
-            Message("user", ("The region: ", picture(model, 70, 60, 4), "\nAnswer é🙂.")),
+            Message("user", ("The region: ", make_image(model, 70, 60, 4), "\nAnswer é🙂.")),
         )
     )
 
@@ -72,7 +77,7 @@ def forward_ids(model: LocalChatModel) -> Iterator[list[torch.Tensor]]:
 
 @contextmanager
 def tower_runs(model: LocalChatModel) -> Iterator[list[int]]:
-    """Grows by one for each run of the vision tower inside the block."""
+    """Count the runs of the vision tower inside the block."""
     runs: list[int] = []
     core = model.model.model
     tower = core.visual if hasattr(core, "visual") else core.vision_tower

@@ -1,4 +1,4 @@
-"""Programs for tests that end them at any moment: a labeling run and a reviewer, with a model that follows a script."""
+"""Programs for kill tests: a labeling run and a reviewer, with a scripted model."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ def label(run: Path) -> None:
 
 
 def review(project: Path, reviewer: str, journal: Path) -> None:
-    """Decide, undo and redo for ever; each action is written to the journal once it was answered."""
-    desk = ReviewQueue(Project(project))
+    """Decide, undo and redo forever; each completed action is written to the journal."""
+    queue = ReviewQueue(Project(project))
     with journal.open("a") as file:
         for turn in range(1_000_000):
-            item = desk.next_item(reviewer)
+            item = queue.next_item(reviewer)
             if item is None:
                 break
-            desk.decide(reviewer, item.id, item.label.revision, DECISIONS[turn % 3])  # type: ignore[arg-type]
+            queue.decide(reviewer, item.id, item.label.revision, DECISIONS[turn % 3])  # type: ignore[arg-type]
             file.write(f"{item.id} {item.label.revision + 1}\n")
             file.flush()
             if turn % 5 == 4:
-                desk.undo(reviewer)
-                desk.redo(reviewer)
+                queue.undo(reviewer)
+                queue.redo(reviewer)
 
 
 if __name__ == "__main__":

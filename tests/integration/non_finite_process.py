@@ -1,4 +1,4 @@
-"""One process of a training in which one process alone has a NaN loss: ``OUT FOLDER``; see ``test_processes``."""
+"""One process of a training run in which a single process has a NaN loss: ``OUT FOLDER``; see ``test_processes``."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def main(out: Path, folder: Path) -> None:
     state = PartialState(cpu=True)
     config = small_config(folder, "sft", optim={"max_nonfinite_steps": 2}, schedule={"sft_steps": 6})
     with state.main_process_first():
-        samples = make_samples(out / "pictures")
+        samples = make_samples(out / "images")
     loaded = load_model(str(folder), device="cpu")
     args = sft_args(config, out / "sft", CPU, processes=state.num_processes, uses_gradient_checkpointing=False)
     stage = Stage("sft", 0, 6, None)

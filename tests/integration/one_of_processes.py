@@ -1,4 +1,4 @@
-"""One process of a training, started with the variables that launchers set: ``OUT FOLDER``; see ``test_processes``."""
+"""One process of a training run, started with the variables of a launcher: ``OUT FOLDER``; see ``test_processes``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def main(out: Path, folder: Path) -> None:
     state = PartialState(cpu=True)
     config = small_config(folder, method={"chain": "ap_grpo+sft"})
     with state.main_process_first():
-        samples = make_samples(out / "pictures")
+        samples = make_samples(out / "images")
     samples[2] = samples[2].model_copy(update={"image": str(out / "gone.png")})
     trainer: Any = make_trainer(config, samples, out / "rl", processes=state.num_processes)
     train(trainer, out / "rl", state)

@@ -55,16 +55,16 @@ def client(url):
 
 
 @pytest.fixture(scope="module")
-def picture(tmp_path_factory):
-    path = tmp_path_factory.mktemp("pictures") / "street.png"
+def image_path(tmp_path_factory):
+    path = tmp_path_factory.mktemp("images") / "street.png"
     Image.new("RGB", (1600, 900), (40, 60, 80)).save(path)
     return path
 
 
 @pytest.mark.core
-def test_ask_returns_the_object_of_the_command_line(client, picture):
+def test_ask_returns_the_object_of_the_command_line(client, image_path):
     reply = client.predict(
-        handle_file(picture), "Which number?", ["five", "six", "seven"], "five", "scripted", api_name="/ask"
+        handle_file(image_path), "Which number?", ["five", "six", "seven"], "five", "scripted", api_name="/ask"
     )
     assert reply["image"] == {"name": "street.png", "width": 1600, "height": 900}
     assert reply["model"] == "scripted"
@@ -84,9 +84,9 @@ def test_ask_returns_the_object_of_the_command_line(client, picture):
     json.dumps(reply, allow_nan=False)
 
 
-def test_choices_may_be_lines_and_the_rest_may_be_left_out(client, picture):
+def test_choices_may_be_lines_and_the_rest_may_be_left_out(client, image_path):
     reply = client.predict(
-        handle_file(picture), "Which number?", "five\n six \n\nseven", protocols=["direct"], api_name="/ask"
+        handle_file(image_path), "Which number?", "five\n six \n\nseven", protocols=["direct"], api_name="/ask"
     )
     assert set(reply["protocols"]) == {"direct"}
     assert reply["protocols"]["direct"]["answer"] == "B"
@@ -94,8 +94,8 @@ def test_choices_may_be_lines_and_the_rest_may_be_left_out(client, picture):
     assert reply["boxes"] == []
 
 
-def test_locate_says_where_to_look_and_nothing_else(client, picture):
-    reply = client.predict(handle_file(picture), "Which number?", "five\nsix", "scripted", api_name="/locate")
+def test_locate_returns_only_regions(client, image_path):
+    reply = client.predict(handle_file(image_path), "Which number?", "five\nsix", "scripted", api_name="/locate")
     assert {"seconds": 0.25, "visual_tokens": reply["visual_tokens"]}.items() <= reply.items()
     assert {name: reply[name] for name in ("image", "model", "outcome", "boxes", "text")} == {
         "image": {"name": "street.png", "width": 1600, "height": 900},
@@ -107,10 +107,16 @@ def test_locate_says_where_to_look_and_nothing_else(client, picture):
     json.dumps(reply, allow_nan=False)
 
 
-def test_what_locate_found_can_be_verified(client, picture):
-    found = client.predict(handle_file(picture), "Which number?", api_name="/locate")
+def test_what_locate_found_can_be_verified(client, image_path):
+    found = client.predict(handle_file(image_path), "Which number?", api_name="/locate")
     reply = client.predict(
-        handle_file(picture), "Which number?", found["boxes"], ["five", "six"], "five", "scripted", api_name="/verify"
+        handle_file(image_path),
+        "Which number?",
+        found["boxes"],
+        ["five", "six"],
+        "five",
+        "scripted",
+        api_name="/verify",
     )
     assert reply == {
         "image": found["image"],
@@ -128,7 +134,7 @@ def test_what_locate_found_can_be_verified(client, picture):
         "cautions": [],
         "warnings": [],
     }
-    open_question = client.predict(handle_file(picture), "Which?", found["boxes"], api_name="/verify")
+    open_question = client.predict(handle_file(image_path), "Which?", found["boxes"], api_name="/verify")
     assert (open_question["evidence"], open_question["crops_right"]) == ("agreement", None)
     assert open_question["sufficient"] is False, "the crops and the full image disagree"
 
@@ -145,9 +151,9 @@ def test_what_locate_found_can_be_verified(client, picture):
         ([{**EDGES, "x_min": 1600, "x_max": 1700}], "outside the image of 1600 x 900 pixels"),
     ],
 )
-def test_boxes_that_cannot_be_are_one_clear_line(client, picture, boxes, text):
+def test_boxes_that_cannot_be_are_one_clear_line(client, image_path, boxes, text):
     with pytest.raises(AppError) as caught:
-        client.predict(handle_file(picture), "Which number?", boxes, api_name="/verify")
+        client.predict(handle_file(image_path), "Which number?", boxes, api_name="/verify")
     assert text in str(caught.value)
 
 
@@ -163,8 +169,8 @@ def test_boxes_that_cannot_be_are_one_clear_line(client, picture, boxes, text):
         ({"model": "broken"}, "Search the log for"),
     ],
 )
-def test_bad_input_is_one_clear_line(client, picture, changes, text):
-    arguments = {"image": handle_file(picture), "question": "Which number?", **changes}
+def test_bad_input_is_one_clear_line(client, image_path, changes, text):
+    arguments = {"image": handle_file(image_path), "question": "Which number?", **changes}
     calls = {"/ask": {}, "/verify": {"boxes": [EDGES]}} if "protocols" not in changes else {"/ask": {}}
     for name, more in calls.items():
         with pytest.raises(AppError) as caught:
@@ -190,7 +196,7 @@ def call(url, image, name="ask"):
     """One call without the client, which would upload the file for us."""
     base = f"{url}gradio_api/call/{name}"
     started = httpx.post(base, json={"data": [image, *REST[name]]}, timeout=60)
-    if started.status_code == 400:  # an address is refused at the door, before there is an event
+    if started.status_code == 400:  # a URL is refused before there is an event
         return f"event: error {started.text}"
     event = started.json()["event_id"]
     return httpx.get(f"{base}/{event}", timeout=60).text
@@ -232,9 +238,9 @@ def test_the_calls_are_described_as_openapi(url):
     paths = httpx.get(f"{url}gradio_api/openapi.json").json()["paths"]
     properties = {}
     for name in REST:
-        told = paths[f"/gradio_api/call/v2/{name}"]["post"]
-        assert told["summary"].startswith("Ask ")
-        properties[name] = list(told["requestBody"]["content"]["application/json"]["schema"]["properties"])
+        operation = paths[f"/gradio_api/call/v2/{name}"]["post"]
+        assert operation["summary"].startswith("Ask ")
+        properties[name] = list(operation["requestBody"]["content"]["application/json"]["schema"]["properties"])
     assert properties == {
         "ask": ["image", "question", "choices", "answer", "model", "protocols"],
         "locate": ["image", "question", "choices", "model"],

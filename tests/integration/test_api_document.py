@@ -1,4 +1,4 @@
-"""Runs docs/api.md: its servers, its commands and its programs, and compares what they print with what it shows."""
+"""Run the servers, commands and programs in docs/api.md, and compare their output with the document."""
 
 import json
 import os
@@ -32,14 +32,14 @@ def name_block(place):
 
 
 class Reader:
-    """Someone who follows the page from top to bottom in a folder of his own, beside a running server."""
+    """A reader who runs the page from top to bottom in a separate folder, with a running server."""
 
     def __init__(self, folder, port, variables):
         self.folder, self.port = folder, port
         self.environment = {**os.environ, **variables, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
     def run(self, block):
-        """What a block prints."""
+        """Output of a block."""
         code = block.code.replace(PORT, self.port)
         command = ["bash", "-euo", "pipefail", "-c", code] if block.language == "bash" else [sys.executable, "-c", code]
         done = subprocess.run(
@@ -51,13 +51,16 @@ class Reader:
 
 @contextmanager
 def serve(folder, *tags):
-    """Start the server as the page says, on a free port, and find out what it was told."""
+    """Start the server as the page says, on a free port, and record its environment."""
     (place,) = find(*tags)
     for name in ("app.py", "assets"):
         (folder / name).symlink_to(PROJECT_ROOT / name)
-    told = " ".join(f'"{name}=${{{name}:-}}"' for name in VARIABLES)
+    pairs = " ".join(f'"{name}=${{{name}:-}}"' for name in VARIABLES)
     code = re.sub(
-        r"^python app\.py", f"printf '%s\\\\n' {told}\nexec python app.py", BLOCKS[place].code, flags=re.MULTILINE
+        r"^python app\.py",
+        f"printf '%s\\\\n' {pairs}\nexec python app.py",
+        BLOCKS[place].code,
+        flags=re.MULTILINE,
     )
     environment = {
         **{name: value for name, value in os.environ.items() if name not in VARIABLES},
@@ -103,7 +106,7 @@ def friend(tmp_path_factory):
 
 
 def check_shape(shown, printed, where="it"):
-    """Whether two values are alike: the same names, the same kinds of values; a number may be another one."""
+    """Whether two values have the same structure: equal keys and types; numbers may differ."""
     if shown is None or printed is None:
         return
     if isinstance(shown, dict):
@@ -141,11 +144,11 @@ def test_what_it_shows_behind_a_login_happens_there(friend, place):
 
 def test_an_mcp_client_gets_in_with_the_configuration_of_the_page(reader):
     (place,) = find("config", languages=("json",))
-    (told,) = json.loads(BLOCKS[place].code)["mcpServers"].values()
-    assert told["type"] == "http"
-    address = told["url"].replace(PORT, reader.port)
+    (server,) = json.loads(BLOCKS[place].code)["mcpServers"].values()
+    assert server["type"] == "http"
+    address = server["url"].replace(PORT, reader.port)
     scheme, token = re.sub(
-        r"\$\{(\w+)\}", lambda found: reader.environment[found[1]], told["headers"]["Authorization"]
+        r"\$\{(\w+)\}", lambda found: reader.environment[found[1]], server["headers"]["Authorization"]
     ).split()
     assert scheme == "Bearer"
     listed = talk(address.removesuffix("mcp"), lambda client: client.list_tools(), token=token)

@@ -47,7 +47,7 @@ def test_the_page_is_up_in_seconds_without_torch_and_leaves_nothing_behind(start
     line = next(line for line in process.stdout if "Running on" in line)
     url = re.search(r"http://127\.0\.0\.1:\d+", line).group()
     assert httpx.get(url).status_code == 200
-    # Ten seconds on a free machine; the bound leaves room for one that is not.
+    # Ten seconds on a free machine; the limit allows for one that is not.
     assert time.monotonic() - started < 30
     maps = Path(f"/proc/{process.pid}/maps")
     if maps.exists():
@@ -120,8 +120,8 @@ def test_the_tools_offer_the_models_that_the_operator_has_added_and_no_others(st
     tools = talk(f"{url}/", lambda client: client.list_tools()).tools
     offered = [tool.input_schema["properties"]["model"]["enum"] for tool in tools]
     assert offered == [["built-in", "built-in-hart", "owner/added"]] * 3
-    told = words(use(f"{url}/", "locate", image="AA", question="What?", model="Qwen/Qwen2.5-VL-7B-Instruct"))
-    assert "Choose one of built-in, built-in-hart, owner/added" in told
+    message = words(use(f"{url}/", "locate", image="AA", question="What?", model="Qwen/Qwen2.5-VL-7B-Instruct"))
+    assert "Choose one of built-in, built-in-hart, owner/added" in message
 
 
 def test_behind_a_login_nothing_is_answered_without_it(start):

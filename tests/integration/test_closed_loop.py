@@ -1,4 +1,4 @@
-"""The whole loop with a small model of each family's real architecture; only its pointing is given."""
+"""The closed loop with a small model of each family's architecture; only its boxes are scripted."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ REGIONS = ((240, 160, 480, 320), (672, 384, 864, 544))
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Path:
+def image_path(tmp_path: Path) -> Path:
     path = tmp_path / "noise.jpg"
     noise = np.random.default_rng(5).integers(0, 256, (WH[1], WH[0], 3), dtype=np.uint8)
     Image.fromarray(noise).save(path, quality=95)
@@ -44,16 +44,16 @@ def real_model(request: pytest.FixtureRequest, tiny_folder: Callable[[str], Path
 
 
 @pytest.fixture
-def model(real_model: LocalChatModel, picture: Path) -> PointingModel:
+def model(real_model: LocalChatModel, image_path: Path) -> PointingModel:
     """Points at ``REGIONS`` in its family's own frame, at the size at which its processor shows the overview."""
     budget, family = real_model.overview_budget, real_model.family
-    overview = ImageInput(SourceImage(picture).overview(budget.max_pixels), *budget)
+    overview = ImageInput(SourceImage(image_path).overview(budget.max_pixels), *budget)
     seen_wh = process_image(real_model.processor, family, overview, is_alone=True).size_wh
     return PointingModel(real_model, str([from_original(box, family.box_frame, WH, seen_wh) for box in REGIONS]))
 
 
-def test_boxes_of_every_family_land_on_the_right_pixels(model: PointingModel, picture: Path) -> None:
-    sample = Sample(id="s", image=str(picture), question="Which digit?", choices=("3", "7"), answer="B")
+def test_boxes_of_every_family_land_on_the_right_pixels(model: PointingModel, image_path: Path) -> None:
+    sample = Sample(id="s", image=str(image_path), question="Which digit?", choices=("3", "7"), answer="B")
     settings = LoopSettings(temperature=1.0, seed=1, max_new_tokens=4)
     for protocol in PROTOCOLS:
         (group,) = closed_loop.run(model, [sample], protocol, settings, group_size=2)
@@ -75,13 +75,13 @@ def test_boxes_of_every_family_land_on_the_right_pixels(model: PointingModel, pi
             assert len(rollout.answer_turn.image_sizes_wh) == shown
 
 
-def test_a_question_becomes_a_trace_that_reopens(model: PointingModel, picture: Path, tmp_path: Path) -> None:
+def test_a_question_becomes_a_trace_that_reopens(model: PointingModel, image_path: Path, tmp_path: Path) -> None:
     settings = LoopSettings(max_new_tokens=4)
-    trace = ask_question(model, str(picture), "Which digit?", ("3", "7"), "7", PROTOCOLS, settings)
+    trace = ask_question(model, str(image_path), "Which digit?", ("3", "7"), "7", PROTOCOLS, settings)
     assert trace.verification is not None
     assert trace.verification.masked is not None
     assert trace.verification.area_share == pytest.approx((240 * 160 + 192 * 160) / (960 * 640))
-    save_trace(trace, tmp_path / "trace", render_images(trace, SourceImage(picture)))
+    save_trace(trace, tmp_path / "trace", render_images(trace, SourceImage(image_path)))
     saved = load_trace(tmp_path / "trace")
     assert saved.trace == trace
     grounding = trace.protocols["crops_only"].grounding_turn
@@ -90,8 +90,8 @@ def test_a_question_becomes_a_trace_that_reopens(model: PointingModel, picture: 
         assert overview.size == grounding.image_sizes_wh[0]
 
 
-def test_a_model_that_does_not_point_never_gets_to_answer(real_model: LocalChatModel, picture: Path) -> None:
-    sample = Sample(id="s", image=str(picture), question="Which digit?", answer="7")
+def test_a_model_that_does_not_point_never_gets_to_answer(real_model: LocalChatModel, image_path: Path) -> None:
+    sample = Sample(id="s", image=str(image_path), question="Which digit?", answer="7")
     verification = verify(PointingModel(real_model, "There."), sample, LoopSettings(max_new_tokens=4))
     assert verification.rollouts[0].outcome == "no_box"
     assert (verification.sufficiency, verification.masked, verification.area_share) == (0.0, None, None)

@@ -1,4 +1,4 @@
-"""Every benchmark from its published form to tables with the built-in model, and the command in several processes."""
+"""All benchmarks from published files to result tables with the built-in model, and evaluation in several processes."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ def test_a_benchmark_from_its_files_to_its_tables(model: ChatModel, tmp_path: Pa
     has_boxes = any(record.gold_boxes for record in evaluation.records)
     assert has_boxes or not BENCHMARKS[name].has_boxes
     page = write_report([evaluation], tmp_path / "report", samples_drawn=1).read_text()
-    told = re.sub(r"data:image/[^\"]*", "", page)
-    assert not re.search(r"\bnan\b", told, re.IGNORECASE) and str(good) in told
+    text = re.sub(r"data:image/[^\"]*", "", page)
+    assert not re.search(r"\bnan\b", text, re.IGNORECASE) and str(good) in text
 
 
 def command(data: Path, root: Path, *more: str) -> list[str]:
@@ -96,7 +96,7 @@ def draw(folder: Path, count: int) -> Path:
 
 
 def found_in(layout: RunLayout) -> list[dict[str, Any]]:
-    """Everything that was measured but for the time that it took."""
+    """All results except times."""
     records = [record.model_dump(mode="json") for record in load_evaluation(layout).records]
     for record in records:
         record.pop("attempt")

@@ -1,4 +1,4 @@
-"""Every family, with random weights of its real architecture, from chat requests to completions."""
+"""All families with random weights of their architecture, from chat requests to completions."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from tests.integration.conversations import (
     GREEDY,
     WARM,
     forward_ids,
+    make_image,
     no_image,
     one_image,
-    picture,
     texts,
     tower_runs,
     two_turns,
@@ -70,13 +70,13 @@ def test_the_answer_is_the_librarys_own(model: LocalChatModel, conversation: Cal
     assert answer.text == library_answer(model, request, GREEDY.max_new_tokens)
     assert answer.finish_reason in ("stop", "length")
     assert answer.seconds > 0
-    pictures = [part for message in request.messages for part in message.parts if isinstance(part, ImageInput)]
-    assert len(answer.image_sizes_wh) == len(pictures)
+    shown_images = [part for message in request.messages for part in message.parts if isinstance(part, ImageInput)]
+    assert len(answer.image_sizes_wh) == len(shown_images)
     assert 0 <= answer.visual_tokens < answer.prompt_tokens
-    assert (answer.visual_tokens > 0) == bool(pictures)
+    assert (answer.visual_tokens > 0) == bool(shown_images)
 
 
-def test_a_completion_tells_its_tokens(model: LocalChatModel) -> None:
+def test_a_completion_shows_its_tokens(model: LocalChatModel) -> None:
     for group in model.generate([one_image(model), two_turns(model)], WARM, group_size=3):
         for one in group:
             assert len(one.token_ids) == one.completion_tokens
@@ -87,7 +87,7 @@ def test_a_completion_tells_its_tokens(model: LocalChatModel) -> None:
 
 
 def test_answers_depend_on_the_image(model: LocalChatModel) -> None:
-    requests = [ChatRequest((Message("user", (picture(model, 160, 110, seed), "Which?")),)) for seed in range(4)]
+    requests = [ChatRequest((Message("user", (make_image(model, 160, 110, seed), "Which?")),)) for seed in range(4)]
     assert len({answer.text for [answer] in model.generate(requests, GREEDY)}) == 4
 
 
@@ -132,7 +132,7 @@ def test_a_shared_prefill_samples_like_separate_ones(model: LocalChatModel, monk
 
 
 def test_a_image_is_encoded_once_while_it_lives(model: LocalChatModel) -> None:
-    shown = picture(model, 160, 110)
+    shown = make_image(model, 160, 110)
     requests = [ChatRequest((Message("user", (shown, text)),)) for text in ("Where?", "Which color?")]
     before = model.encoder.encode_count
     with tower_runs(model) as runs:
@@ -162,9 +162,9 @@ def test_the_model_size_of_qwen_is_grid_times_patch(load_tiny: Callable[[str], L
     model = load_tiny(key)
     request = two_turns(model)
     [[answer]] = model.generate([request], GREEDY)
-    pictures = [part for message in request.messages for part in message.parts if isinstance(part, ImageInput)]
+    shown_images = [part for message in request.messages for part in message.parts if isinstance(part, ImageInput)]
     images = model.processor.image_processor
-    grids = images(images=[one.pixels for one in pictures], return_tensors="pt")["image_grid_thw"].tolist()
+    grids = images(images=[one.pixels for one in shown_images], return_tensors="pt")["image_grid_thw"].tolist()
     patch = images.patch_size
     assert answer.image_sizes_wh == tuple((columns * patch, rows * patch) for _, rows, columns in grids)
     assert answer.visual_tokens == sum(rows * columns // 4 for _, rows, columns in grids)

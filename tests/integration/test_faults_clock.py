@@ -1,4 +1,4 @@
-"""The clock of the machine is put forward and back by years: no run is lost, no id is given twice, no claim stays."""
+"""Clock changes by years: no run is lost, ids stay unique, and claims expire."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ YEAR = timedelta(days=365).total_seconds()
 
 @pytest.fixture
 def put_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """``put_clock(seconds)``: the time of day is off by so much from now on; the monotonic clock continues."""
+    """``put_clock(seconds)``: shift the wall clock from now on; the monotonic clock continues."""
     now, offset = time.time, [0.0]
 
     class Shifted(datetime):
@@ -44,7 +44,7 @@ def put_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     return lambda seconds: offset.__setitem__(0, seconds)
 
 
-MODULES = ("runs.events", "runs.launcher", "runs.checkpoints", "ui.run_watch", "labeling.review", "labeling.project")
+MODULES = ("runs.events", "runs.launcher", "runs.checkpoints", "ui.api.runs", "labeling.review", "labeling.project")
 
 
 @pytest.mark.parametrize("jump", [YEAR, -YEAR])
@@ -55,7 +55,7 @@ def test_a_run_goes_on_through_a_jump(tmp_path: Path, put_clock: Callable[[float
     with RunWriter(layout, total=4) as run:
         run.log_step(1, "ap_grpo", {"loss": 1.0})
         put_clock(jump)
-        assert get_state(layout)[0] == "running", "whether a run lives is not told by the clock"
+        assert get_state(layout)[0] == "running", "the state of a run does not depend on the clock"
         shown = watch.poll({"run": layout.run_id})
         assert shown is not None and shown["status"]["state"] == "running" and shown["status"]["age"] >= 0
         run.log_step(2, "ap_grpo", {"loss": 1.0})
@@ -101,17 +101,17 @@ def test_a_claim_ends_and_no_decision_is_lost(tmp_path: Path, put_clock: Callabl
     project = make_project(tmp_path, 2)
     for item in list(project.items()):
         add_label(project, item.id, score=0.5)
-    desk = ReviewQueue(project)
-    held = desk.next_item("Ada")
+    queue = ReviewQueue(project)
+    held = queue.next_item("Ada")
     assert held is not None
     with pytest.raises(ConflictError, match="Ada works on"):
-        desk.open_item("Bob", held.id)
+        queue.open_item("Bob", held.id)
     put_clock(jump)
-    assert desk.open_item("Bob", held.id).id == held.id, "a claim that ends in a year would be one for ever"
-    desk.decide("Bob", held.id, held.label.revision, "accept")
+    assert queue.open_item("Bob", held.id).id == held.id, "a claim that ends in a year would be one for ever"
+    queue.decide("Bob", held.id, held.label.revision, "accept")
     put_clock(jump + 2 * ITEM_LOCK_SECONDS)
     with pytest.raises(ConflictError):
-        desk.decide("Ada", held.id, held.label.revision, "reject")
+        queue.decide("Ada", held.id, held.label.revision, "reject")
     assert project.item(held.id).label.reviewer == "Bob"
 
 

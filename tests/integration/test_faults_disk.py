@@ -1,6 +1,6 @@
-"""The disk is full: every call says so, what was there is kept, nothing half is left, and with room it works again.
+"""Full disk: every call reports it, existing files are kept, no partial files are left, and it works again with space.
 
-No byte can be written to a file while ``no_room`` holds: the limit of this process on the size of files is 0.
+No byte can be written to a file while ``full_disk`` holds: the limit of this process on the size of files is 0.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ FULL = "The disk of the server is full. Saved data is intact. Free some space an
 
 
 @contextmanager
-def no_room() -> Iterator[None]:
+def full_disk() -> Iterator[None]:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
     try:
@@ -53,7 +53,7 @@ def no_room() -> Iterator[None]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder but those that SQLite makes again at any time."""
+    """All files below a folder except those that SQLite recreates."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
@@ -68,7 +68,7 @@ def image(tmp_path: Path) -> Path:
 
 
 def test_the_limit_is_what_it_is_said_to_be(tmp_path: Path) -> None:
-    with no_room(), pytest.raises(OSError, match="File too large"):
+    with full_disk(), pytest.raises(OSError, match="File too large"):
         (tmp_path / "a").write_text("x")
     (tmp_path / "a").write_text("x")
 
@@ -79,7 +79,7 @@ def test_a_question(tmp_path: Path, image: Path) -> None:
     )
     service = AskService(tmp_path / "work", lambda name: model)
     form = read_form(image, "Which?")
-    with no_room():
+    with full_disk():
         with pytest.raises(OSError) as caught:
             service.ask(form, "m", lambda fraction, stage: None)
         assert describe(caught.value).title == "Disk full"
@@ -110,7 +110,7 @@ def test_a_training_and_an_evaluation_that_cannot_be_written_are_in_no_list(
     launch.enqueue(LaunchRequest(DEMO.model_copy(update={"name": "earlier"}), "cpu-demo"))
     before = contents(launch.runs_root)
     for make in (order, start):
-        with no_room():
+        with full_disk():
             answer = make()
         assert "File too large" in answer["error"], answer
         assert contents(launch.runs_root) == before
@@ -125,25 +125,25 @@ def test_a_training_and_an_evaluation_that_cannot_be_written_are_in_no_list(
 def test_labeling_from_the_import_to_the_start_of_a_run(
     tmp_path: Path, image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    desk = LabelApi(tmp_path / "labels")
+    label_api = LabelApi(tmp_path / "labels")
     table = tmp_path / "t.csv"
     table.write_text("image,question,answer\nstreet.png,What?,red\nstreet.png,Why?,\n")
-    with no_room():
-        assert api_handler(desk.create)({"name": "signs"}).keys() == {"error"}
-    assert api_handler(desk.create)({"name": "signs"}) == {"id": "signs"}, "what failed leaves no name taken"
-    CONNECTION_POOL.close_idle(desk.root)
-    with no_room():
-        assert "disk is full" in api_handler(desk.poll)({"project": "signs"})["error"]
-    assert api_handler(desk.poll)({"project": "signs"})["name"] == "signs", "opened as the page does before an import"
-    with no_room():
-        state = bring(desk, "signs", table)
+    with full_disk():
+        assert api_handler(label_api.create)({"name": "signs"}).keys() == {"error"}
+    assert api_handler(label_api.create)({"name": "signs"}) == {"id": "signs"}, "what failed leaves no name taken"
+    CONNECTION_POOL.close_idle(label_api.root)
+    with full_disk():
+        assert "disk is full" in api_handler(label_api.poll)({"project": "signs"})["error"]
+    assert api_handler(label_api.poll)({"project": "signs"})["name"] == "signs", "opened like before an import"
+    with full_disk():
+        state = bring(label_api, "signs", table)
     assert "full" in state["error"] or "no room" in state["error"].lower(), state
-    assert bring(desk, "signs", table)["error"] == ""
+    assert bring(label_api, "signs", table)["error"] == ""
     project = Project(tmp_path / "labels" / "signs")
     assert project.count() == 2
     runs = project.runs
-    with no_room():
-        answer = api_handler(desk.start)({"project": "signs"})
+    with full_disk():
+        answer = api_handler(label_api.start)({"project": "signs"})
     assert answer.keys() == {"error"}
     assert not runs.exists() or not [path for path in runs.iterdir() if path.is_dir()]
 
@@ -152,10 +152,10 @@ def test_labeling_from_the_import_to_the_start_of_a_run(
 
     with monkeypatch.context() as patch:
         patch.setattr(labels_module, "start_run", cannot_start)
-        assert api_handler(desk.start)({"project": "signs"}) == {"error": FULL}
+        assert api_handler(label_api.start)({"project": "signs"}) == {"error": FULL}
     assert list_runs(runs) == [], "a run that never began would keep all others from beginning"
     monkeypatch.setattr(labels_module, "start_run", lambda *arguments: None)
-    assert api_handler(desk.start)({"project": "signs"}).keys() == {"run"}
+    assert api_handler(label_api.start)({"project": "signs"}).keys() == {"run"}
     assert project.count_by("status") == {"new": 2}
 
 
@@ -163,16 +163,16 @@ def test_a_decision_and_an_export(tmp_path: Path) -> None:
     project = make_project(tmp_path, 3)
     for item in list(project.items()):
         add_label(project, item.id, score=0.5)
-    desk = ReviewQueue(project)
-    item = desk.next_item("Ada")
+    queue = ReviewQueue(project)
+    item = queue.next_item("Ada")
     assert item is not None
-    with no_room(), pytest.raises(DataError, match="what was saved before is kept"):
-        desk.decide("Ada", item.id, item.label.revision, "accept")
+    with full_disk(), pytest.raises(DataError, match="what was saved before is kept"):
+        queue.decide("Ada", item.id, item.label.revision, "accept")
     assert project.item(item.id).label == item.label
-    desk.decide("Ada", item.id, item.label.revision, "accept")
+    queue.decide("Ada", item.id, item.label.revision, "accept")
     assert project.item(item.id).label.status == "accepted"
     folder = tmp_path / "exported"
-    with no_room(), pytest.raises(OSError) as caught:
+    with full_disk(), pytest.raises(OSError) as caught:
         export_labels(project.items(), "native", folder)
     assert describe(caught.value).title == "Disk full"
     assert not folder.exists() and not list(tmp_path.glob(".exported*")), "nothing half is left"
@@ -184,7 +184,7 @@ def test_a_run_that_meets_a_full_disk_ends_and_can_go_on(tmp_path: Path) -> None
     layout = create_run(tmp_path, "training", RunConfig(), "ap_grpo", 3)
     with pytest.raises(OSError, match="File too large"), RunWriter(layout, total=3) as run:
         run.log_step(1, "ap_grpo", {"loss": 1.0})
-        with no_room():
+        with full_disk():
             run.log_step(2, "ap_grpo", {"loss": 1.0})
     (summary,) = list_runs(tmp_path)
     assert summary.state == "failed" and summary.status is not None and "File too large" in summary.status.error

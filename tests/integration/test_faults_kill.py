@@ -44,7 +44,7 @@ OVER = {"completed", "stopped", "failed", "lost"}
 
 
 class Roots:
-    """What outlives the servers of a test."""
+    """State that outlives the servers of a test."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -144,16 +144,16 @@ def wait(is_over: Any, seconds: float = 600) -> None:
 
 
 def begin(studio: Studio, roots: Roots) -> set[str]:
-    """LaunchRequest a training, and label what is left when no one does; returns the ids of both."""
+    """Start a training run, and a labeling run if none runs; return the ids of both."""
     roots.orders += 1
     studio.press("train-start", {**TRAINING, "set-seed": roots.orders})
-    told = studio.call("start", {"project": "signs", "rollouts": 2}, beside="start_import")
-    assert "run" in told or "no run at work" in told["error"] or "none that is new" in told["error"], told
+    reply = studio.call("start", {"project": "signs", "rollouts": 2}, beside="start_import")
+    assert "run" in reply or "no run at work" in reply["error"] or "none that is new" in reply["error"], reply
     return {run.layout.run_id for run in roots.all_runs()}
 
 
 def processes_of(folder: Path) -> list[int]:
-    """Processes that were started by a server of this test."""
+    """Processes started by a server of this test."""
     found = []
     for place in Path("/proc").iterdir():
         with suppress(OSError):
@@ -214,8 +214,8 @@ def test_a_server_that_is_killed_at_random_loses_nothing(roots: Roots, kills: in
         assert not left.exists() and len(list(roots.folder.glob("hart-studio-*"))) == 1, "and the next server sweeps"
         known = roots.check(known)
         shown = {run["id"]: run["state"] for run in (studio.call("list_runs", {}) or {"runs": []})["runs"]}
-        told = {run.layout.run_id: run.state for run in list_runs(roots.runs)}
-        assert shown.keys() == told.keys()
+        states = {run.layout.run_id: run.state for run in list_runs(roots.runs)}
+        assert shown.keys() == states.keys()
         for run in roots.all_runs():
             if run.state == "lost":
                 is_training = run.status is not None and run.status.job == "training"

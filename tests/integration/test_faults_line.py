@@ -1,4 +1,4 @@
-"""More questions than the model can take: places are told, too many are refused, no one who has gone is waited for."""
+"""Model queue under load: positions are reported, excess questions are refused, disconnected clients are skipped."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def wait_for(service: AskService, count: int) -> None:
         time.sleep(0.02)
 
 
-def test_places_are_told_and_the_one_too_many_is_refused(
+def test_places_are_reported_and_the_one_too_many_is_refused(
     page: Page, service: AskService, image: dict[str, Any]
 ) -> None:
     with ThreadPoolExecutor(MAX_WAITING + 1) as pool:
@@ -91,8 +91,8 @@ def test_places_are_told_and_the_one_too_many_is_refused(
         name, refusal = page.ask(image, "Which number?")
         assert (name, refusal["title"]) == ("error", "Busy")
         assert f"Queue full ({MAX_WAITING} waiting" in refusal["error"] and "Try again later" in refusal["error"]
-        told = page.press("ask-button", {**FIELDS, "ask-image": image})
-        assert '"title": "Busy"' in json.dumps(told), "the page says it in its own line, too"
+        reply = page.press("ask-button", {**FIELDS, "ask-image": image})
+        assert '"title": "Server busy"' in json.dumps(reply), "the page says it in its own line, too"
         assert page.client.get("/").status_code == page.client.get("/config").status_code == 200
         assert page.call("list_runs", {}) is not None, "other tabs are not held up"
         assert time.monotonic() - began < 20

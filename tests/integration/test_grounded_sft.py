@@ -1,4 +1,4 @@
-"""SFT on grounded answers: the boxes of labels and then the answer from their crops, on every family."""
+"""SFT on grounded answers: label boxes and then the answer from their crops, for all families."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_what_is_taught_is_read_back_as_the_label(tiny_folder: Callable[[str], P
     assert box.xyxy == pytest.approx(LABEL.xyxy, abs=1.5), "rounded to the family's own steps"
     assert len(answer.prompt.images) == 1 and answer.prompt.images[0] is not image, "the image is withheld"
     assert loaded.processor.tokenizer.decode(answer.completion_ids[:-1]) == "red \\boxed{A}"
-    with pytest.raises(ValueError, match="expected label_boxes of s0"):
+    with pytest.raises(ValueError, match="The sample s0 has no label_boxes"):
         SftTargetBuilder(policy, config, SourceImage).read(sample.model_copy(update={"label_boxes": ()}))
 
 

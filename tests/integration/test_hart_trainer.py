@@ -1,4 +1,4 @@
-"""The RL trainer against TRL's own loss, and what its weights promise."""
+"""The RL trainer compared with TRL's loss, and the properties of its weights."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ BETA = 0.04
 
 @pytest.fixture
 def samples(tmp_path: Path) -> Any:
-    return make_samples(tmp_path / "pictures")
+    return make_samples(tmp_path / "images")
 
 
 def ready(trainer: HartTrainer) -> HartTrainer:
-    """In the middle of training: away from the reference, one micro-batch a step."""
+    """During training: policy differs from the reference, one micro-batch per step."""
     disturb(trainer.model)
     trainer.model.train()
     trainer.current_gradient_accumulation_steps = 1
@@ -199,7 +199,7 @@ def test_a_step_in_which_everything_fails_changes_nothing(
     assert all(torch.equal(weight, before[name]) for name, weight in trainer.model.named_parameters())
 
 
-def test_a_strip_of_a_image_is_trained_on_like_any_other(
+def test_a_strip_of_an_image_is_trained_on_like_any_other(
     tiny_folder: Callable[[str], Path], samples: Any, tmp_path: Path
 ) -> None:
     strip = tmp_path / "strip.png"

@@ -1,4 +1,4 @@
-"""A run that is killed at random, over and over, is the run that was not; the command in two processes is that in one.
+"""A run that is killed repeatedly gives the same result as an uninterrupted run; two processes give the result of one.
 
 The kills happen in one process that has everything imported and forks an attempt each time:
 ``python -m tests.integration.test_kill_and_resume RUNS_ROOT RUN_ID KILLS``. It prints one line per kill.
@@ -69,7 +69,7 @@ def newest_step(layout: RunLayout) -> int:
     return 0 if found is None else found.manifest.step
 
 
-def tell(line: dict[str, Any]) -> None:
+def report(line: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(line) + "\n")
     sys.stdout.flush()
 
@@ -94,10 +94,10 @@ def kill_again_and_again(layout: RunLayout, kills: int) -> None:
             os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         halves = [path.name for path in layout.checkpoints.glob("step_*") if not (path / MANIFEST_FILE).exists()]
-        told = {"how": how, "signal": os.WTERMSIG(status), "newest": newest_step(layout), "halves": halves}
-        tell(told)
+        found = {"how": how, "signal": os.WTERMSIG(status), "newest": newest_step(layout), "halves": halves}
+        report(found)
     _, status = os.waitpid(attempt(layout), 0)
-    tell({"exit_code": os.waitstatus_to_exitcode(status)})
+    report({"exit_code": os.waitstatus_to_exitcode(status)})
 
 
 @pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
@@ -119,19 +119,19 @@ def test_a_run_killed_at_random_is_the_one_that_was_not(
         create_run(tmp_path, "training", config, config.method.chain, config.total_steps) for _ in range(2)
     )
     program = ["tests.integration.test_kill_and_resume", str(tmp_path)]
-    kills_told = []
+    kills_reported = []
     for layout, times in ((whole, 0), (killed, kills)):
-        told, _ = launch([*program, layout.run_id, str(times)]).communicate(timeout=1700)
-        *kills_told, end = [json.loads(line) for line in told.splitlines() if line.startswith("{")]
-        assert end == {"exit_code": 0}, told[-2000:] + (layout.logs / "killed.log").read_text()[-4000:]
+        found, _ = launch([*program, layout.run_id, str(times)]).communicate(timeout=1700)
+        *kills_reported, end = [json.loads(line) for line in found.splitlines() if line.startswith("{")]
+        assert end == {"exit_code": 0}, found[-2000:] + (layout.logs / "killed.log").read_text()[-4000:]
         assert read_status(layout).state == "completed"
-    assert [told["signal"] for told in kills_told] == [signal.SIGKILL] * kills, "an attempt ended before its kill"
-    assert any(told["halves"] for told in kills_told), "no kill left half a checkpoint, so nothing was shown"
+    assert [found["signal"] for found in kills_reported] == [signal.SIGKILL] * kills, "an attempt ended before its kill"
+    assert any(found["halves"] for found in kills_reported), "no kill left half a checkpoint, so nothing was shown"
     events = read_events(killed).events
     assert [event.seq for event in events] == list(range(len(events)))
     assert read_events(killed).skipped == 0
     begun = [event.payload.resumed_from or 0 for event in events if isinstance(event.payload, Started)]
-    left = iter([0, *(told["newest"] for told in kills_told)])
+    left = iter([0, *(found["newest"] for found in kills_reported)])
     assert all(step in left for step in begun), "an attempt did not continue from the newest whole checkpoint"
     steps = [event.step for event in drop_superseded(events) if isinstance(event.payload, StepDone)]
     assert steps == list(range(1, config.total_steps + 1))
@@ -164,8 +164,8 @@ def test_the_command_in_two_processes_is_the_one_in_one(tiny_folder: Callable[[s
     )
     alone, together = (create_run(tmp_path, "training", config, "sft", config.total_steps) for _ in range(2))
     for job in [launch(command_of(alone)), *launch_two(together)]:
-        told, _ = job.communicate(timeout=900)
-        assert job.returncode == 0, told[-4000:]
+        found, _ = job.communicate(timeout=900)
+        assert job.returncode == 0, found[-4000:]
     assert read_status(together).state == "completed" and (together.folder / "model" / "model.safetensors").is_file()
 
     def figures(layout: RunLayout) -> list[Any]:
@@ -192,11 +192,11 @@ def test_a_signal_to_one_process_stops_both_and_the_run_says_so(
         time.sleep(0.05)
     jobs[1].send_signal(signal.SIGTERM)
     for job in jobs:
-        told, _ = job.communicate(timeout=900)
-        assert job.returncode == 0, told[-4000:]
+        found, _ = job.communicate(timeout=900)
+        assert job.returncode == 0, found[-4000:]
     status = read_status(layout)
     assert (status.state, status.exit_code) == ("stopped", 0) and 0 < status.step < config.total_steps
-    assert status.error == "a signal told another of its processes to stop"
+    assert status.error == "another process of the run received a stop signal"
     assert newest_step(layout) == status.step
 
 

@@ -1,4 +1,4 @@
-"""Processes that label and review are killed at random moments: nothing is lost, nothing is done twice."""
+"""Labeling and review processes are killed at random: nothing is lost or repeated."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def start(*arguments: object) -> subprocess.Popen[bytes]:
 
 
 def kill(process: subprocess.Popen[bytes]) -> bool:
-    """Whether it was still at work."""
+    """Whether it was still running."""
     process.send_signal(signal.SIGKILL)
     return process.wait() == -signal.SIGKILL
 
@@ -76,7 +76,7 @@ def check_labeling(folder: Path, kills: int) -> None:
     assert killed >= kills - 1
     assert all(item.label.revision == 1 and item.label.status == "proposed" for item in project.items())
     done = Counter(event.step for event in read_events(layout).events if isinstance(event.payload, StepDone))
-    assert max(done.values()) == 1, "no step is told twice"
+    assert max(done.values()) == 1, "no step is reported twice"
     assert get_state(layout)[0] == "completed"
 
 
@@ -93,13 +93,13 @@ def check_review(folder: Path, kills: int) -> None:
             time.sleep(0.002)
         time.sleep(rng.uniform(0, 0.05))
         assert kill(process), "the queue ran empty before the kill"
-    told = [line.split() for line in journal.read_text().splitlines()]
-    assert len(told) > kills
-    for item_id, revision in told:
+    entries = [line.split() for line in journal.read_text().splitlines()]
+    assert len(entries) > kills
+    for item_id, revision in entries:
         label = project.revision(item_id, int(revision))
         assert (label.reviewer, label.status != "proposed") == ("Ada", True), "an action that was answered is there"
-    for index, (item_id, revision) in enumerate(told):
-        if item_id in {earlier for earlier, _ in told[:index]}:
+    for index, (item_id, revision) in enumerate(entries):
+        if item_id in {earlier for earlier, _ in entries[:index]}:
             before_it = project.revision(item_id, int(revision) - 1)
             assert before_it.status == "proposed", "only what the kill left taken back was given out again"
     for item in project.items(with_history=True):
@@ -133,8 +133,8 @@ def test_four_processes_review_one_project(tmp_path: Path) -> None:
     journals = [tmp_path / f"journal{number}.txt" for number in range(4)]
     processes = [start("review", project.folder, f"reviewer {number}", file) for number, file in enumerate(journals)]
     assert [process.wait(timeout=120) for process in processes] == [0] * 4
-    told = [line.split()[0] for file in journals for line in file.read_text().splitlines()]
-    assert Counter(told) == Counter({item.id: 1 for item in project.items()}), "each item went to one of them, once"
+    entries = [line.split()[0] for file in journals for line in file.read_text().splitlines()]
+    assert Counter(entries) == Counter({item.id: 1 for item in project.items()}), "each item went to one of them, once"
 
 
 def test_a_labeling_run_and_a_reviewer_at_once(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The in-process model as a service: sampling, threads, settings, failures. One family stands for all."""
+"""The in-process model as a service: sampling, threads, settings, failures. Tested with one family."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_out_of_memory_is_a_model_error(
     expected = texts(model.generate([kept], GREEDY))
     with monkeypatch.context() as patch:
         patch.setattr(model.model, "get_image_features", burst)
-        with pytest.raises(ModelError, match="lower the overview or crop budget"):
+        with pytest.raises(ModelError, match="Lower the overview or crop budget"):
             model.generate([one_image(model)], GREEDY)
     assert model.encoder.cached_tokens == 0  # what was kept is given back
     assert texts(model.generate([kept], GREEDY)) == expected  # and the lock is free again
@@ -131,5 +131,5 @@ def test_out_of_memory_is_a_model_error(
 def test_weights_that_give_no_numbers(tiny_folder: Callable[[str], Path]) -> None:
     model = load_model(str(tiny_folder("qwen2_vl")), device="cpu")
     model.model.model.language_model.layers[0].mlp.up_proj.weight.data[:] = torch.nan
-    with pytest.raises(ModelError, match="to give numbers, got NaN"):
+    with pytest.raises(ModelError, match=r"The logits of .* are NaN"):
         model.generate([one_image(model)], GREEDY)

@@ -24,7 +24,7 @@ from hart_studio.ui.security.origin_check import LOOPBACK_HOSTS
 from hart_studio.ui.spaces.zero_gpu import load_model_here
 from tests.fakes import ScriptedModel
 from tests.images import encoded
-from tests.mcp_calls import TOKEN, pictures, talk, use, words
+from tests.mcp_calls import TOKEN, images, talk, use, words
 
 pytestmark = pytest.mark.integration
 PROJECT_ROOT = Path(__file__).parents[2]
@@ -34,8 +34,8 @@ get, post = partial(httpx.get, timeout=60), partial(httpx.post, timeout=60)
 PASSWORD = "correct horse battery"  # noqa: S105 - of this test alone
 
 
-def read(picture):
-    return base64.b64encode(encoded(picture, "PNG")).decode("ascii")
+def read(image):
+    return base64.b64encode(encoded(image, "PNG")).decode("ascii")
 
 
 STREET = Image.new("RGB", (1600, 900), (40, 60, 80))
@@ -44,7 +44,7 @@ QUESTION = {"image": read(STREET), "question": "Which number?"}
 
 
 def wait_until(is_so, seconds=30):
-    """Look again and again."""
+    """Poll repeatedly."""
     end = time.monotonic() + seconds
     while not is_so():
         assert time.monotonic() < end, "it never came to be so"
@@ -119,13 +119,13 @@ def test_every_tool_answers_with_data_and_the_crops(studio, mode):
     assert not located.is_error
     assert located.structured_content["boxes"] == [{**EDGES, "label": "sign"}]
     assert json.loads(words(located)) == located.structured_content
-    (crop,) = pictures(located)
+    (crop,) = images(located)
     assert (crop.size, crop.format) == ((200, 225), "JPEG") and crop.getpixel((100, 100))[0] > 230
 
     more = {"choices": ["five", "six"], "answer": "five"}
     asked = use(studio.url, "ask", mode, **QUESTION, **more)
     assert asked.structured_content["protocols"]["crops_only"]["value"] == 1.0
-    assert len(pictures(asked)) == 1
+    assert len(images(asked)) == 1
 
     checked = use(studio.url, "verify", mode, **QUESTION, **more, boxes=located.structured_content["boxes"])
     assert (checked.structured_content["sufficient"], checked.structured_content["full_right"]) == (True, False)
@@ -146,15 +146,15 @@ def test_the_built_in_model_answers(studio):
     assert checked["full_answer"] == asked["protocols"]["direct"]["answer"]
 
 
-def test_progress_is_told_while_a_tool_works(studio):
-    told = []
+def test_progress_is_reported_while_a_tool_works(studio):
+    messages = []
 
     async def note(progress, total, message):
-        told.append((progress, message))
+        messages.append((progress, message))
 
     talk(studio.url, lambda client: client.call_tool("ask", QUESTION, progress_callback=note))
-    assert "Predicting the region" in [message for _, message in told]
-    assert told[-1] == (1.0, "Done")
+    assert "Predicting the region" in [message for _, message in messages]
+    assert messages[-1] == (1.0, "Done")
 
 
 @pytest.mark.parametrize("token", [None, TOKEN[:-1], TOKEN + "x", "x" * 24])
@@ -195,8 +195,8 @@ def test_other_sites_and_other_names_are_refused(studio):
     [
         ("ask", {"image": "/etc/passwd"}, "Paths and URLs are not opened"),
         ("ask", {"image": "http://127.0.0.1:1/x.png"}, "Paths and URLs are not opened"),
-        ("ask", {"image": "QUFBQQ=="}, "a file that is no image"),
-        ("locate", {"image": read(STREET)[:4000]}, "cut short"),
+        ("ask", {"image": "QUFBQQ=="}, "not an image"),
+        ("locate", {"image": read(STREET)[:4000]}, "truncated"),
         ("locate", {"image": base64.b64encode(b"<svg xmlns='http://www.w3.org/2000/svg'/>").decode()}, "SVG"),
         ("locate", {"question": ""}, "No question"),
         ("locate", {"model": "someone/else"}, "Choose one of scripted, broken, built-in"),
@@ -215,7 +215,7 @@ def test_bad_arguments_are_errors_of_the_tool_in_clear_words(studio, tool, chang
     assert not list(studio.folder.glob("received-*"))
 
 
-def test_of_an_unknown_tool_the_known_ones_are_told(studio):
+def test_of_an_unknown_tool_the_known_ones_are_reported(studio):
     async def call(client):
         with pytest.raises(MCPError, match="one of the tools ask, locate, verify"):
             await client.call_tool("delete_everything", {})
@@ -275,17 +275,17 @@ def test_hostile_words_come_back_as_words(studio):
     assert result.structured_content["boxes"][0]["label"].startswith("<img")
 
 
-def test_a_second_call_waits_for_the_first_and_is_told_so(studio):
+def test_a_second_call_waits_for_the_first_and_is_notified(studio):
     studio.entered.clear()
     studio.should_continue.clear()
-    told = []
+    messages = []
 
     async def both(client):
         first = asyncio.create_task(client.call_tool("locate", QUESTION))
         await asyncio.to_thread(studio.entered.wait, 60)
 
         async def note(progress, total, message):
-            told.append(message)
+            messages.append(message)
             studio.should_continue.set()
 
         second = asyncio.create_task(client.call_tool("locate", QUESTION, progress_callback=note))
@@ -296,7 +296,7 @@ def test_a_second_call_waits_for_the_first_and_is_told_so(studio):
     finally:
         studio.should_continue.set()
     assert [result.is_error for result in results] == [False, False]
-    assert told[0].startswith("Queued: 1 question ahead")
+    assert messages[0].startswith("Queued: 1 question ahead")
 
 
 def test_calls_without_end_are_refused_and_those_of_clients_that_left_are_not_carried_out(studio):

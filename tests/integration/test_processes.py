@@ -1,4 +1,4 @@
-"""Several processes make the update of one."""
+"""Several processes compute the same update as one."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ def run_in(processes: int, module: str, out: Path, folder: Path) -> None:
         for rank in range(processes)
     ]
     for job in jobs:
-        told, _ = job.communicate(timeout=900)
-        assert job.returncode == 0, told[-4000:]
+        output, _ = job.communicate(timeout=900)
+        assert job.returncode == 0, output[-4000:]
 
 
 def train_in(processes: int, out: Path, folder: Path) -> dict[str, tuple[list[Any], dict[str, torch.Tensor]]]:

@@ -1,4 +1,4 @@
-"""Shared rows give the log-probabilities and gradients of the sequences one by one, in every family."""
+"""Prefix sharing gives the log-probabilities and gradients of separate sequences, for all families."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hart_studio.training.sequence_logps import compute_logps, prefix_sharing_bl
 from hart_studio.training.sequences import Prompt, TrainingSequence, turn_sequence
 from hart_studio.training.trainable_model import TrainableModel
 from hart_studio.training.vision_tower import is_vision_tower_trained
-from tests.integration.conversations import image, one_image, tower_runs
+from tests.integration.conversations import make_image, one_image, tower_runs
 from tests.integration.training_sequences import (
     assert_equal,
     branching_sequences,
@@ -104,7 +104,7 @@ def test_shared_rows_equal_plain_ones_and_the_library(policy: TrainableModel) ->
     expected = library_outcome(policy.model, sequences)
     assert_equal(shared, expected)
     plain = outcome(policy.model, sequences, share=False)
-    assert plain.prefix_sharing_blocker == "prefix sharing is switched off"
+    assert plain.prefix_sharing_blocker == "prefix sharing is disabled"
     assert_equal(plain, expected)
     assert any(name.startswith("model.vis") for name in shared.gradients)
 
@@ -126,8 +126,8 @@ def test_a_crop_inside_a_branch(policy: TrainableModel) -> None:
     assert_equal(outcome(policy.model, sequences, share=False), shared)
 
 
-def test_one_call_encodes_a_image_once_and_projects_labels_only(policy: TrainableModel) -> None:
-    overview = image(policy, 160, 110)
+def test_one_call_encodes_an_image_once_and_projects_labels_only(policy: TrainableModel) -> None:
+    overview = make_image(policy, 160, 110)
     prompts = [policy.read(request(policy, overview)) for request in (asking("Where?"), asking("Which?"))]
     sequences = [turn_sequence(prompt, random_ids(3, seed)) for seed, prompt in enumerate(prompts * 2)]
     calls: list[int] = []
@@ -168,13 +168,13 @@ def test_features_of_a_frozen_tower_are_used_again(policy: TrainableModel) -> No
     assert_equal(from_features, from_pixels)
     assert not any("vis" in name for name in from_features.gradients)
     policy.model.requires_grad_(True)
-    with pytest.raises(ValueError, match="expected pixels of every image while the vision tower is trained"):
+    with pytest.raises(ValueError, match="Training the vision tower needs pixels of every image"):
         compute_logps(policy.model, known)
 
 
 def test_another_image_is_noticed(policy: TrainableModel) -> None:
     def say(seed: int) -> list[TrainingSequence]:
-        prompt = policy.read(asking("Which?")(policy, image(policy, 160, 110, seed)))
+        prompt = policy.read(asking("Which?")(policy, make_image(policy, 160, 110, seed)))
         return [turn_sequence(prompt, random_ids(6, 1)), turn_sequence(prompt, random_ids(5, 2))]
 
     with torch.no_grad():
@@ -308,7 +308,7 @@ def test_a_model_with_sliding_windows_does_not_share(tiny_folder: Callable[[str]
     policy = TrainableModel(model, make_policy(folder).processor, "sliding")
     sequences = mixed_sequences(policy)
     actual = outcome(model, sequences)
-    assert actual.prefix_sharing_blocker == "layers of the kind sliding_attention need a mask of their own"
+    assert actual.prefix_sharing_blocker == "layers of type sliding_attention need their own mask"
     assert_equal(actual, library_outcome(model, sequences))
 
 
@@ -317,17 +317,17 @@ def test_what_else_stands_in_the_way(one_policy: TrainableModel) -> None:
     assert prefix_sharing_blocker(model) is None
     text = model.config.get_text_config()
     text.attention_dropout = 0.1
-    assert prefix_sharing_blocker(model) == "dropout would hit all completions of a group alike"
+    assert prefix_sharing_blocker(model) == "dropout would affect all completions of a group equally"
     model.eval()
     assert prefix_sharing_blocker(model) is None
     text._attn_implementation = "flash_attention_2"
-    assert "'flash_attention_2' takes no mask of our own; sdpa and eager do" in str(prefix_sharing_blocker(model))
+    assert "'flash_attention_2' does not accept custom masks; sdpa and eager do" in str(prefix_sharing_blocker(model))
     text._attn_implementation, text.attention_dropout = "sdpa", 0.0
     clean = copy.deepcopy(model)
     assert prefix_sharing_blocker(unwrap_model(add_lora(model))) is None
     assert (
         prefix_sharing_blocker(unwrap_model(add_lora(clean, dropout=0.1)))
-        == "dropout would hit all completions of a group alike"
+        == "dropout would affect all completions of a group equally"
     )
 
 
@@ -348,5 +348,5 @@ def test_unusable_calls(one_policy: TrainableModel) -> None:
         compute_logps(one_policy.model, sequences, temperature=0)
     with pytest.raises(ValueError, match="expected at least one sequence"):
         compute_logps(one_policy.model, [])
-    with pytest.raises(ModelError, match="expected a transformers model, wrapped or not, got Linear"):
+    with pytest.raises(ModelError, match="expected a transformers model or a wrapper of one, got Linear"):
         compute_logps(torch.nn.Linear(2, 2), sequences)

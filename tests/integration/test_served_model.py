@@ -1,4 +1,4 @@
-"""The served model against a real server: ``transformers serve`` in a process of its own."""
+"""The served model against a real server: ``transformers serve`` in a separate process."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def local() -> LocalChatModel:
 
 
 def connect(server: str, model: LocalChatModel, concurrency: int = 4) -> ServedChatModel:
-    """The same model, served; its processor is told of as a person would who has read its config."""
+    """The same model, served; the processor settings are given as in its config."""
     budget = processor_default_budget(model.processor, model.family)
     return ServedChatModel(
         ServedSettings(

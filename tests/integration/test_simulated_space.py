@@ -1,4 +1,4 @@
-"""The program as a Space runs it: read-only source, no libGL, a Space's variables; see ``tests.simulate_space``."""
+"""The program in the environment of a Space: read-only source, no libGL and variables; see ``tests.simulate_space``."""
 
 from pathlib import Path
 
@@ -11,9 +11,9 @@ pytestmark = pytest.mark.integration
 
 def test_a_simulated_space_is_right_and_safe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     simulate(tmp_path)
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     for text in ("training is refused", "a stranger's list is empty", "nothing was written to the source"):
-        assert text in told
+        assert text in output
 
 
 @pytest.mark.slow

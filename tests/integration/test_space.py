@@ -1,4 +1,4 @@
-"""Who asks decides on a Space, and who asks is told by the session that the server signed, by nothing else."""
+"""On a Space, permissions depend on the user, who is identified by the signed session only."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.integration
 
 UNSIGNED = base64.b64encode(json.dumps({"oauth_info": {"userinfo": {"preferred_username": OWNER}}}).encode()).decode()
 STRANGERS: dict[str, dict[str, str]] = {
-    "nobody": {},
+    "anonymous": {},
     "headers": {
         "x-forwarded-user": OWNER, "x-remote-user": OWNER, "x-hf-user": OWNER, "person": OWNER, "authorization": OWNER
     },
@@ -68,7 +68,7 @@ def run_id(space: Space) -> str:
 
 
 def find_owners_functions(space: Space) -> list[tuple[int, str]]:
-    """Functions of the displays that show and make runs; of the two Evaluate pages the one that makes."""
+    """Functions of the components that show and start runs; of the two Evaluate pages the one that starts."""
     found = list_functions(space.app)
     makers = {component for component, _, name in found if name == "delete"}
     makers &= {component for component, _, name in found if name == "evaluations"}  # projects can be deleted, too
@@ -86,7 +86,7 @@ def test_no_one_else_sees_or_touches_a_run(space: Space, run_id: str, kind: str)
         name for _, name in functions
     }
     # All of them for one stranger, and one of each kind for the others.
-    for component, name in functions if kind == "nobody" else [each for each in functions if each[1] in SOME]:
+    for component, name in functions if kind == "anonymous" else [each for each in functions if each[1] in SOME]:
         assert caller.call(component, name, request) == {"error": OWNER_ONLY}, name
     assert (space.root / "runs" / run_id).is_dir()
     assert [path.name for path in (space.root / "runs").iterdir() if path.is_dir()] == [run_id]
@@ -105,7 +105,7 @@ def test_no_one_else_trains_publishes_or_opens_a_checkpoint(space: Space, run_id
     extra = {"person": {"preferred_username": OWNER}, "username": OWNER, "user": OWNER}
     assert OWNER_ONLY in caller.fire("start_run_of_form", order(space), **extra)
     assert "belongs to the owner" in caller.fire("publish", [None, "o/n", "hf_x", True, OWNER], **extra)
-    if kind != "nobody":
+    if kind != "anonymous":
         return
     for name in ("run_preflight", "show_sample_preview"):
         assert OWNER_ONLY in caller.fire(name, order(space), **extra), name
@@ -123,8 +123,8 @@ def test_the_owner_does(space: Space, run_id: str) -> None:
     functions = {name: component for component, name in find_owners_functions(space)}
     listed = owner.call(functions["list_runs"], "list_runs", {"signature": ""})
     assert [row["id"] for row in listed["runs"]] == [run_id]
-    told = owner.call(functions["command"], "command", {"benchmark": "needle", "model": "built-in"})
-    assert "hart_studio.evaluation" in told["line"]
+    reply = owner.call(functions["command"], "command", {"benchmark": "needle", "model": "built-in"})
+    assert "hart_studio.evaluation" in reply["line"]
     assert "hidden run" in owner.fire("list_earlier", [])
     refused = owner.call(functions["start"], "start", {"benchmark": "needle", "model": "owner/unknown"})
     assert "not allowed on this server" in refused["error"], "the list of models holds for the owner, too"
@@ -147,7 +147,7 @@ def test_a_visitor_is_answered_and_kept_to_the_list(space: Space) -> None:
         assert "not allowed on this server" in said and "HART_STUDIO_MODELS" in said
 
 
-def test_the_label_page_knows_no_project_but_those_of_the_ticket(space: Space) -> None:
+def test_the_label_page_lists_only_projects_of_the_session(space: Space) -> None:
     component = next(number for number, kind, _ in list_functions(space.app) if kind == "LabelPage")
     ada, bob = "a" * 64, "b" * 64
     for caller in (Caller(space), Caller(space, sign_in(OWNER))):
@@ -161,7 +161,7 @@ def test_the_label_page_knows_no_project_but_those_of_the_ticket(space: Space) -
 
 
 def test_without_a_sign_in_no_one_makes_anything(tmp_path: Path, examples: Path) -> None:
-    """The session of a Space without a secret could be signed by everyone."""
+    """Without a secret, everyone could sign the session of a Space."""
     with serve_space(tmp_path, load, examples, OAUTH_CLIENT_SECRET="") as served:
         owner = Caller(served, sign_in(OWNER, ""))
         functions = [(number, name) for number, kind, name in list_functions(served.app) if kind in OWNERS_OWN]

@@ -1,4 +1,4 @@
-"""A model in training as the chat model of the pipeline: the same answers, tokens to score, and nothing left behind."""
+"""A model in training as the chat model of the pipeline: same answers, recorded tokens, and restored model state."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_features_are_kept_while_the_tower_is_frozen(tiny_folder: Callable[[str]
     assert texts(before) != texts(after)
 
 
-def test_features_are_made_anew_while_the_tower_is_trained(tiny_folder: Callable[[str], Path]) -> None:
+def test_features_are_computed_again_while_the_tower_is_trained(tiny_folder: Callable[[str], Path]) -> None:
     loaded = load_model(str(tiny_folder("qwen2_5_vl")), device="cpu")
     policy = TrainableModel(loaded.model, loaded.processor, "policy")
     request = one_image(policy)

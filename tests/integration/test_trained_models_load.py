@@ -1,4 +1,4 @@
-"""What a run leaves behind: loaded by this project, by plain transformers and PEFT, and merged."""
+"""Trained models: loaded by this project, by transformers and PEFT, and merged."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def plain(folder: Path) -> Any:
 
 @torch.no_grad()
 def logits(model: Any, trained: Trained) -> torch.Tensor:
-    """What a model makes of an image and a question, through the library's own processor."""
+    """Logits of an image and a question, with the processor of transformers."""
     processor = AutoProcessor.from_pretrained(trained.base, local_files_only=True)
     content = [{"type": "image"}, {"type": "text", "text": "Which?"}]
     text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
@@ -77,18 +77,18 @@ def ask_it(model: Path, image: Path, capsys: pytest.CaptureFixture[str]) -> dict
 
 
 def test_adapters_are_one_function_however_they_are_loaded(adapters: Trained, tmp_path: Path) -> None:
-    told = json.loads((adapters.model / "adapter_config.json").read_text())
-    assert Path(told["base_model_name_or_path"]) == adapters.base.resolve()
+    settings = json.loads((adapters.model / "adapter_config.json").read_text())
+    assert Path(settings["base_model_name_or_path"]) == adapters.base.resolve()
     by_peft = logits(PeftModel.from_pretrained(plain(adapters.base), adapters.model).eval(), adapters)
-    ours = logits(load_model(str(adapters.model), device="cpu").model, adapters)
+    own = logits(load_model(str(adapters.model), device="cpu").model, adapters)
     out = tmp_path / "merged"
     assert merging.main([adapters.run_id, "--runs-root", str(adapters.runs_root), "--out", str(out)]) == 0
     merged = logits(plain(out), adapters)
     untrained = logits(plain(adapters.base), adapters)
     moved = float((by_peft - untrained).abs().max())
     assert moved > 1e-3, "the run has trained nothing"
-    assert float((ours - by_peft).abs().max()) < 0.01 * moved
-    assert torch.equal(merged, ours)
+    assert float((own - by_peft).abs().max()) < 0.01 * moved
+    assert torch.equal(merged, own)
     assert not list(out.glob("adapter*")) and [path.name for path in tmp_path.iterdir()] == ["merged"]
 
 
@@ -112,7 +112,7 @@ def test_a_whole_model_loads_and_needs_no_merging(
     assert torch.equal(found, logits(load_model(str(whole.model), device="cpu").model, whole))
     assert float((found - logits(plain(whole.base), whole)).abs().max()) > 1e-3, "the run has trained nothing"
     assert merging.main([str(whole.model), "--out", str(tmp_path / "merged")]) == 2
-    assert "use it as it is" in capsys.readouterr().err and not list(tmp_path.iterdir())
+    assert "Use it directly" in capsys.readouterr().err and not list(tmp_path.iterdir())
     assert merging.main([str(whole.model), "--out", str(tmp_path / "half"), "--dtype", "bfloat16"]) == 0
     half = plain(tmp_path / "half")
     assert half.dtype == torch.bfloat16
@@ -125,7 +125,7 @@ def test_what_cannot_be_merged_is_said(adapters: Trained, tmp_path: Path, capsys
     taken.mkdir()
     (taken / "mine.txt").write_text("mine")
     for arguments, reason in (
-        ([str(adapters.model), "--out", str(taken)], "has something in it"),
+        ([str(adapters.model), "--out", str(taken)], "is not empty"),
         ([str(tmp_path), "--out", str(tmp_path / "new")], "give one of its checkpoints"),
         (["20260101-000000-sft-abcdef", "--runs-root", str(tmp_path), "--out", str(tmp_path / "new")], "a run in"),
     ):

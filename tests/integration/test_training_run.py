@@ -1,4 +1,4 @@
-"""Whole runs on tiny models: every chain's stages, stopping, exact resuming, and the model at the end."""
+"""Complete runs on tiny models: stages of all chains, stopping, exact resuming, and the final model."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_a_run_that_was_stopped_and_resumed_is_the_uninterrupted_one(
     assert list_rollout_steps(whole) == [5, 6, 7, 8]
     groups = read_groups(whole, list_rollout_steps(whole)[0])
     assert all(group.group.credits and group.overview for group in groups)
-    with pytest.raises(InputError, match="expected a new run"):
+    with pytest.raises(InputError, match="already has checkpoints"):
         run(config, whole.folder)
 
 
@@ -232,20 +232,20 @@ def long_measuring(
 
 
 def stop_while_measuring(monkeypatch: pytest.MonkeyPatch, step: int) -> list[tuple[int, str]]:
-    """Ask for a stop when the first batch of the evaluation at a step is done; gives (step, phase) of all told."""
-    told: list[tuple[int, str]] = []
+    """Ask for a stop when the first batch of the evaluation at a step is done; returns (step, phase) of all reports."""
+    reports: list[tuple[int, str]] = []
     set_phase = RunWriter.set_phase
 
-    def tell_and_ask(self: RunWriter, phase: str) -> None:
+    def record_and_request(self: RunWriter, phase: str) -> None:
         set_phase(self, phase)
         now = read_status(self.layout)
-        told.append((now.step, now.phase))
-        if now.step == step and phase.startswith("measuring held-out questions, 1 of"):
+        reports.append((now.step, now.phase))
+        if now.step == step and phase.startswith("evaluating held-out questions, 1 of"):
             self.layout.stop.touch()
 
     monkeypatch.setattr(writer_module, "STATUS_PERIOD_SECONDS", 0.0)
-    monkeypatch.setattr(RunWriter, "set_phase", tell_and_ask)
-    return told
+    monkeypatch.setattr(RunWriter, "set_phase", record_and_request)
+    return reports
 
 
 def evaluations(layout: RunLayout) -> list[int]:
@@ -257,15 +257,15 @@ def test_a_stop_does_not_wait_for_the_first_evaluation(
 ) -> None:
     layout = start(long_measuring, tmp_path)
     with monkeypatch.context() as patch:
-        told = stop_while_measuring(patch, 0)
+        reports = stop_while_measuring(patch, 0)
         result = run(long_measuring, layout.folder)
-    assert told[:4] == [
+    assert reports[:4] == [
         (0, "reading the samples"),
         (0, "loading the model"),
-        (0, "measuring held-out questions, 0 of 2"),
-        (0, "measuring held-out questions, 1 of 2"),
+        (0, "evaluating held-out questions, 0 of 2"),
+        (0, "evaluating held-out questions, 1 of 2"),
     ]
-    assert len(told) == 4 and (result.step, result.model) == (0, None)
+    assert len(reports) == 4 and (result.step, result.model) == (0, None)
     status = read_status(layout)
     assert (status.state, status.step, status.error, status.phase) == ("stopped", 0, "", "")
     assert not list_checkpoints(layout) and evaluations(layout) == []
@@ -285,7 +285,7 @@ def test_a_stop_does_not_wait_for_the_evaluation_of_a_stage(
     assert [found.manifest.step for found in list_checkpoints(layout)][-1] == step, "its last step is saved"
     assert step not in evaluations(layout)
     warned = [event.payload.message for event in read_events(layout).events if isinstance(event.payload, Warned)]
-    assert warned == [f"the stop cut the evaluation at step {step} short: its figures are missing"]
+    assert warned == [f"the stop request cancelled the evaluation at step {step} short: its figures are missing"]
     if step < 4:
         assert run(long_measuring, layout.folder, resume=True).step == 4
         assert [at for at, *_ in losses(layout)] == [1, 2, 3, 4]
@@ -293,7 +293,7 @@ def test_a_stop_does_not_wait_for_the_evaluation_of_a_stage(
 
 def test_out_of_memory_names_the_knobs() -> None:
     cpu = torch.device("cpu")
-    with pytest.raises(ModelError, match=r"lower schedule\.rl_micro_batch_size"), explain_out_of_memory(cpu):
+    with pytest.raises(ModelError, match=r"Lower schedule\.rl_micro_batch_size"), explain_out_of_memory(cpu):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
     with pytest.raises(RuntimeError, match="something else"), explain_out_of_memory(cpu):
         raise RuntimeError("something else")
@@ -304,6 +304,6 @@ def test_an_adapter_is_no_model_to_begin_with(tmp_path: Path, jsonl: Path) -> No
     (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
     config = small_config(tmp_path / "adapter", data={"source": "jsonl", "path": str(jsonl)})
     layout = start(config, tmp_path)
-    with pytest.raises(ModelError, match="expected a whole model"):
+    with pytest.raises(ModelError, match=r"model.id is the adapter"):
         run(config, layout.folder)
     assert read_status(layout).state == "failed"

@@ -1,4 +1,4 @@
-"""Sequences for the tiny models, the library's own log-probabilities of them, and gradients to compare."""
+"""Sequences for tiny models, with reference log-probabilities and gradients."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hart_studio.models.inputs import ProcessedImage
 from hart_studio.training.sequence_logps import SequenceLogps, compute_logps
 from hart_studio.training.sequences import IGNORED, TrainingSequence, turn_sequence, two_turn_sequences
 from hart_studio.training.trainable_model import TrainableModel
-from tests.integration.conversations import image, no_image, one_image, two_images_in_text
+from tests.integration.conversations import make_image, no_image, one_image, two_images_in_text
 
 LETTERS = 256
 """Tokens of the tiny tokenizers that are plain bytes."""
@@ -33,13 +33,13 @@ def mixed_sequences(policy: TrainableModel) -> list[TrainingSequence]:
 
 def branching_sequences(policy: TrainableModel, count: int = 3) -> list[TrainingSequence]:
     """Rollouts of MGPO over one overview: box text, crop, answer; every crop of another size."""
-    overview = image(policy, 160, 110, 3)
+    overview = make_image(policy, 160, 110, 3)
     asked = ChatRequest((Message("user", (overview, "Where is it?")),))
     end = policy.processor.tokenizer.eos_token_id
     sequences: list[TrainingSequence] = []
     for index in range(count):
         said = "[[1, 2, 3, 4]]" + "!" * index
-        crop = image(policy, 60 + 40 * index, 60, 20 + index)
+        crop = make_image(policy, 60 + 40 * index, 60, 20 + index)
         request = ChatRequest(
             (*asked.messages, Message("assistant", (said,)), Message("user", ("The region: ", crop, " Which digit?")))
         )

@@ -30,7 +30,7 @@ def image(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def loaded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    """Puts a scripted model in place of a real one; lists what was loaded."""
+    """Replace the real model with a scripted one; list loaded models."""
     calls: list[tuple[str, str]] = []
 
     def load(name: str, device: str) -> ScriptedModel:
@@ -114,7 +114,7 @@ def test_the_table_is_short_and_safe_for_a_terminal(
         ("Somewhere in the middle.", "region    none predicted (outcome: no_box): the model wrote no box"),
         (
             '[{"bbox_2d": [300, 200, 100, 100], "label": "x"}]',
-            "region    none predicted (outcome: bad_box): the model wrote boxes that cannot be used",
+            "region    none predicted (outcome: bad_box): the model wrote no valid box",
         ),
     ],
 )
@@ -141,7 +141,7 @@ def test_progress_is_shown_in_a_terminal_and_never_with_json(
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     assert ask.main([str(image), "Which?"]) == 0
     err = capsys.readouterr().err
-    assert "loading the model" in err and "Answering from the crops alone" in err
+    assert "loading the model" in err and "Answering from the crops only" in err
     assert ask.main([str(image), "Which?", "--json"]) == 0
     assert capsys.readouterr().err == ""
 
@@ -181,8 +181,8 @@ def test_a_saved_trace_can_be_reopened(image: Path, loaded: list[tuple[str, str]
 BAD_INPUT: list[tuple[list[str], str]] = [
     (["{folder}/nowhere.png", "Which?"], "nowhere.png"),
     (["{folder}", "Which?"], "a folder"),
-    (["{folder}/empty.png", "Which?"], "an empty file"),
-    (["{folder}/text.png", "Which?"], "no image"),
+    (["{folder}/empty.png", "Which?"], "the file is empty"),
+    (["{folder}/text.png", "Which?"], "not an image"),
     (["{image}", ""], "expected a question"),
     (["{image}", "Which?", "--choice", "red"], "2 to 26"),
     (["{image}", "Which?", "--choice", "red", "--choice", " "], "every choice to have text"),
@@ -216,7 +216,7 @@ def test_bad_input_is_exit_code_2_and_one_line(
     assert message in err
 
 
-def test_bad_input_is_told_before_a_model_is_loaded(image: Path, loaded: list[Any]) -> None:
+def test_bad_input_is_reported_before_a_model_is_loaded(image: Path, loaded: list[Any]) -> None:
     assert ask.main([str(image), "Which?", "--choice", "red", "--choice", "blue", "--answer", "green"]) == 2
     assert ask.main([str(image.with_name("nowhere.png")), "Which?"]) == 2
     assert ask.main([str(image), "Which?", "--rollouts", "2"]) == 2
@@ -230,7 +230,7 @@ def test_bad_input_is_told_before_a_model_is_loaded(image: Path, loaded: list[An
         (["a.png"], "required: QUESTION"),
         (["a.png", "Which?", "--protocol", "guess"], "'guess'"),
         (["a.png", "Which?", "--padding", "wide"], "'wide'"),
-        (["a.png", "Which?", "--colour", "red"], "--colour"),
+        (["a.png", "Which?", "--shade", "red"], "--shade"),
     ],
 )
 def test_wrong_flags_are_exit_code_2_and_one_line(
@@ -255,20 +255,20 @@ def test_a_model_error_is_one_line_even_when_its_text_is_not(
     assert capsys.readouterr().err == "ask: expected a model, got a sandwich\n"
 
 
-def test_a_real_missing_model_is_told(image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_real_missing_model_is_reported(image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert ask.main([str(image), "Which?", "--model", str(tmp_path / "no-model")]) == 2
     err = capsys.readouterr().err
     assert "no-model" in err
     assert err.count("\n") == 1
 
 
-def test_a_trace_that_cannot_be_written_is_told(
+def test_a_trace_that_cannot_be_written_is_reported(
     image: Path, loaded: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()
     assert ask.main([str(image), "Which?", "--save", str(tmp_path / "file" / "trace")]) == 2
-    assert "expected a folder to write the trace to" in capsys.readouterr().err
-    assert loaded == [], "told before the model has been asked"
+    assert "Cannot write the trace to" in capsys.readouterr().err
+    assert loaded == [], "reported before the model is called"
 
 
 @pytest.mark.parametrize("name", ["trace.json", "images/overview.png"])

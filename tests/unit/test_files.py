@@ -63,8 +63,8 @@ def test_content_reaches_the_disk_before_the_name(tmp_path: Path, monkeypatch: p
 
 def test_written_file_has_the_usual_access_rights(tmp_path: Path) -> None:
     (tmp_path / "usual").touch()
-    write_atomically(tmp_path / "ours", "x")
-    assert stat.S_IMODE((tmp_path / "ours").stat().st_mode) == stat.S_IMODE((tmp_path / "usual").stat().st_mode)
+    write_atomically(tmp_path / "own", "x")
+    assert stat.S_IMODE((tmp_path / "own").stat().st_mode) == stat.S_IMODE((tmp_path / "usual").stat().st_mode)
 
 
 def test_missing_folder_is_an_os_error(tmp_path: Path) -> None:
@@ -147,11 +147,11 @@ def test_blank_lines_keep_the_numbering(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "shown"),
     [
-        (b"{'a': 1}", "got \"{'a': 1}\""),
+        (b"{'a': 1}", "value: \"{'a': 1}\""),
         (b'{"a": NaN}', "NaN is not JSON"),
         (b'{"a": -Infinity}', "-Infinity is not JSON"),
         (b"\xff\xfe", "can't decode"),
-        (b"[" * 100_000, "got '[[[["),
+        (b"[" * 100_000, "value: '[[[["),
         (b'"' + b"x" * 5000, "..."),
     ],
 )
@@ -162,7 +162,7 @@ def test_bad_line_is_named(line: bytes, shown: str, tmp_path: Path) -> None:
     assert next(lines) == (1, {"a": 0})
     with pytest.raises(DataError) as caught:
         next(lines)
-    assert str(caught.value).startswith("'samples.jsonl' line 2: expected one JSON value, got ")
+    assert str(caught.value).startswith("'samples.jsonl' line 2: not one JSON value: ")
     assert shown in str(caught.value)
     assert len(str(caught.value)) < 300
     assert str(tmp_path) not in str(caught.value)
@@ -176,7 +176,7 @@ def test_last_line_without_newline_counts_only_when_surely_whole(tail: bytes, tm
 
 
 def test_unreadable_file_is_a_data_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"'none\.jsonl', got No such file"):
+    with pytest.raises(DataError, match=r"'none\.jsonl': No such file"):
         next(read_jsonl(tmp_path / "none.jsonl"))
     with pytest.raises(DataError, match="Is a directory"):
         next(read_jsonl(tmp_path))
@@ -198,7 +198,7 @@ def test_any_bytes_give_values_or_a_data_error(content: bytes, tmp_path_factory:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A folder with a neighbor, and links that lead out and around."""
+    """A folder with a sibling folder, and links outside and in a loop."""
     root = tmp_path / "runs"
     (root / "one").mkdir(parents=True)
     (root / "one" / "config.json").write_text("{}")
@@ -251,7 +251,7 @@ def test_names_inside(name: str, below: str, root: Path) -> None:
     ],
 )
 def test_names_that_leave_are_refused(name: str, root: Path) -> None:
-    with pytest.raises(InputError, match="expected the name of a file below 'runs', got") as caught:
+    with pytest.raises(InputError, match=r"Invalid file name .*: use a relative path inside 'runs'") as caught:
         resolve_inside(root, name)
     assert str(root.parent) not in str(caught.value)
 
@@ -293,7 +293,7 @@ def test_any_name_is_inside_or_refused(name: str, tmp_path_factory: pytest.TempP
         "//host/x", "\\\\host\\share", "\\/host/x", "/\\host/x", "\t//host/x", "ab:/",
     ],
 )  # fmt: skip
-def test_an_address_is_told_from_a_file(name: str) -> None:
+def test_an_address_is_distinguished_from_a_file(name: str) -> None:
     assert is_url(name)
 
 

@@ -46,7 +46,7 @@ def test_detail_at_full_resolution_survives_in_the_crop_only(format_: str, optio
     assert abs(overview - 128).max() <= 6
 
     enlarged = source.overview(max_side=512).resize((2048, 1536)).crop((1200, 800, 1250, 870))
-    assert abs(pixels(enlarged).astype(int) - 128).max() <= 6  # cutting the small image does not bring it back
+    assert abs(pixels(enlarged).astype(int) - 128).max() <= 6  # cutting the small image does not restore it
 
 
 # --- orientation ----------------------------------------------------------------------------------------------------
@@ -71,7 +71,7 @@ def test_every_orientation_is_upright_once(format_: str, orientation: int) -> No
     expected = reference.resize(small.size, Image.Resampling.LANCZOS)
     assert abs(pixels(small).astype(int) - pixels(expected).astype(int)).max() <= 4
 
-    for image in (full, crop, small):  # whoever applies EXIF again downstream changes nothing
+    for image in (full, crop, small):  # applying EXIF again downstream changes nothing
         assert image.info == {}
         np.testing.assert_array_equal(pixels(ImageOps.exif_transpose(image)), pixels(image))
 
@@ -93,14 +93,14 @@ def test_exif_behind_the_pixels_of_a_png_does_not_count(decodes: list[tuple[int,
     data = png(3, 1, b"\0" + bytes(range(9)), tail=png_chunk(b"eXIf", exif))
     source = SourceImage(data)
     assert source.wh == (3, 1)
-    assert decodes == []  # looking for EXIF did not decode it
+    assert decodes == []  # reading EXIF did not decode it
     assert ImageOps.exif_transpose(source.full()).size == (3, 1)
 
 
 # --- color modes ---------------------------------------------------------------------------------------------------
 
 
-def grey_png16(*samples: int) -> bytes:
+def gray_png16(*samples: int) -> bytes:
     return png(len(samples), 1, b"\0" + struct.pack(f">{len(samples)}H", *samples), depth=16, color=0)
 
 
@@ -141,7 +141,7 @@ MODES = {
     "BMP": (encoded(Image.new("RGB", (1, 1), (1, 2, 3)), "BMP"), [[1, 2, 3]]),
     "CMYK TIFF": (encoded(Image.new("CMYK", (1, 1), (0, 255, 255, 0)), "TIFF"), [RED]),
     # 16 bit keep their high byte: 255 -> 0, 256 -> 1, 32767 -> 127, 32768 -> 128, 65535 -> 255.
-    "16-bit gray PNG": (grey_png16(0, 255, 256, 32767, 32768, 65535), grays(0, 0, 1, 127, 128, 255)),
+    "16-bit gray PNG": (gray_png16(0, 255, 256, 32767, 32768, 65535), grays(0, 0, 1, 127, 128, 255)),
     "16-bit gray TIFF": (tiff([0, 255, 256, 32768, 65535], "<u2"), grays(0, 0, 1, 128, 255)),
     "16-bit gray TIFF, big-endian": (tiff([0, 255, 256, 32768, 65535], ">u2"), grays(0, 0, 1, 128, 255)),
     "16-bit RGB PNG": (png(1, 1, b"\0" + struct.pack(">3H", 255, 32768, 65535), depth=16), [[0, 128, 255]]),
@@ -191,7 +191,7 @@ def test_mpo_of_a_camera_is_a_jpeg() -> None:
 
 
 @pytest.mark.parametrize("format_", SUPPORTED_FORMATS)
-def test_format_is_told_from_content_not_from_name(format_: str, tmp_path: Path) -> None:
+def test_format_is_distinguished_from_content_not_from_name(format_: str, tmp_path: Path) -> None:
     path = tmp_path / "holiday.svg.txt"
     path.write_bytes(encoded(landmark(20, 10), format_))
     source = SourceImage(path)
@@ -345,7 +345,7 @@ def test_after_its_digest_was_computed_no_other_file_is_read(tmp_path: Path) -> 
     (tmp_path / "b.png").write_bytes(other)
     (tmp_path / "b.png").replace(path)
     assert source.has_changed
-    with pytest.raises(ImageError, match="do not change it while it is in use"):
+    with pytest.raises(ImageError, match="the file has changed since it was opened"):
         source.full()
     path.unlink()
     assert source.has_changed

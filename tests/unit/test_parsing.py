@@ -1,4 +1,4 @@
-"""Boxes in model text: one table of ugly strings, round trips of every style, and fuzz."""
+"""Boxes in model text: a table of malformed strings, round trips of all styles, and fuzzing."""
 
 from __future__ import annotations
 
@@ -115,7 +115,11 @@ UGLY = [
     ("[10, 20, 30, 99999999]", [], "invalid"),  # absurd magnitude
     ("[10, 20, 30, " + "9" * 5000 + "]", [], "invalid"),  # 5,000 digits
     ("[30, 20, 10, 40] [10, 20, 30, 40]", ABCD, "partly_invalid"),  # one bad, one good
-    ("built in [1990, 1995, 2000, 2010]", [(1990, 1995, 2000, 2010)], "ok"),  # years: documented, cannot be told apart
+    (
+        "built in [1990, 1995, 2000, 2010]",
+        [(1990, 1995, 2000, 2010)],
+        "ok",
+    ),  # years: documented, cannot be distinguished
     ("__import__('os').system('true') [10, 20, 30, 40]", ABCD, "ok"),  # never evaluated
     ("[10*1, 20, 30, 40]", [], "none"),  # an expression is not a number
     ("<script>alert([10, 20, 30, 40])</script>", ABCD, "ok"),  # markup is text

@@ -34,7 +34,7 @@ def test_a_log_gets_a_line_per_kind_of_phase_and_one_per_period(clock: Clock) ->
         progress.set_phase("loading the model")
         progress.begin(0, 6000)
         for done in range(0, 160, 16):
-            progress.set_phase(f"measuring held-out questions, {done} of 160")
+            progress.set_phase(f"evaluating held-out questions, {done} of 160")
         for step in range(1, 6001):
             clock.now += 1
             progress.update(step, {"loss": 0.5, "reward": None, "kl": 3.0}, "ap_grpo")
@@ -42,7 +42,7 @@ def test_a_log_gets_a_line_per_kind_of_phase_and_one_per_period(clock: Clock) ->
                 progress.set_phase("saving a checkpoint")
                 progress.set_phase("")
     lines = log.getvalue().splitlines()
-    assert lines[:2] == ["loading the model", "measuring held-out questions, 0 of 160"]
+    assert lines[:2] == ["loading the model", "evaluating held-out questions, 0 of 160"]
     assert sum(line.startswith("saving a checkpoint") for line in lines) <= len(lines) / 2
     assert "step 25 of 6,000, 1 s each, about 1.7 h left; ap_grpo, loss 0.5, reward not finite" in lines
     assert len(lines) <= 6000 / PLAIN_PERIOD_SECONDS + 4, "a long run leaves a short log"
@@ -62,14 +62,14 @@ def test_a_terminal_gets_one_line_that_is_updated() -> None:
     with ProgressReporter("step", 4, ("loss",), terminal) as progress:
         progress.set_phase("loading the model")
         progress.begin(1, 4)
-        progress.set_phase("measuring held-out questions, 16 of 40")
+        progress.set_phase("evaluating held-out questions, 16 of 40")
         for step in (2, 3, 4):
             progress.update(step, {"loss": 0.25})
         progress.warn("one bad\nsample")
-    told = terminal.getvalue()
-    assert "loading the model" in told and "measuring held-out questions, 16 of 40" in told
-    assert "4/4" in told and "loss 0.25" in told
-    assert "warning: one bad sample\n" in told and told.endswith("\n")
+    output = terminal.getvalue()
+    assert "loading the model" in output and "evaluating held-out questions, 16 of 40" in output
+    assert "4/4" in output and "loss 0.25" in output
+    assert "warning: one bad sample\n" in output and output.endswith("\n")
 
 
 def test_warnings_are_printed_up_to_a_number_and_all_counted() -> None:

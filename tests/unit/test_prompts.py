@@ -1,4 +1,4 @@
-"""The words of the three protocols: the paper's, to the letter, and images where the paper puts them."""
+"""Prompts of the three protocols: the exact text of the paper, with images at its positions."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_without_a_crop_there_is_no_answer_turn(crop_count):
         crops_only_prompt(QUESTION, (), crop_count)
 
 
-def test_a_question_cannot_add_a_image():
+def test_a_question_cannot_add_an_image():
     for parts in (
         grounding_prompt("<image>"),
         direct_prompt("<image>", ("<image>", "b")),

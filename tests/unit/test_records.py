@@ -103,7 +103,7 @@ floats = st.floats(allow_nan=True, allow_infinity=True)
 
 
 @given(st.tuples(floats, floats, floats, floats) | st.lists(floats, max_size=6).map(tuple))
-def test_is_finite_xyxy_tells_exactly_what_a_box_accepts(values: tuple[float, ...]) -> None:
+def test_is_finite_xyxy_matches_exactly_what_a_box_accepts(values: tuple[float, ...]) -> None:
     try:
         Box.from_xyxy(values)  # type: ignore[arg-type]
         accepted = True
@@ -194,7 +194,7 @@ def test_rollout_finds_its_turns() -> None:
     assert unanswered.answer_turn is None
     direct = rollout(turns=(turn("answer"),), protocol="direct")
     assert direct.grounding_turn is None
-    failed = rollout(turns=(), outcome="error", error="the picture is gone")
+    failed = rollout(turns=(), outcome="error", error="the image is missing")
     assert failed.grounding_turn is failed.answer_turn is None
 
 

@@ -1,4 +1,4 @@
-"""Answers in model text: open ones, the score, and fuzz; letters are read in ``test_scoring_choices``."""
+"""Answers in model text: open answers, scores, and fuzzing; for letters see ``test_scoring_choices``."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_open(text, value, rule):
 
 
 @pytest.mark.parametrize(
-    ("text", "normalised"),
+    ("text", "normalized"),
     [
         ("The Red Triangle", "red triangle"),  # case, article
         ("  a \n b  ", "b"),  # blanks
@@ -86,8 +86,8 @@ def test_open(text, value, rule):
         ("   ", ""),  # nothing
     ],
 )
-def test_normalised_text(text, normalised):
-    assert normalize_text(text) == normalised
+def test_normalized_text(text, normalized):
+    assert normalize_text(text) == normalized
 
 
 # ---- scores ----
@@ -120,7 +120,7 @@ def test_score_of_an_open_answer():
         (COLORS, "b", "got 'b'"),
         (COLORS, "AB", "got 'AB'"),
         (COLORS, "", "got ''"),
-        ((), " ", "expected an answer with text"),
+        ((), " ", "expected a non-empty answer"),
     ],
 )
 def test_an_answer_that_nothing_could_match_is_an_error_not_a_zero(choices, answer, message):

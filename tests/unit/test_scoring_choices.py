@@ -1,4 +1,4 @@
-"""The letter in model text: one table of ugly strings, and what decides. The reward stands on this file."""
+"""Letters in model text: a table of malformed strings, and the rules. The reward depends on this file."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ CHOICE = [
     ("\\boxed{a cat}", None, "none"),  # an article in the box
     ("\\boxed{C", None, "none"),  # cut off: may be "Cat"
     ("\\boxed{}", None, "none"),  # empty
-    ("\\boxed{С}", None, "none"),  # Cyrillic Es is no letter of ours
+    ("\\boxed{С}", None, "none"),  # Cyrillic Es is not a Latin letter
     ("<answer>C</answer>", "C", "answer_tag"),  # plain
     ("<ANSWER> (c) </ANSWER>", "C", "answer_tag"),  # case and spaces
     ("<answer>\nC. red\n</answer>", "C", "answer_tag"),  # several lines
@@ -154,7 +154,7 @@ CHOICE = [
     ("I think a dog", None, "none"),  # prose about an option
     ("It is red", None, "none"),  # contains an option: no guess
     ("red or green", None, "none"),  # two options
-    ("Looking At the sign ... (C)", None, "none"),  # prose: never A, and not C either
+    ("Staring At the sign ... (C)", None, "none"),  # prose: never A, and not C either
     ("A. blue\nB. green\nC. red\nD. a dog", None, "none"),  # the options copied
     ("A B C D", None, "none"),  # letters copied
     ("Dog", "D", "option"),  # case
@@ -210,14 +210,14 @@ def test_options_that_are_letters_themselves(text, letter):
     assert extract_choice(text, "ABCD", ("E", "A", "F", "7")).value == letter
 
 
-def test_options_that_look_like_a_letter_and_a_text():
+def test_options_that_resemble_a_letter_and_a_text():
     names = ("A. Adams", "C. Curie", "B. Franklin")
     assert extract_choice("B. Franklin", "ABC", names) == ("C", "option")
     assert extract_choice("\\boxed{C. Curie}", "ABC", names) == ("B", "boxed")
     assert extract_choice("\\boxed{C. B. Franklin}", "ABC", names) == ("C", "boxed")
 
 
-def test_equal_options_cannot_be_told_apart():
+def test_equal_options_cannot_be_distinguished():
     assert extract_choice("red", "ABC", ("red", "Red.", "blue")) == NOT_FOUND
     assert extract_choice("A dog", "ABC", ("dog", "cat", "a dog")) == NOT_FOUND
 

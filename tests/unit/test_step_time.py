@@ -1,4 +1,4 @@
-"""The step-time benchmark: what it makes of figures, and how its boxes come about."""
+"""The step-time benchmark: report of measurements, and scripted boxes."""
 
 from __future__ import annotations
 
@@ -62,9 +62,9 @@ def test_the_report_says_what_was_measured_beside_what_was_published() -> None:
 
     assert cells("step time, s: published (7B, GPU)") == ["21.0", "30.7", "46.0"]
     assert cells("memory, MiB: published (7B, GPU)") == ["17422", "19130", "18770"]
-    assert cells("step time, s: TRL's own trainer") == ["20.00", "-", "-"]
-    assert cells("step time, s: ours, shared") == ["2.00", "-", "8.00"]
-    assert cells("memory, MiB: ours, shared") == ["250", "-", "510"]
+    assert cells("step time, s: TRL") == ["20.00", "-", "-"]
+    assert cells("step time, s: HART Studio, shared") == ["2.00", "-", "8.00"]
+    assert cells("memory, MiB: HART Studio, shared") == ["250", "-", "510"]
     assert cells("visual tokens, vanilla") == ["grounding", "900,", "answer", "160", "to", "256"]
     assert [line.split()[-1] for line in lines if line.startswith("  ap_grpo shared")] == ["pairs", "0.500"]
     assert [line.split()[-1] for line in lines[-5:]] == ["held", "held", "missed", "held", "held"]

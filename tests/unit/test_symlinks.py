@@ -43,7 +43,7 @@ def test_links_that_lead_out_are_named(tmp_path: Path, place: str, target: str) 
     link = root / place
     link.parent.mkdir(parents=True)
     link.symlink_to(link if target == "loop" else root / target)
-    with pytest.raises(InputError, match=rf"run holds a symbolic link that leads out of its folder: {place}\. Nothing"):
+    with pytest.raises(InputError, match=rf"run contains a symbolic link out of its folder: {place}\. Nothing"):
         reject_external_symlinks(root)
 
 
@@ -57,7 +57,7 @@ def test_links_that_stay_inside_and_the_folder_itself_are_allowed(tmp_path: Path
     reject_external_symlinks(tmp_path / "other")
 
 
-def test_only_what_is_named_is_looked_at(tmp_path: Path) -> None:
+def test_only_what_is_named_is_read(tmp_path: Path) -> None:
     (tmp_path / "run" / "a").mkdir(parents=True)
     (tmp_path / "run" / "a" / "link").symlink_to(tmp_path)
     reject_external_symlinks(tmp_path / "run", ["b", "c"])

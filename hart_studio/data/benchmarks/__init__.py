@@ -1,1 +1,1 @@
-"""One file per published data set: its row to a sample."""
+"""Loaders of published datasets, one module each."""

@@ -1,4 +1,4 @@
-"""The benchmarks by name, and the one way to their questions from any published form."""
+"""Catalog of benchmarks, and loading their questions from any published format."""
 
 from __future__ import annotations
 
@@ -17,40 +17,40 @@ from hart_studio.errors import DataError, HartError, InputError
 from hart_studio.records import GoldSample
 
 Aggregate = Literal["micro", "cycles", "micro and macro"]
-"""How the literature sums up: over all questions; as the mean over the cycles of HR-Bench; or over all questions and as
-the mean over the finest categories, because both are published."""
+"""How papers aggregate results: over all questions; as the mean over the cycles of HR-Bench; or over all questions and
+as the mean over the finest categories, because both are published."""
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A published data set that models are measured on."""
+    """A published benchmark."""
 
     name: str
-    """What settings and the command line call it."""
+    """Name in settings and on the command line."""
     title: str
-    """What tables call it."""
+    """Display name."""
     hub_id: str
-    """Data set of the hub that is read when no place is given; empty where none can be read as it is."""
+    """Hub dataset that is loaded by default; empty if none can be loaded directly."""
     files: tuple[str, ...]
-    """Glob patterns of what is fetched from the hub."""
+    """Glob patterns of the files to download from the Hub."""
     tables: tuple[str, ...]
-    """Glob patterns, in lower case, of the files with the questions in a folder; the first that fits decides."""
+    """Glob patterns, in lower case, of the files with the questions in a folder; the first match decides."""
     read: Callable[[Any, ImageResolver], GoldSample]
-    """Makes a sample of a row, or raises ``ValueError`` or a ``HartError``."""
+    """Converts a row to a sample, or raises ``ValueError`` or a ``HartError``."""
     official: str = ""
-    """Name of its own extractor in ``evaluation.extractors``; empty where it has none."""
+    """Name of the official extractor in ``evaluation.extractors``; empty if there is none."""
     has_boxes: bool = False
-    """Whether at least one published form has gold boxes."""
+    """Whether at least one published format has gold boxes."""
     expected: int | None = None
-    """Questions in all; None where that is open."""
+    """Total number of questions; None if not fixed."""
     aggregate: Aggregate = "micro"
-    """How its figures are summed up."""
+    """How results are aggregated."""
     has_parts: bool = False
     """Whether its questions are spread over several files."""
     subsets: tuple[str, ...] = ()
-    """The subsets that are asked unless others are chosen; empty where there is no choice."""
+    """Default subsets; empty if there are no subsets."""
     is_included: Callable[[Any, Collection[str]], bool] | None = None
-    """Whether a row belongs to the chosen subsets."""
+    """Whether a row belongs to the selected subsets."""
 
 
 def _mme_realworld(name: str, title: str, hub_id: str, expected: int, tables: tuple[str, ...]) -> Benchmark:
@@ -153,13 +153,13 @@ BENCHMARKS: Final[dict[str, Benchmark]] = {benchmark.name: benchmark for benchma
 
 
 def get_benchmark(name: str) -> Benchmark:
-    """The benchmark of a name.
+    """Return a benchmark by name.
 
     Raises:
-        InputError: If there is none.
+        InputError: If there is no such benchmark.
     """
     if name not in BENCHMARKS:
-        raise InputError(f"expected one of the benchmarks {', '.join(BENCHMARKS)}, got {name!r}; choose one")
+        raise InputError(f"Unknown benchmark {name!r}: choose one of {', '.join(BENCHMARKS)}")
     return BENCHMARKS[name]
 
 
@@ -174,35 +174,36 @@ def load_benchmark(
     subsets: Collection[str] | None = None,
     without: str = "",
 ) -> LoadedSamples[GoldSample]:
-    """Read a benchmark from any of its published forms, one row at a time.
+    """Load a benchmark from any published format, row by row.
 
-    The full MME-RealWorld must not pass for its training part, because it holds the questions of Lite. Without a limit
-    that is told by the number of questions. A limit hides that number: then only the hub id and the names of the
-    published JSON and TSV files are known, and a full set under another name is not noticed.
+    The full MME-RealWorld must not be used as its training part, because it contains the questions of Lite. Without a
+    limit this is checked by the number of questions. With a limit, only the Hub id and the names of the published JSON
+    and TSV files are checked, and a full set under another name is not detected.
 
     Args:
         name: Name in ``BENCHMARKS``.
-        path: File or folder in a published form, or a hub id; empty = the published hub id.
-        image_root: Folder that images' paths start from; by default the folder, or the file's own.
-        cache: Folder for images that rows hold themselves, and for downloads; made when missing.
-        limit: Max questions, good or bad, of those that are not left out; no row behind them is read.
+        path: File or folder in a published format, or a Hub id; empty = the published Hub id.
+        image_root: Base folder of image paths; default: the folder, or the folder of the file.
+        cache: Folder for embedded images and for downloads; created if missing.
+        limit: Maximum number of rows, valid or not, excluding ``without``; later rows are not read.
             None = all.
-        allow_download: Whether the hub may be asked.
-        subsets: Other subsets than the benchmark's own choice; None = that.
-        without: For ``mme_realworld_train``: the Lite part, as ``path``. Its questions are left out of the full set,
-            which must be in the same form; that some were found there is checked when it is read to its end. Empty =
-            the place holds nothing but training questions.
+        allow_download: Whether to download from the Hub.
+        subsets: Subsets; None = the default subsets.
+        without: For ``mme_realworld_train``: the Lite part, as ``path``. Its questions are excluded from the full set,
+            which must have the same format; if the full set is read completely, at least one must be found. Empty =
+            the path contains only training questions.
 
     Raises:
-        InputError: If there is no such benchmark or subset, or the settings do not belong to it.
-        DataError: If it cannot be found or read, holds no question at all, or is the full set as the training part.
+        InputError: If there is no such benchmark or subset, or the settings do not apply to it.
+        DataError: If it cannot be found or read, contains no valid row, or is the full set instead of the training
+            part.
     """
     benchmark = get_benchmark(name)
     chosen = _check_subsets(benchmark, subsets)
     excluded = frozenset[tuple[str, ...]]()
     if without:
         if name != "mme_realworld_train":
-            raise InputError(f"expected questions to leave out of mme_realworld_train only, got {name}; drop them")
+            raise InputError(f"Questions can be excluded from mme_realworld_train only, got {name}. Remove the option.")
         lite = load_benchmark(
             "mme_realworld_lite", without, image_root=image_root, cache=cache, allow_download=allow_download
         )
@@ -229,59 +230,59 @@ def _check_subsets(benchmark: Benchmark, subsets: Collection[str] | None) -> Col
         return benchmark.subsets
     if benchmark.is_included is None or not subsets:
         of = ", ".join(each.name for each in _ALL if each.is_included)
-        raise InputError(f"expected at least one subset, of {of} only, got {list(subsets)} of {benchmark.name}")
+        raise InputError(f"Invalid subsets {list(subsets)} of {benchmark.name}: choose at least one, of {of} only")
     return frozenset(subsets)
 
 
 def _locate_files(benchmark: Benchmark, path: str, cache: Path, allow_download: bool) -> tuple[Path, tuple[Path, ...]]:
-    """The folder of the benchmark and its files of questions."""
-    place = Path(path) if path else None
-    if place is not None and place.is_file():
-        return place.parent, (place,)
-    if place is None or not place.is_dir():
+    """Locate the folder of the benchmark and its question files."""
+    folder = Path(path) if path else None
+    if folder is not None and folder.is_file():
+        return folder.parent, (folder,)
+    if folder is None or not folder.is_dir():
         hub_id = path or benchmark.hub_id
         if not benchmark.files or not is_hub_id(hub_id):
-            expected = "a file or a folder" + (", or a hub id" if benchmark.files else "")
+            expected = "a file or a folder" + (", or a Hub id" if benchmark.files else "")
             raise DataError(
-                f"expected {expected} with {benchmark.title} in a published form, got "
-                f"{f'{path!r}, which is not there' if path else 'no path'}; check the path"
+                f"{benchmark.title} not found: expected {expected} in a published format, got "
+                f"{f'{path!r}, which does not exist' if path else 'no path'}; check the path"
             )
-        place = fetch(hub_id, benchmark.files, cache, allow_download=allow_download)
-    return place, find_tables(place, benchmark.tables, has_parts=benchmark.has_parts)
+        folder = fetch(hub_id, benchmark.files, cache, allow_download=allow_download)
+    return folder, find_tables(folder, benchmark.tables, has_parts=benchmark.has_parts)
 
 
 def _selected_rows(benchmark: Benchmark, tables: tuple[Path, ...], subsets: Collection[str]) -> Iterator[LocatedRow]:
     for table in tables:
-        for place, row in read_rows(table):
+        for location, row in read_rows(table):
             if benchmark.is_included is None or isinstance(row, ValueError) or benchmark.is_included(row, subsets):
-                yield (f"{table.name} {place}" if len(tables) > 1 else place), row
+                yield (f"{table.name} {location}" if len(tables) > 1 else location), row
 
 
 def _key(sample: GoldSample) -> tuple[str, ...]:
-    """What two copies of one question share: the name of its image, by path or by content, and its words."""
+    """Key of a question that its copies share: image name, by path or by content, and text."""
     return (Path(sample.image).name, sample.question, *sample.choices)
 
 
 def _exclude_rows(
     source: str, rows: Iterator[LocatedRow], read: Callable[[Any], GoldSample], keys: frozenset[tuple[str, ...]]
 ) -> Iterator[tuple[str, GoldSample | Exception]]:
-    """The samples without those of the keys, and why a row is none; at the end there must have been both kinds."""
+    """Iterate over the samples that are not in the keys, and the errors; both kinds must occur."""
     kept = excluded = 0
-    for place, row in rows:
+    for location, row in rows:
         try:
             sample = read(row)
         except (ValueError, RecursionError, HartError) as error:
-            yield place, error
+            yield location, error
             continue
         if _key(sample) in keys:
             excluded += 1
         else:
             kept += 1
-            yield place, sample
+            yield location, sample
     if keys and bool(kept) != bool(excluded):
-        found = "none" if kept else "nothing else"
+        found = "none" if kept else "only those"
         raise DataError(
-            f"expected some questions of the Lite part in {source}, got {found}; give both in the same form"
+            f"expected questions of the Lite part and others in {source}, got {found}; give both in the same format"
         )
 
 
@@ -292,21 +293,21 @@ def _raise_or_return(found: GoldSample | Exception) -> GoldSample:
 
 
 def _check_place(benchmark: Benchmark, path: str, tables: tuple[Path, ...]) -> None:
-    """See by its name that no full set passes for the training part, where its questions are not counted."""
+    """Check by name that the full set is not used as the training part, if the questions are not counted."""
     is_full = path == BENCHMARKS["mme_realworld"].hub_id or any(table.name.lower() in _FULL_SET for table in tables)
     if benchmark.name == "mme_realworld_train" and is_full:
         raise DataError(
-            f"expected training questions, got {path}, which has the name of the full set with those of Lite; ask "
-            "for all of its questions, or name the Lite part in a terminal (--without), so that they are left out"
+            f"{path} has the name of the full set, which contains the questions of Lite. Load "
+            "all of its questions, or exclude the Lite part on the command line (--without)."
         )
 
 
 def _check_training_part(benchmark: Benchmark, loaded: LoadedSamples[GoldSample]) -> LoadedSamples[GoldSample]:
-    """See that no question of Lite can be trained on: more questions than the training part has are the full set."""
+    """Check that no question of Lite is trained on: a larger number of questions means the full set."""
     if benchmark.name == "mme_realworld_train" and len(loaded.samples) > (benchmark.expected or 0):
         raise DataError(
             f"expected at most {benchmark.expected} training questions, got {len(loaded.samples)}: the full set, which "
-            "holds those of Lite; choose the training part, or name the Lite part in a terminal (--without), so that "
-            "they are left out"
+            "contains those of Lite. Choose the training part, or exclude the Lite part on the command line "
+            "(--without)."
         )
     return loaded

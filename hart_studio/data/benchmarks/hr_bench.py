@@ -1,4 +1,4 @@
-"""HR-Bench 4K and 8K: every question four times, with its options turned round by one place each time."""
+"""HR-Bench 4K and 8K: every question four times, with its options rotated by one position each time."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from hart_studio.data.rows import get_field, to_letter, to_text
 from hart_studio.records import GoldSample
 
 SOURCE: Final = "HR-Bench"
-"""Name of the data set."""
+"""Name of the dataset."""
 
 
 def read_hr_bench_row(row: Any, images: ImageResolver) -> GoldSample:
-    """One question in one of its cycles. There are no gold boxes.
+    """Convert one question in one of its cycles. There are no gold boxes.
 
-    The category is such as ``single/cycle 0``: the kind of question, ``single`` or ``cross``, and the cycle of options.
+    The category, such as ``single/cycle 0``, is the question type, ``single`` or ``cross``, and the cycle of options.
 
     Args:
         row: An object with ``index``, ``image`` in base64 or as a feature, ``question``, ``A`` to ``D``, ``answer``,
             ``category`` and ``cycle_category``.
-        images: Where the images are.
+        images: Resolves the images.
 
     Raises:
-        ValueError: If a field is missing or is not what it should be, or if the image is missing.
-        InputError: If the image's name leads out of the folder.
+        ValueError: If a field is missing or invalid, or the image is missing.
+        InputError: If the image is outside the folder.
     """
     cycle = to_text(get_field(row, "cycle_category"), "cycle_category")
     choices = read_lettered(row)

@@ -1,4 +1,4 @@
-"""Where the images of a benchmark's rows are, and ids for rows that have none of their own."""
+"""Resolve the images of benchmark rows, and create ids for rows without one."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ _ID_CHARS = 12
 
 @dataclass(frozen=True)
 class ImageResolver:
-    """The images that rows name or hold.
+    """Resolver of images that rows name or contain.
 
     Attributes:
-        root: Folder that paths start from and never leave.
-        cache: Folder for images that rows hold as bytes or base64 text; it must exist. None: such rows are bad ones.
+        root: Base folder of paths; paths cannot leave it.
+        cache: Folder for images stored as bytes or base64 text; it must exist. None: such rows are invalid.
     """
 
     root: Path
     cache: Path | None = None
 
     def locate(self, value: Any) -> str:
-        """The path of the image in a cell, written to the cache first when the cell holds the image itself.
+        """Return the path of the image in a cell; an embedded image is written to the cache.
 
         Raises:
-            ValueError: If it is no image, or is missing.
-            InputError: If a path leads out of the root.
+            ValueError: If it is not an image, or is missing.
+            InputError: If a path is outside the root.
         """
         if self.cache is None:
             return resolve_image_path(self.root, value)
@@ -38,7 +38,7 @@ class ImageResolver:
 
 
 def content_id(*parts: str) -> str:
-    """A short id from what a row says, the same in every reading whatever rows stand before it."""
+    """Short id from the content of a row, independent of other rows."""
     digest = hashlib.sha256()
     for part in parts:
         data = part.encode(errors="backslashreplace")

@@ -1,6 +1,6 @@
 """MME-RealWorld, its Lite part and its training part. There are no gold boxes.
 
-Three forms are published: JSON beside the images; tables with images in base64, in a column ``bytes`` or ``image``;
+Three formats are published: JSON with image files; tables with images in base64, in a column ``bytes`` or ``image``;
 and a table of training questions that has an image feature and no categories.
 """
 
@@ -14,25 +14,25 @@ from hart_studio.data.rows import get_field, strip_letters, to_letter, to_text, 
 from hart_studio.records import GoldSample
 
 SOURCE = "MME-RealWorld"
-"""Name of the data set."""
+"""Name of the dataset."""
 
 
 def read_mme_realworld_row(row: Any, images: ImageResolver) -> GoldSample:
-    """One question.
+    """Convert one question.
 
     The category is ``<Task>/<Subtask>``, as ``Perception/Autonomous_Driving``: the columns of the paper's Table 2. The
-    training table has none. Option letters are taken off the texts; the Chinese part writes them in full-width
+    training table has none. Option letters are removed from the texts; the Chinese part writes them in full-width
     brackets.
 
     Args:
-        row: Of the JSON, an object with ``Question_id``, ``Image``, ``Text``, ``Answer choices``, ``Ground truth``,
-            ``Task`` and ``Subtask``. Of a table, ``question``, ``answer``, the options in ``multi-choice options`` or
-            ``choices``, the image in ``bytes`` or ``image``, and mostly ``index`` and ``category``.
-        images: Where the images are.
+        row: JSON: an object with ``Question_id``, ``Image``, ``Text``, ``Answer choices``, ``Ground truth``,
+            ``Task`` and ``Subtask``. Table: ``question``, ``answer``, the options in ``multi-choice options`` or
+            ``choices``, the image in ``bytes`` or ``image``, and usually ``index`` and ``category``.
+        images: Resolves the images.
 
     Raises:
-        ValueError: If a field is missing or is not what it should be, or if the image is missing.
-        InputError: If the image's name leads out of the folder.
+        ValueError: If a field is missing or invalid, or the image is missing.
+        InputError: If the image is outside the folder.
     """
     return _read_table_row(row, images) if isinstance(row, dict) and "question" in row else _read_json(row, images)
 

@@ -10,22 +10,22 @@ from hart_studio.data.rows import get_field, to_letter, to_text
 from hart_studio.records import GoldSample
 
 SOURCE: Final = "MMStar"
-"""Name of the data set."""
+"""Name of the dataset."""
 
 
 def read_mmstar_row(row: Any, images: ImageResolver) -> GoldSample:
-    """One question. There are no gold boxes.
+    """Convert one question. There are no gold boxes.
 
-    The category is the ability and its axis, as ``coarse perception/image scene and topic``.
+    The category is the ability and its axis, such as ``coarse perception/image scene and topic``.
 
     Args:
         row: An object with ``index``, ``image`` as a feature, bytes or base64, ``question``, ``answer``, ``category``,
-            ``l2_category``, and maybe a column for each letter.
-        images: Where the images are.
+            ``l2_category``, and optionally a column for each letter.
+        images: Resolves the images.
 
     Raises:
-        ValueError: If a field is missing or is not what it should be, or if the image is missing.
-        InputError: If the image's name leads out of the folder.
+        ValueError: If a field is missing or invalid, or the image is missing.
+        InputError: If the image is outside the folder.
     """
     published = to_text(get_field(row, "question"), "question")
     question, choices = extract_options(published, read_lettered(row))

@@ -1,4 +1,4 @@
-"""The needle world: the questions that ``python -m hart_studio.needle`` writes."""
+"""Needle: questions written by ``python -m hart_studio.needle``."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from hart_studio.data.sources import read_sample_row
 from hart_studio.records import GoldSample
 
 SOURCE: Final = "needle"
-"""Name of the data set."""
+"""Name of the dataset."""
 
 
 def read_needle_row(row: Any, images: ImageResolver) -> GoldSample:
-    """One question; its category is ``detail`` or ``gist``: what the overview cannot show, and what it can.
+    """Convert one question; its category is ``detail`` (not visible in the overview) or ``gist`` (visible).
 
     Args:
         row: An object of ``samples.jsonl``.
-        images: Where the images are.
+        images: Resolves the images.
 
     Raises:
-        ValueError: If a field is missing or is not what it should be, or if the image is missing.
-        InputError: If the image's name leads out of the folder.
+        ValueError: If a field is missing or invalid, or the image is missing.
+        InputError: If the image is outside the folder.
     """
     return read_sample_row(row, images.root, SOURCE)

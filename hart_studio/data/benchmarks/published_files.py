@@ -1,4 +1,4 @@
-"""The files of a published benchmark: found in a folder, or fetched from the hub first."""
+"""Find the files of a published benchmark in a folder, or download them from the Hub."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ _HUB_ID: Final = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether a name has the form ``owner/name``; a local path may have it, too."""
+    """Whether a name has the form ``owner/name``; a local path may have this form too."""
     return _HUB_ID.fullmatch(name) is not None
 
 
 def find_tables(folder: Path, patterns: Sequence[str], *, has_parts: bool) -> tuple[Path, ...]:
-    """The files with the questions, in name order.
+    """Find the files with the questions, in name order.
 
     Args:
-        folder: Where the benchmark lies.
-        patterns: Glob patterns for the path below the folder in lower case; the first that fits a file decides, so that
-            a data set which is there in two forms is read once.
-        has_parts: Whether several files of other kinds than Parquet, which always may, are parts of one benchmark.
+        folder: Folder of the benchmark.
+        patterns: Glob patterns for the path below the folder in lower case; the first pattern with a match decides, so
+            that a dataset in two formats is read once.
+        has_parts: Whether several files are parts of one benchmark; Parquet files always are.
 
     Raises:
-        DataError: If there is none, or there are several where one should be.
+        DataError: If there is none, or several instead of one.
     """
     names = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     shown = [name for name in names if not any(part.startswith(".") for part in name.parts)]
@@ -36,28 +36,28 @@ def find_tables(folder: Path, patterns: Sequence[str], *, has_parts: bool) -> tu
         found = [name for name in shown if fnmatchcase(name.as_posix().lower(), pattern)]
         if len(found) > 1 and not (has_parts or pattern.endswith(".parquet")):
             listed = ", ".join(name.as_posix() for name in found[:5])
-            raise DataError(f"expected one file of questions in {folder}, got {listed}; name the file itself")
+            raise DataError(f"expected one file of questions in {folder}, got {listed}; give the path of the file")
         if found:
             return tuple(folder / name for name in found)
     raise DataError(
-        f"expected a published form of the benchmark in {folder}, one of {', '.join(patterns)}, got none; "
-        "check the folder, or name the file itself"
+        f"No file of the benchmark in {folder} matches {', '.join(patterns)}. "
+        "Check the folder, or give the path of the file."
     )
 
 
 def fetch(hub_id: str, patterns: Sequence[str], cache: Path, *, allow_download: bool) -> Path:
-    """The folder of a data set of the hub, with the files that are needed of it.
+    """Download the needed files of a Hub dataset and return the folder.
 
-    They are real files below the cache, not links into a shared store, so names of images stay inside the folder.
+    They are real files below the cache, not links into a shared store, so image paths stay inside the folder.
 
     Args:
         hub_id: ``owner/name``.
         patterns: Glob patterns of the files.
         cache: Folder for downloads.
-        allow_download: Whether the hub may be asked; otherwise only what was fetched before is used.
+        allow_download: Whether to download from the Hub; otherwise only cached files are used.
 
     Raises:
-        DataError: If it cannot be fetched.
+        DataError: If it cannot be downloaded.
     """
     from huggingface_hub import snapshot_download  # noqa: PLC0415 - takes a second, and only hub ids need it
 
@@ -70,10 +70,10 @@ def fetch(hub_id: str, patterns: Sequence[str], cache: Path, *, allow_download: 
             allow_patterns=list(patterns),
             local_files_only=not allow_download,
         )
-    except Exception as error:  # proxies, time limits, gates and full disks each raise of their own kind
+    except Exception as error:  # proxies, timeouts, gated datasets and full disks raise different errors
         reason = str(error).strip().split("\n", 1)[0]
         raise DataError(
-            f"expected the data set {hub_id!r} on the hub, got: {reason}; check the name and the connection, or "
-            "download it elsewhere and give its folder"
+            f"Cannot download the dataset {hub_id!r}: {reason}. Check the name and the connection, or "
+            "download it elsewhere and give its folder."
         ) from error
     return folder

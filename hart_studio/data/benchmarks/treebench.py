@@ -12,25 +12,25 @@ from hart_studio.data.rows import get_field, to_letter, to_text
 from hart_studio.records import GoldSample
 
 SOURCE: Final = "TreeBench"
-"""Name of the data set."""
+"""Name of the dataset."""
 
 _OCR: Final = "Perception/OCR"
 
 
 def read_treebench_row(row: Any, images: ImageResolver) -> GoldSample:
-    """One question.
+    """Convert one question.
 
-    Questions about text, of category ``Perception/OCR``, hold their options already; they are taken out, so that every
-    question is asked in the same form. A question may have up to 26 options.
+    Questions about text, of category ``Perception/OCR``, contain their options; they are extracted, so that every
+    question has the same format. A question may have up to 26 options.
 
     Args:
         row: An object with ``index``, ``image`` in base64, ``question``, ``answer``, ``category``, ``target_instances``
             (text of ``[x_min, y_min, x_max, y_max]`` lists in original pixels), and ``multi-choice options`` with one
             option a line, or a column for each letter.
-        images: Where the images are.
+        images: Resolves the images.
 
     Raises:
-        ValueError: If a field is missing or is not what it should be, or a box is not in the image.
+        ValueError: If a field is missing or invalid, or a box is not in the image.
         HartError: If the image cannot be read.
     """
     published = to_text(get_field(row, "question"), "question")

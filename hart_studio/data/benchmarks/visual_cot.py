@@ -1,4 +1,4 @@
-"""Visual-CoT: open questions with one gold box each, in thirteen subsets of which the paper keeps some."""
+"""Visual-CoT: open questions with one gold box each, in thirteen subsets, of which the paper uses some."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from hart_studio.data.rows import get_field, to_text
 from hart_studio.records import GoldSample
 
 SOURCE: Final = "Visual-CoT"
-"""Name of the data set."""
+"""Name of the dataset."""
 SUBSETS: Final = ("gqa", "sroie", "textcap", "textvqa", "visual7w")
-"""Inferred: the paper keeps 4,042 questions, without yes/no and descriptive ones, and names no subsets. Without
-flickr30k, this is the only choice of subsets that leaves as many."""
+"""Inferred: the paper uses 4,042 questions, without yes/no and descriptive ones, and does not name the subsets.
+Omitting flickr30k, is the only choice of subsets with this number."""
 
 _OTHER_NAMES: Final = {"v7w": "visual7w"}
 _REQUEST: Final = re.compile(r"\s*Please provide the bounding box coordinates? of the region [^\n]{0,120}\Z")
@@ -24,7 +24,7 @@ _BOX_MARK: Final = "###"
 
 
 def is_included(row: Any, subsets: Collection[str]) -> bool:
-    """Whether a row is of one of the subsets and not answered by yes or no; what is no row stays, to be counted."""
+    """Whether a row is in one of the subsets and not a yes/no question; invalid rows are included, to be counted."""
     try:
         answer = _words(row, 3)
         return _subset(row) in subsets and answer.strip().rstrip(".").casefold() not in ("yes", "no")
@@ -33,18 +33,18 @@ def is_included(row: Any, subsets: Collection[str]) -> bool:
 
 
 def read_visual_cot_row(row: Any, images: ImageResolver) -> GoldSample:
-    """One question.
+    """Convert one question.
 
-    The gold box stands behind ``###`` in the second entry of ``image``, in original pixels. The one in the conversation
-    is the same box in units of a padded square, and is not read.
+    The gold box follows ``###`` in the second entry of ``image``, in original pixels. The one in the conversation
+    is the same box in units of a padded square, and is ignored.
 
     Args:
         row: An object with ``dataset``, ``question_id``, ``image`` (the path, and the path with the box) and
             ``conversations`` (question, box, image, answer).
-        images: Where the images are.
+        images: Resolves the images.
 
     Raises:
-        ValueError: If a field is missing or is not what it should be, or nothing of the box is in the image.
+        ValueError: If a field is missing or invalid, or no part of the box is in the image.
         HartError: If the image cannot be read.
     """
     subset = _subset(row)
@@ -72,7 +72,7 @@ def _subset(row: Any) -> str:
 
 
 def _words(row: Any, turn: int) -> str:
-    """What was said in a turn of the conversation."""
+    """Text of a turn of the conversation."""
     turns = get_field(row, "conversations")
     if not isinstance(turns, (list, tuple)) or len(turns) <= turn:
         raise ValueError(f"expected four turns in 'conversations', got {type(turns).__name__}")

@@ -1,7 +1,7 @@
-"""V* Bench: ``test_questions.jsonl`` beside folders of images, or a table with the images in it.
+"""V* Bench: ``test_questions.jsonl`` with image folders, or a table with embedded images.
 
-Letters come from the questions only. The JSON beside each image is read for its boxes: it lists the right option
-first, so letters made from it would make A right every time.
+Letters come from the questions only. The JSON file of each image is read for boxes only: it lists the right option
+first, so letters derived from it would always be A.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from hart_studio.prompts import OPTION_LETTERS
 from hart_studio.records import Box, GoldSample
 
 SOURCE: Final = "V* Bench"
-"""Name of the data set."""
+"""Name of the dataset."""
 
 _INSTRUCTION: Final = re.compile(r"\s*Answer with the option['’]s letter from the given choices directly\.?\s*\Z")
 
 
 def read_vstar_row(row: Any, images: ImageResolver) -> GoldSample:
-    """One question.
+    """Convert one question.
 
     Args:
         row: An object with ``category``, ``image``, the question with its options in ``text`` and the letter in
             ``label``; or ``question``, ``answer`` (a letter, or a number from 0), and options in ``choices`` or in a
             column for each letter.
-        images: Where the images are. Only those that are files have gold boxes.
+        images: Resolves the images. Only image files have gold boxes.
 
     Raises:
-        ValueError: If a field is missing or is not what it should be, or a box is not in the image.
-        HartError: If the image or the file of its boxes cannot be read.
+        ValueError: If a field is missing or invalid, or a box is not in the image.
+        HartError: If the image or the JSON file of its boxes cannot be read.
     """
     text = "text" if "text" in (row if isinstance(row, dict) else {}) else "question"
     published = _INSTRUCTION.sub("", to_text(get_field(row, text), text))
@@ -59,11 +59,11 @@ def read_vstar_row(row: Any, images: ImageResolver) -> GoldSample:
 
 
 def _read_boxes(image: str) -> tuple[Box, ...]:
-    """Boxes of the JSON beside an image, published as ``[x, y, width, height]``; none when there is no such file."""
+    """Read the boxes in the JSON file of an image, published as ``[x, y, width, height]``; empty without a file."""
     image_path = from_stored_path(image)
-    notes = resolve_inside(image_path.parent, f"{image_path.stem}.json")
-    if not notes.is_file():
+    boxes_file = resolve_inside(image_path.parent, f"{image_path.stem}.json")
+    if not boxes_file.is_file():
         return ()
-    noted = json.loads(read_regular_file(notes, follow_symlinks=True))
-    labels = to_texts(noted.get("target_object"), "target_object") if isinstance(noted, dict) else ()
-    return repair_boxes(get_field(noted, "bbox"), image, labels, is_xywh=True)
+    annotation = json.loads(read_regular_file(boxes_file, follow_symlinks=True))
+    labels = to_texts(annotation.get("target_object"), "target_object") if isinstance(annotation, dict) else ()
+    return repair_boxes(get_field(annotation, "bbox"), image, labels, is_xywh=True)

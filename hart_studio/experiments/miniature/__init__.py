@@ -1,1 +1,1 @@
-"""The paper's study in miniature: every method on the built-in model and drawn scenes, with equal budgets."""
+"""The paper's study in miniature: all methods on the built-in model and needle scenes, with equal budgets."""

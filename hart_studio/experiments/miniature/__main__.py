@@ -1,4 +1,4 @@
-"""The paper's study in miniature: ``python -m hart_studio.experiments.miniature``; begun again, it continues."""
+"""The paper's study in miniature: ``python -m hart_studio.experiments.miniature``; restart to resume."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Command-line arguments; None = ``sys.argv[1:]``.
 
     Returns:
-        0 = all variants are complete; 1 = a variant failed, the report says which; 2 = unusable settings; 130 =
+        0 = all variants are complete; 1 = a variant failed, see the report; 2 = invalid settings; 130 =
         interrupted.
     """
     argv = sys.argv[1:] if argv is None else argv
@@ -61,7 +61,7 @@ def _run(options: argparse.Namespace, argv: Sequence[str], study: StudyFolder, v
         statuses = run_study(study, variants, options.seeds, options.jobs, _print_line)
         code = 1 if {"failed", "skipped"} & set(statuses.values()) else 0
     except KeyboardInterrupt:
-        _print_line("interrupted; the same command continues from here")
+        _print_line("interrupted; run the same command to resume")
         code = 130
     results = load_results(study, variants, options.seeds, RESAMPLES)
     command = shlex.join(["python", "-m", "hart_studio.experiments.miniature", *argv])
@@ -72,13 +72,19 @@ def _run(options: argparse.Namespace, argv: Sequence[str], study: StudyFolder, v
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m hart_studio.experiments.miniature", description=__doc__)
-    parser.add_argument("--seeds", type=int, help="seeds 0, 1, ...; default 3, with --quick 1")
+    parser.add_argument("--seeds", type=int, help="number of seeds (default: 3; with --quick: 1)")
     parser.add_argument("--quick", action="store_true", help="fewer models, steps and questions: about 20 minutes")
-    parser.add_argument("--variants", help=f"only these, and what they are trained from: {','.join(VARIANTS)}")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="models at a time; default: cores")
-    parser.add_argument("--model", default="", help="folder of the model to begin with; default: the built-in one")
-    parser.add_argument("--out", type=Path, help="folder of the study; default runs/miniature, or runs/miniature-quick")
-    parser.add_argument("--report", type=Path, help=f"default {_FULL_REPORT}; with --quick miniature.md in --out")
+    parser.add_argument("--variants", help=f"train only these and their parents: {','.join(VARIANTS)}")
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, help="number of concurrent models (default: number of cores)"
+    )
+    parser.add_argument("--model", default="", help="folder of the initial model (default: built-in)")
+    parser.add_argument(
+        "--out", type=Path, help="folder of the study (default: runs/miniature, or runs/miniature-quick)"
+    )
+    parser.add_argument(
+        "--report", type=Path, help=f"report file (default: {_FULL_REPORT}; with --quick: miniature.md in --out)"
+    )
     options = parser.parse_args(argv)
     options.out = options.out or Path("runs/miniature-quick" if options.quick else "runs/miniature")
     options.report = options.report or (options.out / _FULL_REPORT.name if options.quick else _FULL_REPORT)

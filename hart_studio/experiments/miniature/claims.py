@@ -1,4 +1,4 @@
-"""What the paper claims, beside what the study saw: every verdict is computed from an interval."""
+"""Claims of the paper compared with the study; verdicts are computed from confidence intervals."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _ANSWERS: Final[tuple[Protocol, ...]] = ("direct", "crops_only")
 
 @dataclass(frozen=True)
 class Claim:
-    """A difference that the paper says is above 0.
+    """A claim of the paper that a difference is above 0.
 
     Attributes:
-        text: The claim and where it stands.
-        published: The paper's own difference.
-        compare: Gives the difference here; None when a variant was not run.
+        text: The claim and its source in the paper.
+        published: Difference in the paper.
+        compare: Computes the difference in the study; None if a variant was not run.
         unit: ``points`` for differences of shares, or ``bits``.
     """
 
@@ -44,12 +44,12 @@ class Claim:
 def compare_variants(
     first: str, second: str, read: Callable[[SampleResult], float]
 ) -> Callable[[StudyResults], Estimate | None]:
-    """How much greater a figure of the first variant is, paired by question.
+    """Difference of a metric between two variants, paired by question.
 
     Args:
-        first: A variant's name.
-        second: Another's.
-        read: The figure of a question.
+        first: Name of a variant.
+        second: Name of the other variant.
+        read: Reads the metric of a question.
     """
 
     def compare(results: StudyResults) -> Estimate | None:
@@ -62,7 +62,7 @@ def compare_variants(
 
 
 def compare_wrong_boxes(variant: str) -> Callable[[StudyResults], Estimate | None]:
-    """How much rarer wrong boxes are among right answers when the image is withheld, for one model."""
+    """Reduction of wrong boxes among right answers if the image is withheld, for one model."""
 
     def compare(results: StudyResults) -> Estimate | None:
         found = results.records.get(variant)
@@ -80,7 +80,7 @@ def compare_wrong_boxes(variant: str) -> Callable[[StudyResults], Estimate | Non
 
 
 def compare_information(variant: str, other: Protocol) -> Callable[[StudyResults], Estimate | None]:
-    """How much more the box says about crops-only answers than about those of another protocol (Proposition 1)."""
+    """Gain in mutual information of box and answer of crops-only over another protocol (Proposition 1)."""
 
     def compare(results: StudyResults) -> Estimate | None:
         found = results.records.get(variant)
@@ -93,16 +93,16 @@ def compare_information(variant: str, other: Protocol) -> Callable[[StudyResults
 
 
 def verdict(gain: Estimate | None) -> str:
-    """The verdict on a claim that a difference is above 0."""
+    """Verdict on the claim that a difference is above 0."""
     if gain is None:
         return NOT_RUN
     if gain.is_positive:
         return "seen"
-    return "missed: the opposite was seen" if gain.is_negative else "missed: the interval holds 0"
+    return "missed: significant opposite effect" if gain.is_negative else "missed: the interval includes 0"
 
 
 def claims_table(results: StudyResults) -> str:
-    """Every claim with the published and the measured difference."""
+    """Table of claims with published and measured differences."""
     rows = []
     for claim in CLAIMS:
         gain = claim.compare(results)
@@ -153,13 +153,13 @@ CLAIMS: Final = (
         compare_wrong_boxes("base"),
     ),
     Claim(
-        "the box says more about a crops-only answer than about a direct one, base model (Prop. 1)",
+        "the box is more informative about a crops-only answer than about a direct one, base model (Prop. 1)",
         NONE,
         compare_information("base", "direct"),
         "bits",
     ),
     Claim(
-        "and than about an answer from image and crops, base model (Prop. 1)",
+        "and more than about an answer from image and crops, base model (Prop. 1)",
         NONE,
         compare_information("base", "full_and_crops"),
         "bits",
@@ -180,4 +180,4 @@ CLAIMS: Final = (
         for protocol in _ANSWERS
     ),
 )
-"""The claims that the study can see."""
+"""Claims that the study can test."""

@@ -1,4 +1,4 @@
-"""Learning curves: the line of a method, its mean over seeds, with a band from the least to the greatest seed."""
+"""Learning curves: mean over seeds, with a band from the minimum to the maximum."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from hart_studio.evaluation.line_chart import Series
 
 
 def join_seeds(name: str, seeds: Sequence[Mapping[int, float]], window: int = 1) -> Series:
-    """The line of a method from the figures of its seeds.
+    """Learning curve of a method from the values of its seeds.
 
     Args:
-        name: In the legend.
-        seeds: Step -> value, for each seed. Only steps that all of them have are drawn.
-        window: Steps whose mean is drawn at their middle; fewer at the ends. 1 = no smoothing.
+        name: Name in the legend.
+        seeds: Step -> value, for each seed. Only steps of all seeds are drawn.
+        window: Width of the moving average in steps; smaller at the ends. 1 = no smoothing.
     """
     if not seeds:
         return Series(name, ())
@@ -22,7 +22,7 @@ def join_seeds(name: str, seeds: Sequence[Mapping[int, float]], window: int = 1)
     half = window // 2
     points = []
     for index, step in enumerate(steps):
-        near = steps[max(0, index - half) : index + half + 1]
-        values = [math.fsum(seed[other] for other in near) / len(near) for seed in seeds]
+        window_steps = steps[max(0, index - half) : index + half + 1]
+        values = [math.fsum(seed[other] for other in window_steps) / len(window_steps) for seed in seeds]
         points.append((step, math.fsum(values) / len(values), min(values), max(values)))
     return Series(name, points)

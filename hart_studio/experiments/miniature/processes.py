@@ -1,4 +1,4 @@
-"""Child processes of a study (draw questions, train, evaluate); each can be stopped and repeated."""
+"""Child processes of a study (draw questions, train, evaluate); each can be stopped and restarted."""
 
 from __future__ import annotations
 
@@ -30,43 +30,43 @@ from hart_studio.training.train import MODEL_FOLDER
 
 _POLL_SECONDS: Final = 0.2
 _LOST_SECONDS: Final = 5.0
-"""How long a run may look lost before it is: whoever collects its process writes how it ended a moment later."""
+"""Grace period before a run counts as lost: its parent process records the end shortly after."""
 _SAVE_SECONDS: Final = 120.0
-"""How long a training that is interrupted may take to finish its step and to save."""
+"""Time limit for an interrupted training run to finish its step and save."""
 _END_SECONDS: Final = 10.0
 _LAST_LINES: Final = 12
-"""Lines of a log that are shown when its process failed."""
+"""Number of log lines that are shown if a process failed."""
 
 
 class JobError(HartError):
-    """A process of the study failed; the text ends with the last lines of its log."""
+    """A process of the study failed; the message ends with the last lines of its log."""
 
 
 class StudyInterruptedError(HartError):
-    """The study was asked to stop while the process ran; it was ended, and what it saved is used next time."""
+    """The study was stopped while the process ran; the process was ended, and its saved state is resumed next time."""
 
 
 def train_command(layout: RunLayout) -> list[str]:
-    """Train a run that was made, or continue with it."""
+    """Command that trains a run, or resumes it."""
     root = str(layout.folder.parent)
     return [sys.executable, "-m", "hart_studio.training", "--resume", layout.run_id, "--runs-root", root]
 
 
 def measure_command(model: str, data: Path, out: Path) -> list[str]:
-    """Measure a model; empty = the built-in one."""
+    """Command that evaluates a model; empty = the built-in one."""
     named = ["--model", model] if model else []
     return [sys.executable, "-m", "hart_studio.evaluation.measurement", *named, "--data", str(data), "--out", str(out)]
 
 
 def draw_command(split: str, count: int, out: Path, arguments: Sequence[str]) -> list[str]:
-    """Draw questions."""
+    """Command that draws questions."""
     fixed = ["--split", split, "--count", str(count), "--out", str(out)]
     return [sys.executable, "-m", "hart_studio.needle", *fixed, *arguments]
 
 
 @dataclass(frozen=True)
 class Commands:
-    """How each process is started: the seam for tests.
+    """Commands of the processes; replaced in tests.
 
     Attributes:
         train: Run -> argument list.
@@ -80,14 +80,14 @@ class Commands:
 
 
 class ProcessRunner:
-    """Does the work of variants, one process at a time per calling thread."""
+    """Run the processes of variants, one at a time per calling thread."""
 
     def __init__(self, study: StudyFolder, commands: Commands, threads: int) -> None:
-        """Prepare.
+        """Create the runner.
 
         Args:
             study: The study.
-            commands: How processes are started.
+            commands: Commands of the processes.
             threads: Threads of each process.
         """
         self._study = study
@@ -96,15 +96,15 @@ class ProcessRunner:
         self._is_stopping = threading.Event()
 
     def stop(self) -> None:
-        """End the processes that run, and start no more: trainings save first."""
+        """End running processes, and start no more; training runs save first."""
         self._is_stopping.set()
 
     def generate_samples(self, split: str) -> None:
-        """Draw the ``train`` or the ``test`` questions, unless they are there.
+        """Draw the ``train`` or the ``test`` questions, unless they exist.
 
         Raises:
             JobError: If drawing failed.
-            StudyInterruptedError: If the study was asked to stop.
+            StudyInterruptedError: If the study was stopped.
         """
         study, config = self._study, self._study.config
         folder = study.train if split == "train" else study.test
@@ -121,19 +121,19 @@ class ProcessRunner:
         publish_folder(draft, folder)
 
     def train(self, variant: StudyVariant, seed: int, model: str) -> str:
-        """Train a variant, or what is left of it.
+        """Train a variant, or resume it.
 
         Args:
             variant: The variant.
             seed: The seed.
-            model: Model that it starts from; empty = the built-in one.
+            model: Initial model; empty = the built-in one.
 
         Returns:
             Folder of the trained model.
 
         Raises:
-            JobError: If the training ended without one.
-            StudyInterruptedError: If the study was asked to stop; the training has saved.
+            JobError: If the training run produced no model.
+            StudyInterruptedError: If the study was stopped; the training run has saved.
         """
         if self._is_stopping.is_set():
             raise StudyInterruptedError(f"not started: {variant.name}")
@@ -143,7 +143,7 @@ class ProcessRunner:
         state, status = get_state(layout)
         if state != "completed":
             is_running = status.is_active and status.pid is not None and state != "lost"
-            if not is_running:  # else it outlived an earlier study, and is waited for
+            if not is_running:  # otherwise it was started by an earlier study: wait for it
                 start_run(layout, self._commands.train(layout), self._environment)
             state = self._wait_for_run(layout)
         if state != "completed":
@@ -151,22 +151,22 @@ class ProcessRunner:
             lines = _last_lines(read_log(layout, status.attempt, offset=-8192).text)
             log = layout.log_of(status.attempt)
             reason = status.error or "no reason given"
-            raise JobError(f"training is {state} at step {status.step}: {reason}\n{log}:\n{lines}")
+            raise JobError(f"the training run is {state} at step {status.step}: {reason}\n{log}:\n{lines}")
         return str(layout.folder / MODEL_FOLDER)
 
     def measure(self, variant: StudyVariant, seed: int, model: str) -> None:
-        """Measure a model on the test questions.
+        """Evaluate a model on the test questions.
 
         Raises:
-            JobError: If it failed.
-            StudyInterruptedError: If the study was asked to stop.
+            JobError: If the evaluation failed.
+            StudyInterruptedError: If the study was stopped.
         """
         folder = self._study.variant_folder(variant, seed)
         folder.mkdir(parents=True, exist_ok=True)
         out = self._study.results_path(variant, seed)
         self._run(self._commands.measure(model, self._study.test, out), folder / "evaluate.log")
         if not out.exists():
-            raise JobError(f"expected measured questions in {out}, got none; see evaluate.log beside it")
+            raise JobError(f"{out} contains no results; see evaluate.log in the same folder")
 
     def _make_run(self, variant: StudyVariant, seed: int, config: RunConfig) -> RunLayout:
         manifest = self._study.split(seed)
@@ -192,7 +192,7 @@ class ProcessRunner:
             time.sleep(_POLL_SECONDS)
 
     def _run(self, argv: Sequence[str], log: Path) -> None:
-        """Run a process to its end, in a session of its own, printing into a file."""
+        """Run a process to its end, in its own session, with output to a file."""
         if self._is_stopping.is_set():
             raise StudyInterruptedError(f"not started: {argv[:3]}")
         with log.open("wb") as file:
@@ -215,13 +215,13 @@ class ProcessRunner:
 
 
 def _environment(extra: Mapping[str, str]) -> dict[str, str]:
-    # A child must find this package from any working directory.
+    # Child processes must find this package from any working directory.
     paths = [str(Path(__file__).resolve().parents[3]), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **extra}
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a child and its group: SIGTERM, then SIGKILL."""
+    """End a child process and its group: SIGTERM, then SIGKILL."""
     start = get_process_start(process.pid)
     for number in (signal.SIGTERM, signal.SIGKILL):
         if start is None or not signal_group(process.pid, start, number):

@@ -1,4 +1,4 @@
-"""The published figures beside each variant of the study: which row of the paper a variant repeats in miniature."""
+"""Published results for each variant of the study: the corresponding rows of the paper."""
 
 from __future__ import annotations
 
@@ -61,4 +61,4 @@ def _show_row(levels: str, overall: str) -> tuple[str, str, str]:
 
 
 ACCURACY: Final = {variant: _show_row(*rows) for variant, rows in _ROWS.items()}
-"""Accuracy by variant. The SFT, GRPO and MGPO rows of Table 2 are the MGPO paper's, from full fine-tuning."""
+"""Accuracy by variant. The SFT, GRPO and MGPO rows of Table 2 are from the MGPO paper, with full fine-tuning."""

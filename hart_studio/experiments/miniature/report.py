@@ -1,4 +1,4 @@
-"""The report of a study: Markdown and two charts, made from its files alone."""
+"""Report of a study: Markdown and two charts, generated from its files."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ from hart_studio.outputs import check_output
 from hart_studio.runs.config import RunConfig
 
 _NOT_COMPARABLE: Final = """\
-**What this is not.** A model of a few million weights on drawn scenes, trained for minutes on a CPU, stands
-here where the paper has Qwen2.5-VL-7B on photographs. The published figures are printed beside the measured
-ones to show the direction and the size of an effect there; their levels are not comparable with those here.
-Steps, prompts per step and learning rates are ours, and so is the answer protocol after SFT: the paper states
-none of them."""
+**Scope.** A model of a few million weights on needle scenes, trained for minutes on a CPU, is used
+instead of Qwen2.5-VL-7B on photographs. Published results are printed next to the measured
+ones to show the direction and size of an effect; absolute values are not comparable.
+Steps, prompts per step, learning rates and the answer protocol after SFT are project defaults; the paper does
+not state them."""
 
 _HOW_TO_READ: Final = """\
 `56.2 ± 1.3 [52.0, 60.4]`: mean over seeds, standard deviation over seeds (none with one seed), and the 95 %
-percentile bootstrap interval over test questions. The interval says how far a figure depends on the questions,
-not on the seed. Differences are paired by question. The base model is the same for all seeds and decoding is
+percentile bootstrap interval over test questions. The interval covers the variation over questions,
+not over seeds. Differences are paired by question. The base model is the same for all seeds and decoding is
 greedy, so it has no deviation."""
 
 _TABLE_1: Final = """\
-Each model under its own protocol: `direct` for base, SFT and GRPO, `full_and_crops` for MGPO, `crops_only` for
+Each model with its own protocol: `direct` for base, SFT and GRPO, `full_and_crops` for MGPO, `crops_only` for
 AP-GRPO; a chain has the protocol of its RL stage. Counts are questions, means over seeds. A box is right when
 every gold box of the question is found (IoG > 0.3)."""
 
 _TABLE_6: Final = """\
-Share of the gold boxes that one predicted box covers by more than 0.3, mean over questions. A box over the
-whole image would score 100 %, hence IoU and area share beside it, the latter over questions with a usable box."""
+Share of the gold boxes with IoG > 0.3 for one predicted box, mean over questions. A box over the
+whole image would score 100 %, so IoU and area share are listed too, the latter over questions with a valid box."""
 
 _CURVES: Final = """\
-Lines are means over seeds, bands reach from the least to the greatest seed. Rewards of methods are not
-comparable in level: each answers under its own protocol."""
+Lines are means over seeds, bands show minimum and maximum. Rewards of methods are not
+comparable in level: each method has its own protocol."""
 
 
 _HEAD: Final = "# The study in miniature"
@@ -52,20 +52,20 @@ def check_report(path: Path) -> None:
     """Check that the report may be written to a path.
 
     Raises:
-        InputError: If anything but an earlier report is there.
+        InputError: If another file exists at this path.
     """
     check_output(path, "a report of the study", lambda head: head.startswith(_HEAD.encode()))
 
 
 def write_report(path: Path, results: StudyResults, config: RunConfig, command: str, jobs: int) -> None:
-    """Write the report and its charts ``<name>_reward.svg`` and ``<name>_grounding.svg`` beside it.
+    """Write the report and its charts ``<name>_reward.svg`` and ``<name>_grounding.svg`` in the same folder.
 
     Args:
-        path: The Markdown file; its folder is made.
+        path: The Markdown file; its folder is created.
         results: The study.
-        config: What all variants have in common.
-        command: The command that made it.
-        jobs: Variants that ran at a time.
+        config: Common settings of all variants.
+        command: The command of the study.
+        jobs: Number of concurrent variants.
 
     Raises:
         OSError: If a file cannot be written.
@@ -78,25 +78,25 @@ def write_report(path: Path, results: StudyResults, config: RunConfig, command: 
 
 
 def compose_report(results: StudyResults, config: RunConfig, command: str, jobs: int, stem: str) -> str:
-    """The report as Markdown.
+    """Compose the report as Markdown.
 
     Args:
         results: The study.
-        config: What all variants have in common.
-        command: The command that made it.
-        jobs: Variants that ran at a time.
-        stem: Beginning of the charts' file names.
+        config: Common settings of all variants.
+        command: The command of the study.
+        jobs: Number of concurrent variants.
+        stem: Prefix of the file names of the charts.
     """
     kinds = ", ".join(f"{results.kinds.count(kind)} {kind}" for kind in sorted(set(results.kinds)))
     parts = [
         _HEAD,
-        "Made by the command below from the records of its runs; nothing in it is written by hand.",
+        "Generated by the command below from the records of its runs.",
         f"```\n{command}\n```",
         _describe_machine(results, jobs),
         _describe_budget(results.variants, config, len(results.kinds), kinds, results.seeds),
         _NOT_COMPARABLE,
         _HOW_TO_READ,
-        "## What the paper claims, and what was seen here",
+        "## Claims of the paper",
         "*Seen* = the whole interval is above 0.",
         claims_table(results),
         "## Table 1: answer and box",
@@ -104,9 +104,9 @@ def compose_report(results: StudyResults, config: RunConfig, command: str, jobs:
         table_1(results, None),
         "The same, `crops_only` for every model:",
         table_1(results, "crops_only"),
-        "## Proposition 1: what the box says about the answer",
-        "Mutual information I(L; R) of box right and answer right in bits, plug-in estimate (too high by about "
-        f"{_information_bias(len(results.kinds))} bits, alike in all columns).",
+        "## Proposition 1: mutual information of box and answer",
+        "Mutual information I(L; R) of box right and answer right in bits, plug-in estimate (bias about +"
+        f"{_information_bias(len(results.kinds))} bits, equal in all columns).",
         table_information(results),
         "## Table 6: grounding",
         _TABLE_6,
@@ -118,8 +118,8 @@ def compose_report(results: StudyResults, config: RunConfig, command: str, jobs:
         "Gist questions, which the overview answers:",
         table_7(results, "gist"),
         "## Table 8: cost of a training step",
-        f"Seconds by phase, mean over steps but the first. {jobs} variants ran at a time and shared the machine, so "
-        "rows are to be compared with each other only. Memory is the peak of the process.",
+        f"Seconds by phase, mean over steps except the first. {jobs} variants ran concurrently, so "
+        "compare rows only with each other. Memory is the peak of the process.",
         table_8(results),
         "## Learning curves",
         f"![reward by step]({stem}_reward.svg)",
@@ -130,7 +130,7 @@ def compose_report(results: StudyResults, config: RunConfig, command: str, jobs:
 
 
 def draw_charts(results: StudyResults) -> dict[str, str]:
-    """Name -> SVG of the reward while training, and of grounding on held-out questions."""
+    """Draw the charts: name -> SVG of the training reward, and of grounding on held-out questions."""
     trained = [variant for variant in results.variants if variant.parent == "base"]
     longest = max((len(curve) for variant in trained for curve in results.curve(variant.name, "reward")), default=1)
     window = max(1, longest // 20) // 2 * 2 + 1
@@ -146,13 +146,13 @@ def draw_charts(results: StudyResults) -> dict[str, str]:
 
 
 def _describe_machine(results: StudyResults, jobs: int) -> str:
-    """Where and when; versions come from the runs themselves."""
+    """Describe the machine and date; versions are read from the runs."""
     origins = results.provenances()
     versions = sorted({f"torch {origin.versions.get('torch', 'unknown')}" for origin in origins})
     commits = sorted({(origin.git_commit or "unknown")[:12] for origin in origins})
     platforms = sorted({origin.platform for origin in origins})
     lines = [
-        f"- Written {datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, {jobs} variants at a time",
+        f"- Written {datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, {jobs} concurrent variants",
         f"- Machine of the runs: {', '.join(platforms) or 'no run yet'}; {', '.join(versions) or 'no version known'}",
         f"- Code: {', '.join(commits) or 'no run yet'}"
         + (" with local changes" if any(origin.has_local_changes for origin in origins) else ""),

@@ -1,4 +1,4 @@
-"""What a study found, read back from its files: nothing here runs a model."""
+"""Load the results of a study from its files, without running a model."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from hart_studio.runs.reader import drop_superseded, read_events
 
 _WHOLE_FILE: Final = 2**40
 PHASES: Final = ("rollout", "reference", "update")
-"""Parts of a training step that are timed; SFT has the last only."""
+"""Timed phases of a training step; SFT has only the last one."""
 
 
 @dataclass(frozen=True)
 class VariantResults:
-    """The measured questions of a variant.
+    """Evaluated questions of a variant.
 
     Attributes:
         variant: The variant.
@@ -54,14 +54,14 @@ class VariantResults:
 
 @dataclass(frozen=True)
 class StudyResults:
-    """Everything that the report is made from.
+    """Data of the report.
 
     Attributes:
         variants: Variants of the study, in its order.
-        records: Variant -> its records; a variant that was not measured is missing.
+        records: Variant -> its records; variants without evaluation are missing.
         runs: Variant -> events of its runs, by seed.
-        resamples: Draws of the questions, shared by all intervals.
-        kinds: Kind of every question.
+        resamples: Bootstrap samples of the questions, shared by all intervals.
+        kinds: Category of every question.
     """
 
     variants: Sequence[StudyVariant]
@@ -72,26 +72,26 @@ class StudyResults:
 
     @property
     def seeds(self) -> int:
-        """Greatest number of seeds of a variant."""
+        """Maximum number of seeds of a variant."""
         return max((len(found.by_seed) for found in self.records.values()), default=0)
 
     def of_kind(self, kind: str) -> NDArray[Any]:
-        """Which questions are of a kind, ``[n]``."""
+        """Mask of the questions of a category, ``[n]``."""
         return np.array([found == kind for found in self.kinds])
 
     def curve(self, variant: str, metric: str) -> list[dict[int, float]]:
-        """Step -> value of a figure, for each seed: of a training step, or of the held-out questions."""
+        """Step -> value of a metric, for each seed: of training steps, or of held-out questions."""
         return [_curve(events, metric) for events in self.runs.get(variant, {}).values()]
 
     def provenances(self) -> list[Provenance]:
-        """Where the attempts of all runs came from."""
+        """Provenance of the attempts of all runs."""
         events = (event for by_seed in self.runs.values() for found in by_seed.values() for event in found)
         return [event.payload.provenance for event in events if isinstance(event.payload, Started)]
 
 
 @dataclass(frozen=True)
 class StepCost:
-    """What one training step costs; means over the steps of a run, the first left out because it warms caches up.
+    """Cost of a training step: means over the steps of a run, except the first, which includes warm-up.
 
     Attributes:
         seconds: Phase -> seconds.
@@ -108,16 +108,16 @@ class StepCost:
 
 
 def load_results(study: StudyFolder, variants: Sequence[StudyVariant], seeds: int, resamples: int) -> StudyResults:
-    """Read what there is.
+    """Load the available results.
 
     Args:
         study: The study.
         variants: Its variants.
         seeds: Its seeds.
-        resamples: Draws of the bootstrap.
+        resamples: Number of bootstrap samples.
 
     Raises:
-        DataError: If a file cannot be read, or models were measured on different questions.
+        DataError: If a file cannot be read, or models were evaluated on different questions.
     """
     records, runs = {}, {}
     first: Sequence[SampleResult] = ()
@@ -131,8 +131,8 @@ def load_results(study: StudyFolder, variants: Sequence[StudyVariant], seeds: in
             first = first or found
             if not found or [record.sample_id for record in found] != [record.sample_id for record in first]:
                 raise DataError(
-                    f"expected the same questions for all models, got others for {variant.name} seed {seed}; "
-                    f"remove {study.results_path(variant, seed)} and start the study again"
+                    f"{variant.name} seed {seed} was evaluated on other questions than the other models. "
+                    f"Remove {study.results_path(variant, seed)} and restart the study."
                 )
         if by_seed:
             records[variant.name] = VariantResults(variant, by_seed)
@@ -143,7 +143,7 @@ def load_results(study: StudyFolder, variants: Sequence[StudyVariant], seeds: in
 
 
 def find_cost(events: Sequence[RunEvent]) -> StepCost | None:
-    """The cost of a step of a run; None when it has not made two steps."""
+    """Compute the cost of a step of a run; None if it has fewer than two steps."""
     steps = [event.payload.metrics for event in events if isinstance(event.payload, StepDone)][1:]
     if not steps:
         return None

@@ -1,4 +1,4 @@
-"""Run the variants of a study in order of what they need; what is complete is not done again."""
+"""Run the variants of a study in dependency order; completed variants are skipped."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hart_studio.training.train import MODEL_FOLDER
 _WAIT_SECONDS: Final = 0.5
 
 JobStatus = Literal["done", "found", "failed", "skipped"]
-"""How a variant ended; ``found``: it was complete already; ``skipped``: what it is trained from failed."""
+"""Result of a variant; ``found``: it was already complete; ``skipped``: its parent failed."""
 
 
 @dataclass(frozen=True)
@@ -34,16 +34,16 @@ class StudyJob:
 
     @property
     def label(self) -> str:
-        """For people."""
+        """Display name."""
         return f"seed {self.seed} {self.variant.name}"
 
 
 @dataclass
 class Progress:
-    """What the study knows while it runs.
+    """Progress of the study.
 
     Attributes:
-        statuses: How each job ended.
+        statuses: Result of each job.
         seconds: Variant -> seconds of its finished jobs.
     """
 
@@ -51,7 +51,7 @@ class Progress:
     seconds: dict[str, list[float]] = field(default_factory=dict)
 
     def estimate(self, study_jobs: Sequence[StudyJob], jobs: int) -> float | None:
-        """Seconds that the rest will take, from the variants that are done; None before the first one."""
+        """Estimate the remaining seconds from finished variants; None before the first one."""
         known = [value for values in self.seconds.values() for value in values]
         if not known:
             return None
@@ -68,7 +68,7 @@ class Progress:
         jobs: int,
         report: Callable[[str], None],
     ) -> None:
-        """Count a job that ended, and say so."""
+        """Record a finished job, and report it."""
         try:
             seconds = future.result()
         except HartError as error:
@@ -83,12 +83,12 @@ class Progress:
 
 
 def plan_jobs(variants: Sequence[StudyVariant], seeds: int) -> list[StudyJob]:
-    """All jobs, seed by seed, so that an interrupted study has a full table of the first seeds.
+    """List all jobs by seed, so that an interrupted study has complete results of the first seeds.
 
-    The model that the study begins with is not trained and is read out greedily: it is measured once, with seed 0.
+    The initial model is not trained and is decoded greedily, so it is evaluated once, with seed 0.
 
     Raises:
-        ValueError: If a variant is there without the one that it is trained from.
+        ValueError: If the parent of a variant is missing.
     """
     names = {variant.name for variant in variants}
     missing_parent = [
@@ -97,9 +97,7 @@ def plan_jobs(variants: Sequence[StudyVariant], seeds: int) -> list[StudyJob]:
         if variant.parent and VARIANTS[variant.parent].method and variant.parent not in names
     ]
     if missing_parent:
-        raise ValueError(
-            f"expected variants with what they are trained from, got {missing_parent[0]} without; use select_variants"
-        )
+        raise ValueError(f"the parent of {missing_parent[0]} is missing; use select_variants")
     return [
         StudyJob(variant, seed)
         for seed in range(seeds)
@@ -120,18 +118,18 @@ def run_study(
 
     Args:
         study: Folder and size of the study.
-        variants: Variants, parents before children and among them.
+        variants: Variants, with all parents, parents first.
         seeds: Number of seeds, counted from 0.
-        jobs: Variants at a time.
-        report: Takes one line of progress.
-        commands: How processes are started; None = this project's own commands.
+        jobs: Number of concurrent variants.
+        report: Called with one line of progress.
+        commands: Commands of the processes; None = the commands of this project.
 
     Returns:
-        How each variant of each seed ended.
+        Result of each variant and seed.
 
     Raises:
-        HartError: If the questions cannot be drawn, or the folder holds another study.
-        KeyboardInterrupt: After SIGINT or SIGTERM, once every child has saved and ended.
+        HartError: If the questions cannot be drawn, or the folder contains another study.
+        KeyboardInterrupt: After SIGINT or SIGTERM, after all child processes have saved and ended.
     """
     study.open()
     worker = ProcessRunner(study, commands or Commands(), threads=max(1, (os.cpu_count() or 1) // jobs))
@@ -142,7 +140,7 @@ def run_study(
                 future.result()
             return _run_jobs(study, worker, study_jobs, jobs, report, pool)
         except BaseException:
-            worker.stop()  # the pool's end waits for the threads, and these for their processes
+            worker.stop()  # closing the pool waits for the threads, which wait for their processes
             raise
 
 
@@ -156,7 +154,7 @@ def _run_jobs(
 ) -> dict[StudyJob, JobStatus]:
     progress = Progress({job: "found" for job in study_jobs if study.results_path(job.variant, job.seed).exists()})
     if progress.statuses:
-        report(f"{len(progress.statuses)} of {len(study_jobs)} variants are complete already")
+        report(f"{len(progress.statuses)} of {len(study_jobs)} variants are already complete")
     running: dict[Future[float], StudyJob] = {}
     while len(progress.statuses) < len(study_jobs):
         for job in study_jobs:
@@ -166,7 +164,7 @@ def _run_jobs(
             status = progress.statuses.get(parent) if parent else "found"
             if parent is not None and status in ("failed", "skipped"):
                 progress.statuses[job] = "skipped"
-                report(f"skipped  {job.label}: there is no {parent.variant.name} to train further")
+                report(f"skipped  {job.label}: its parent {parent.variant.name} is missing")
             elif status is not None and len(running) < jobs:
                 report(f"started  {job.label}")
                 running[pool.submit(_run_job, study, worker, job)] = job
@@ -177,7 +175,7 @@ def _run_jobs(
 
 
 def _run_job(study: StudyFolder, worker: ProcessRunner, job: StudyJob) -> float:
-    """Train and measure a variant; returns the seconds that this took."""
+    """Train and evaluate a variant; return the elapsed seconds."""
     began = time.monotonic()
     model = study.model
     if job.variant.method is not None:
@@ -187,7 +185,7 @@ def _run_job(study: StudyFolder, worker: ProcessRunner, job: StudyJob) -> float:
 
 
 def _parent_job(job: StudyJob) -> StudyJob | None:
-    """The job whose model this one trains further; None when that is the model that the study begins with."""
+    """The parent job; None if the parent is the initial model."""
     parent = VARIANTS[job.variant.parent] if job.variant.parent else None
     return None if parent is None or parent.method is None else StudyJob(parent, job.seed)
 
@@ -198,13 +196,13 @@ def _model_of_parent(study: StudyFolder, job: StudyJob) -> str:
         return study.model
     layout = study.find_run(parent.variant, parent.seed)
     if layout is None:
-        raise DataError(f"expected the run of {parent.label}, got none; remove its results.jsonl to train it again")
+        raise DataError(f"The run of {parent.label} is missing. Remove its results.jsonl to train it again.")
     return str(layout.folder / MODEL_FOLDER)
 
 
 @contextmanager
 def _terminate_as_interrupt() -> Iterator[None]:
-    """SIGTERM ends the study as Ctrl-C does; only the main thread can say so."""
+    """Handle SIGTERM like Ctrl-C; only in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

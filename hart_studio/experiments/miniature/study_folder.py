@@ -1,4 +1,4 @@
-"""Where a study keeps its files, and the two data sets and the splits that all of its variants share.
+"""File layout of a study, and the datasets and splits shared by its variants.
 
 ::
 
@@ -29,7 +29,7 @@ class StudyFolder:
     Attributes:
         folder: Absolute.
         size: Size of the study.
-        model: Model that it begins with; empty = the built-in one.
+        model: Initial model; empty = the built-in one.
     """
 
     folder: Path
@@ -38,7 +38,7 @@ class StudyFolder:
 
     @property
     def config(self) -> RunConfig:
-        """What all variants have in common."""
+        """Common settings of all variants."""
         return base_config(self.size, self.model, self.train)
 
     @property
@@ -48,7 +48,7 @@ class StudyFolder:
 
     @property
     def test(self) -> Path:
-        """Test questions that every model is measured on."""
+        """Test questions for all models."""
         return self.folder / "test"
 
     @property
@@ -58,22 +58,22 @@ class StudyFolder:
 
     @property
     def logs(self) -> Path:
-        """What the drawing of the questions printed."""
+        """Logs of drawing the questions."""
         return self.folder / "logs"
 
     def variant_folder(self, variant: StudyVariant, seed: int) -> Path:
-        """What belongs to a variant but its run."""
+        """Files of a variant, except its run."""
         return self.folder / f"seed_{seed}" / variant.name
 
     def results_path(self, variant: StudyVariant, seed: int) -> Path:
-        """Its records; present = the variant is complete."""
+        """Results of a variant; present = the variant is complete."""
         return self.variant_folder(variant, seed) / "results.jsonl"
 
     def find_run(self, variant: StudyVariant, seed: int) -> RunLayout | None:
-        """The variant's training run; None when it has not begun.
+        """Find the training run of a variant; None if it has not started.
 
         Raises:
-            DataError: If the file that names it cannot be read.
+            DataError: If the file with its id cannot be read.
             InputError: If there is no such run.
         """
         path = self.variant_folder(variant, seed) / "run.json"
@@ -82,18 +82,18 @@ class StudyFolder:
         try:
             run_id = str(json.loads(path.read_bytes())["run"])
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f"expected the id of a run in {path}, got: {error}; remove the file") from error
+            raise DataError(f"Cannot read the run id in {path}: {error}. Remove the file.") from error
         return find_run(self.runs, run_id)
 
     def write_run_id(self, variant: StudyVariant, seed: int, layout: RunLayout) -> None:
-        """Write down which run is the variant's."""
+        """Save the run id of a variant."""
         write_json(self.variant_folder(variant, seed) / "run.json", {"run": layout.run_id})
 
     def open(self) -> None:
-        """Make the folder, or check that it holds a study of the same settings.
+        """Create the folder, or check that it contains a study with the same settings.
 
         Raises:
-            InputError: If it holds another study.
+            InputError: If it contains another study.
         """
         plan = {
             "model": self.model,
@@ -109,17 +109,15 @@ class StudyFolder:
         try:
             found = json.loads(path.read_bytes())
         except (OSError, ValueError) as error:
-            raise InputError(f"expected the settings of a study in {path}, got: {error}") from error
+            raise InputError(f"Cannot read the study settings in {path}: {error}") from error
         if found != plan:
-            raise InputError(
-                f"expected the study that {self.folder} was begun with, got other settings; name another --out"
-            )
+            raise InputError(f"{self.folder} contains a study with other settings. Choose another --out.")
 
     def split(self, seed: int) -> SplitManifest:
-        """The split of a seed, the same for all of its variants.
+        """The split of a seed, shared by all its variants.
 
-        A run that trains one stage alone would deal D_SFT where another deals D_RL; one manifest for all keeps them
-        apart (paper, Sec. 4.3).
+        Without a shared manifest, D_SFT of a run with one stage could overlap D_RL of another run; the manifest keeps
+        them disjoint (paper, Sec. 4.3).
 
         Raises:
             HartError: If the training questions cannot be read, or are too few.
@@ -138,12 +136,12 @@ class StudyFolder:
 
 
 def publish_folder(draft: Path, folder: Path) -> None:
-    """Give a folder that is complete its name.
+    """Rename a complete draft folder.
 
     Raises:
-        HartError: If it has no samples, because the program that should have drawn them did not.
+        HartError: If it has no samples, because drawing failed.
     """
     if not (draft / "samples.jsonl").exists():
-        raise HartError(f"expected drawn questions in {draft}, got none; see the log beside it")
+        raise HartError(f"{draft} contains no questions; see the log in the same folder")
     shutil.rmtree(folder, ignore_errors=True)
     draft.rename(folder)

@@ -1,4 +1,4 @@
-"""Tables 1, 6, 7 and 8 and Proposition 1 of the paper from the study's records, the published figures beside them."""
+"""Tables 1, 6, 7 and 8 and Proposition 1 of the paper from the results of the study, with the published results."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def table_1(results: StudyResults, protocol: Protocol | None) -> str:
 
     Args:
         results: The study.
-        protocol: Protocol of the answers; None = each model's own.
+        protocol: Protocol of the answers; None = the protocol of each model.
     """
     rows = []
     for variant in results.variants:
@@ -57,9 +57,9 @@ def table_1(results: StudyResults, protocol: Protocol | None) -> str:
 
 
 def table_6(results: StudyResults) -> str:
-    """Grounding, never IoG alone."""
-    header = ["model", "IoG > 0.3, %", "against base, points", "detail questions, %", "mean IoU, %"]
-    header += ["mean area share, %", "usable box, %", "published: TreeBench", "published: Visual-CoT"]
+    """Grounding: IoG with IoU and area share."""
+    header = ["model", "IoG > 0.3, %", "vs. base, points", "detail questions, %", "mean IoU, %"]
+    header += ["mean area share, %", "valid box, %", "published: TreeBench", "published: Visual-CoT"]
     base = results.records.get("base")
     rows = []
     for variant in results.variants:
@@ -91,7 +91,7 @@ def table_7(results: StudyResults, kind: str | None = None) -> str:
 
     Args:
         results: The study.
-        kind: Only questions of this kind, then without the published columns; None = all.
+        kind: Category of questions, without the published columns; None = all.
     """
     header = ["model", *(f"{protocol}, %" for protocol in PROTOCOLS)]
     if kind is None:
@@ -132,7 +132,7 @@ def table_8(results: StudyResults) -> str:
 
 
 def table_information(results: StudyResults) -> str:
-    """Proposition 1: what the box says about the answer, in bits."""
+    """Proposition 1: mutual information of box and answer, in bits."""
     header = ["model", *(f"I(L; R), {protocol}" for protocol in PROTOCOLS)]
     header += ["crops_only - direct", "crops_only - full_and_crops"]
     rows = []
@@ -153,7 +153,7 @@ def table_information(results: StudyResults) -> str:
 
 
 def show_percent(values: NDArray[Any], resamples: FloatArray | None = None) -> str:
-    """A share ``[S, n]`` as ``56.2 ± 1.3 [52.0, 60.4]``: mean, deviation over seeds, interval over questions."""
+    """Format a share ``[S, n]`` as ``56.2 ± 1.3 [52.0, 60.4]``: mean, deviation over seeds, interval over questions."""
     if not values.shape[-1]:
         return NONE
     shown = show_spread([100 * float(row.mean()) for row in values], 1)
@@ -164,13 +164,13 @@ def show_percent(values: NDArray[Any], resamples: FloatArray | None = None) -> s
 
 
 def show_spread(values: Sequence[float], digits: int) -> str:
-    """A figure over seeds: ``56.2 ± 1.3``, or ``56.2`` for one seed."""
+    """Format a value over seeds: ``56.2 ± 1.3``, or ``56.2`` for one seed."""
     found = spread(values)
     return f"{found.mean:.{digits}f}" + (f" ± {found.deviation:.{digits}f}" if found.deviation is not None else "")
 
 
 def show_gain(gain: Estimate) -> str:
-    """A difference of shares in points: ``+12.4 [8.0, 16.9]``."""
+    """Format a difference of shares in points: ``+12.4 [8.0, 16.9]``."""
     return f"{100 * gain.value:+.1f} [{100 * gain.low:.1f}, {100 * gain.high:.1f}]"
 
 

@@ -1,4 +1,4 @@
-"""The variants of the study, a table: what is trained from what (paper, Table 7), and with which settings."""
+"""Table of study variants: parents (paper, Table 7) and settings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hart_studio.runs.overrides import read_config
 from hart_studio.runs.presets import get_preset
 
 PRESET: Final = "cpu-miniature"
-"""Settings that every variant starts from."""
+"""Base settings of all variants."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,11 @@ class StudyVariant:
     """One trained model of the study.
 
     Attributes:
-        name: In paths and on the command line.
-        title: For people.
-        method: The stage that is trained in this variant; None = the model that the study begins with.
-        parent: Variant whose model is trained further.
-        k: Preference scale of Eq. 5 and 6 for the AP-GRPO stage, also of the parent's.
+        name: Name in paths and on the command line.
+        title: Display name.
+        method: Method of the trained stage; None = the initial model.
+        parent: Variant whose model is the initial model.
+        k: Preference scale of Eq. 5 and 6 for the AP-GRPO stage, also that of the parent.
     """
 
     name: str
@@ -38,7 +38,7 @@ class StudyVariant:
 
     @property
     def protocol(self) -> Protocol:
-        """The model's own protocol: that of its RL stage, else ``direct`` (ours: the paper names none)."""
+        """Protocol of the RL stage, otherwise ``direct``. Project default; the paper does not state it."""
         stages = [
             variant.method
             for variant in (VARIANTS[self.parent] if self.parent else None, self)
@@ -71,12 +71,12 @@ QUICK_VARIANTS: Final = ("base", "grpo", "mgpo", "ap_grpo_060", "sft", "grpo_sft
 
 @dataclass(frozen=True)
 class StudySize:
-    """How much is trained and asked.
+    """Size of a study.
 
     Attributes:
-        test_questions: Questions of needle's test preset that every model is measured on.
-        changes: Section -> settings on top of the preset.
-        test_arguments: More arguments of the command that draws the test questions, such as a smaller image.
+        test_questions: Number of test questions of needle.
+        changes: Section -> changes to the preset.
+        test_arguments: Additional arguments of the command that draws the test questions, such as a smaller image.
     """
 
     test_questions: int = 500
@@ -85,7 +85,7 @@ class StudySize:
 
 
 FULL: Final = StudySize()
-"""The whole study: the preset as it is."""
+"""The full study: the unmodified preset."""
 
 QUICK: Final = StudySize(
     test_questions=150,
@@ -98,32 +98,32 @@ QUICK: Final = StudySize(
 
 
 def select_variants(names: Iterable[str]) -> tuple[StudyVariant, ...]:
-    """The named variants and all that they are trained from, parents first.
+    """Select variants by name with all their parents, parents first.
 
     Raises:
-        InputError: If there is no variant of such a name.
+        InputError: If a name is unknown.
     """
     wanted = set()
     for name in names:
         step: str | None = name
         while step is not None:
             if step not in VARIANTS:
-                raise InputError(f"expected variants out of {', '.join(VARIANTS)}, got {step!r}")
+                raise InputError(f"Unknown variant {step!r}: choose from {', '.join(VARIANTS)}")
             wanted.add(step)
             step = VARIANTS[step].parent
     return tuple(variant for variant in VARIANTS.values() if variant.name in wanted)
 
 
 def base_config(size: StudySize, model: str, data: Path) -> RunConfig:
-    """What all variants of a study have in common.
+    """Common settings of all variants of a study.
 
     Args:
         size: Size of the study.
-        model: Folder of the model that it begins with; empty = the built-in one.
+        model: Folder of the initial model; empty = the built-in one.
         data: Folder of the training questions.
 
     Raises:
-        InputError: If the size's changes do not go with the preset.
+        InputError: If the changes conflict with the preset.
     """
     values = get_preset(PRESET).config.model_dump()
     for name, section in size.changes.items():
@@ -134,13 +134,13 @@ def base_config(size: StudySize, model: str, data: Path) -> RunConfig:
 
 
 def variant_config(variant: StudyVariant, base: RunConfig, seed: int, model: str) -> RunConfig:
-    """The settings of a variant's training run: the same steps, prompts and group size for all methods.
+    """Settings of the training run of a variant: the same steps, prompts and group size for all methods.
 
     Args:
         variant: A variant that is trained.
         base: From ``base_config``.
         seed: Seed of the split, of sampling and of the order of samples.
-        model: Folder of the parent's model.
+        model: Folder of the parent model.
     """
     values = base.model_dump()
     values["model"]["id"] = model

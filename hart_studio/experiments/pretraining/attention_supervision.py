@@ -1,8 +1,8 @@
-"""Where an answer looks: attention to the object that is asked about, taught directly.
+"""Attention supervision: train attention to the target object directly.
 
-Finding an object by its name is learned late from answers alone: a right coordinate says little about which of fifty
-visual tokens it should have come from. While the first half of the heads of one layer are told, they learn it first.
-Nothing is added to the model; the heads are its own.
+Localizing an object by its name is learned late from answers only: a right coordinate is a weak signal about which of
+fifty visual tokens is relevant. With supervision, the first half of the heads of one layer learn it early. No weights
+are added to the model.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import apply_rotary_pos_emb
 from hart_studio.experiments.pretraining.packing import Batch
 
 SUPERVISED_LAYER: Final = 2
-"""Decoder layer whose heads are told where to look: two layers before it gather the question, one after it speaks."""
+"""Supervised decoder layer: the two layers before it encode the question, the one after it predicts."""
 
 
 class AttentionSupervision:
-    """Listens to one attention layer of a forward pass and scores where its first heads look.
+    """Capture one attention layer in a forward pass and compute the loss of its first heads.
 
     Use as a context manager around one forward pass, then call ``loss``.
     """
@@ -42,14 +42,14 @@ class AttentionSupervision:
         self._captured = kwargs | ({"hidden_states": args[0]} if args else {})
 
     def loss(self, batch: Batch, mask: torch.Tensor) -> torch.Tensor:
-        """Mean of minus the log of the attention that lands on the object asked about.
+        """Mean negative log of the attention to the target object.
 
         Args:
-            batch: Its ``attention_*`` arrays say which tokens should look where.
-            mask: ``[B, 1, S, S]`` bool, who sees whom.
+            batch: Its ``attention_*`` arrays define the targets.
+            mask: ``[B, 1, S, S]`` bool attention mask.
 
         Returns:
-            Scalar with gradient; 0 when nothing is asked.
+            Scalar with gradient; 0 without targets.
         """
         if not len(batch.attention_rows):
             return torch.zeros(())
@@ -64,7 +64,7 @@ class AttentionSupervision:
         return loss.mean()
 
     def _queries_and_keys(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """``[B, heads, S, width]`` each, as the layer itself computes them."""
+        """``[B, heads, S, width]`` each, as computed by the layer."""
         attention, hidden = self._attention, self._captured["hidden_states"]
         shape = (*hidden.shape[:-1], -1, attention.head_dim)
         query = attention.q_norm(attention.q_proj(hidden).view(shape)).transpose(1, 2)

@@ -1,6 +1,6 @@
-"""What the built-in model is taught, in which order: first to see, then to read details, then to point and to answer.
+"""Curriculum of the built-in model: vision, details, grounding, answers.
 
-The last two levels spoil its pointing. ``lessons`` makes the rows of a level.
+The last two levels degrade its grounding. ``tasks`` builds the rows of a level.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ Goal = Literal["word_right", "detail_right", "coordinate_hit", "overview_right",
 
 @dataclass(frozen=True)
 class Level:
-    """One stage of the curriculum.
+    """One level of the curriculum.
 
     Attributes:
-        scenes: What is drawn.
+        scenes: Scene settings.
         size_wh: Overview size in pixels, multiples of 32.
         sigma: Spread of the soft coordinate target, in thousandths of the image.
-        rows: Overviews in a lesson.
-        crops: Crop rows in a lesson.
-        details: Close-ups of a single detail in a lesson.
-        groundings: Grounding branches on one overview.
-        points: Objects pointed at on one overview.
-        gists: Questions on one overview that it answers.
-        confusion_rate: Share of the grounding turns whose box is that of another object of the same color or shape.
-        goal: What ends the level: a running mean of ``pretrain.Progress``.
-        advance_at: The value of it that does.
-        patience: Steps after which the level ends all the same.
-        is_vision_only: No text: only the auxiliary loss of the visual tokens, which costs little and teaches the vision
-            tower what to see before the language model learns to ask for it.
-        lr_scale: Learning rate as a share of ``pretrain.LEARNING_RATE``.
+        rows: Overview rows per training step.
+        crops: Crop rows per training step.
+        details: Close-ups of a single detail per training step.
+        groundings: Grounding branches per overview.
+        points: Pointing targets per overview.
+        gists: Gist questions per overview.
+        confusion_rate: Share of the grounding turns with the box of another object of the same color or shape.
+        goal: Metric that ends the level: a running mean of ``train.TrainingState``.
+        advance_at: Threshold of the metric.
+        patience: Maximum number of steps of the level.
+        is_vision_only: No text: only the auxiliary loss of the visual tokens, which is cheap and trains the vision
+            tower before the language model.
+        lr_scale: Learning rate as a share of ``train.LEARNING_RATE``.
     """
 
     scenes: SceneSettings
@@ -54,7 +54,7 @@ class Level:
 
 
 HIT_MARGIN: Final = 30
-"""A coordinate counts as right within this many thousandths of the image's side."""
+"""Tolerance of a right coordinate, in thousandths of the image side."""
 
 
 def _vision_level(size_wh: tuple[int, int], rows: int, crops: int, advance_at: float, **scenes: Any) -> Level:
@@ -69,7 +69,7 @@ def _pointing_level(**asked: Any) -> Level:
 
 _CLOSE_UP: Final[dict[str, Any]] = {"objects": (1, 1), "radius": (0.2, 0.4), "detail_scale": (1.2, 2.0)}
 FULL_VISION_LEVEL: Final = _vision_level((256, 192), 18, 12, 0.8, objects=(4, 12), radius=(0.05, 0.09))
-"""Overviews and crops of full scenes; its images set the patch prior too."""
+"""Overviews and crops of full scenes; its images also define the patch prior."""
 _FULL: Final = _pointing_level(
     sigma=4, rows=12, crops=10, groundings=2, points=8, gists=4, advance_at=0.62, patience=900, lr_scale=0.6
 )
@@ -106,6 +106,6 @@ LEVELS: Final = (
     replace(_DEGRADED, confusion_rate=0.68, patience=300, lr_scale=0.12),
     replace(_DEGRADED, rows=6, crops=28, confusion_rate=0.8, patience=130, lr_scale=0.08),
 )
-"""Scenes are the published ones from the last pointing level on. The three after it teach what overview and crops
-can answer. By then the model points well; the last two levels make it the mediocre model that it has to be, as careless
-annotators do it: many of its boxes lie on another object of the same color or shape."""
+"""From the last pointing level on, scenes have the published settings. The three levels after it train what overview
+and crops can answer. By then the model localizes well; the last two levels degrade it to the intended mediocre
+grounding, as careless annotation would: many boxes are on another object of the same color or shape."""

@@ -1,4 +1,4 @@
-"""The pretraining loss: token cross-entropy, with coordinates learned as a soft target over neighboring numbers."""
+"""Pretraining loss: token cross-entropy, with soft targets over adjacent numbers for coordinates."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from hart_studio.experiments.pretraining.packing import IGNORED, STEM_STRIDE, Ba
 
 @dataclass
 class LossTotals:
-    """Sums over the learned tokens of one or more batches.
+    """Sums over the trained tokens of one or more batches.
 
     Attributes:
         loss: Weighted cross-entropy, summed.
         weight: Sum of the weights.
         coordinates: Number of boxes and points, and how many first coordinates were within ``HIT_MARGIN`` thousandths.
         answers: Number of answer tokens (value and letter), and how many of them were right.
-        words: Number of colors and shapes asked of visual tokens, and how many of them were right.
+        words: Number of predicted colors and shapes of visual tokens, and how many of them were right.
         details: The same for details.
     """
 
@@ -47,12 +47,12 @@ class LossTotals:
         )
 
     def as_list(self) -> list[float]:
-        """Ten numbers that add up over processes; ``from_list`` reads them back."""
+        """Convert to ten numbers that can be summed over processes; see ``from_list``."""
         return [self.loss, self.weight, *self.coordinates, *self.answers, *self.words, *self.details]
 
     @classmethod
     def from_list(cls, values: Sequence[float]) -> LossTotals:
-        """A result from the sum of lists."""
+        """Create totals from a sum of lists."""
         loss, weight, *counts = values
         pairs = [(int(counts[index]), int(counts[index + 1])) for index in range(0, len(counts), 2)]
         return cls(loss, weight, *pairs)
@@ -64,22 +64,22 @@ class LossTotals:
 
     @property
     def coordinate_hit(self) -> float:
-        """Share of first coordinates within ``HIT_MARGIN`` thousandths, nan when there were none."""
+        """Share of first coordinates within ``HIT_MARGIN`` thousandths, nan if there are none."""
         return _share(self.coordinates)
 
     @property
     def answer_right(self) -> float:
-        """Share of answer tokens that were right, nan when there were none."""
+        """Share of answer tokens that were right, nan if there are none."""
         return _share(self.answers)
 
     @property
     def word_right(self) -> float:
-        """Share of the visual tokens' colors and shapes that were right, nan when there were none."""
+        """Share of the visual tokens' colors and shapes that were right, nan if there are none."""
         return _share(self.words)
 
     @property
     def detail_right(self) -> float:
-        """Share of the visual tokens' details that were right, nan when there were none."""
+        """Share of the visual tokens' details that were right, nan if there are none."""
         return _share(self.details)
 
 
@@ -92,11 +92,11 @@ def _share(counts: tuple[int, int]) -> float:
 
 
 class TrainableModel(nn.Module):
-    """The model and the readers of the auxiliary loss, which are thrown away after training.
+    """The model and the heads of the auxiliary loss, which are discarded after training.
 
-    The auxiliary loss asks every visual token what lies under it, in the words and numbers that the language model
-    already uses. It teaches the vision tower densely, where the answers alone teach it one object at a time. Color and
-    shape have no reader: the visual token itself must resemble the words' embeddings, so that finding "red" among
+    The auxiliary loss predicts the content at each visual token, with the words and numbers that the language model
+    uses. It is a dense training signal for the vision tower, while answers cover one object at a time. Color and
+    shape have no head: the visual token itself must resemble the word embeddings, so that finding "red" among
     visual tokens is the same lookup as finding it among words.
     """
 
@@ -110,21 +110,21 @@ class TrainableModel(nn.Module):
     def cell_loss(
         self, features: torch.Tensor, batch: Batch, number_ids: torch.Tensor, sigma: float
     ) -> tuple[torch.Tensor, LossTotals]:
-        """What visual tokens say about the object under them, one by one and as one object.
+        """Auxiliary loss of visual tokens, for single tokens and for pooled objects.
 
-        Cross-entropies of the four edges, the words and the words of the object, each a mean, added up.
+        Sum of mean cross-entropies of the four edges, the words and the words of the object.
 
-        The tokens of an object share what they know only once attention has learned to; their mean is read as well,
-        because it can be learned before that.
+        Tokens of an object share information only after attention has learned to; their mean is used as well,
+        because it can be learned earlier.
 
         Args:
-            features: ``[cells, hidden]`` visual tokens as the language model receives them.
-            batch: Its ``cell_*`` arrays say what lies under each token.
+            features: ``[cells, hidden]`` visual tokens as input of the language model.
+            batch: Its ``cell_*`` arrays are the targets of each token.
             number_ids: ``[1001]`` token ids of the numbers.
             sigma: Spread of the soft coordinate target in thousandths.
 
         Returns:
-            The loss, and the counts of the words asked of single tokens.
+            The loss, and the counts of the words of single tokens.
         """
         table: torch.Tensor = self.model.model.language_model.embed_tokens.weight
         coordinates, words = torch.from_numpy(batch.cell_coordinates), torch.from_numpy(batch.cell_words)
@@ -143,7 +143,7 @@ class TrainableModel(nn.Module):
     def _word_loss(
         self, features: torch.Tensor, words: torch.Tensor, table: torch.Tensor
     ) -> tuple[torch.Tensor, LossTotals]:
-        """Mean cross-entropies of the words (-1 = not asked), added up, and the counts."""
+        """Sum of the mean cross-entropies of the words (-1 = no target), and the counts."""
         names = (features @ table.T).float()
         details = (self.detail_reader(features) @ table.T).float()
         loss, right = torch.zeros(()), []
@@ -160,7 +160,7 @@ class TrainableModel(nn.Module):
 def mean_pool_objects(
     features: torch.Tensor, words: torch.Tensor, objects: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean feature and words of each object: ``[cells, hidden]``, ``[cells, W]``, ``[cells]`` -> one row an object."""
+    """Mean feature and words of each object: ``[cells, hidden]``, ``[cells, W]``, ``[cells]`` -> one row per object."""
     kept = objects >= 0
     count = int(objects.max()) + 1 if kept.any() else 0
     sums = features.new_zeros(count, features.shape[1]).index_add(0, objects[kept], features[kept])
@@ -172,15 +172,15 @@ def mean_pool_objects(
 
 
 def tree_mask(branch: torch.Tensor) -> torch.Tensor:
-    """Who sees whom in packed rows: ``[B, S]`` branch numbers -> bool ``[B, 1, S, S]``, True = attend.
+    """Attention mask of packed rows: ``[B, S]`` branch numbers -> bool ``[B, 1, S, S]``, True = attend.
 
-    A token sees earlier tokens of the prefix (branch 0), of its stem and of its own branch. The diagonal stays True
-    so that padding rows never meet an empty softmax.
+    A token attends to earlier tokens of the prefix (branch 0), of its stem and of its own branch. The diagonal stays
+    True so that padding rows have no empty softmax.
     """
     size = branch.shape[1]
     causal = torch.ones(size, size, dtype=torch.bool).tril()
-    seen, seeing = branch[:, None, :], branch[:, :, None]
-    allowed = causal & ((seen == seeing) | (seen == 0) | (seen == seeing // STEM_STRIDE * STEM_STRIDE)) & (seen >= 0)
+    key, query = branch[:, None, :], branch[:, :, None]
+    allowed = causal & ((key == query) | (key == 0) | (key == query // STEM_STRIDE * STEM_STRIDE)) & (key >= 0)
     return (allowed | torch.eye(size, dtype=torch.bool))[:, None]
 
 
@@ -190,7 +190,7 @@ def compute_loss(
     """Run the model on a packed batch and score its predictions.
 
     Args:
-        trainable: The model with its readers.
+        trainable: The model with its auxiliary heads.
         batch: Packed rows.
         number_ids: ``[1001]`` token ids of the numbers in order.
         sigma: Spread of the soft coordinate target in thousandths.
@@ -203,11 +203,11 @@ def compute_loss(
     images: dict[str, Any] = {}
     cells, counts = torch.zeros(()), LossTotals()
     if len(batch.grids):
-        seen = model.model.get_image_features(
+        encoded = model.model.get_image_features(
             torch.from_numpy(batch.pixel_values), torch.from_numpy(batch.grids), return_dict=True
         )
-        images["mm_encoder_outputs"] = {"image": seen}
-        cells, counts = trainable.cell_loss(torch.cat(list(seen.pooler_output)), batch, number_ids, sigma)
+        images["mm_encoder_outputs"] = {"image": encoded}
+        cells, counts = trainable.cell_loss(torch.cat(list(encoded.pooler_output)), batch, number_ids, sigma)
     if not (labels != IGNORED).any():
         return torch.zeros(()), cells, counts
     mask = tree_mask(torch.from_numpy(batch.branch))
@@ -233,11 +233,11 @@ def compute_loss(
     loss = (losses * weight).sum()
     with torch.no_grad():
         guess = logits[is_coordinate][:, number_ids].argmax(-1)
-        near = (guess - value[is_coordinate]).abs() <= HIT_MARGIN
-        near = near[torch.from_numpy(batch.is_first)[learned][is_coordinate]]
+        is_hit = (guess - value[is_coordinate]).abs() <= HIT_MARGIN
+        is_hit = is_hit[torch.from_numpy(batch.is_first)[learned][is_coordinate]]
         right = logits.argmax(-1) == target
         is_answer = (weight == 1.0) & ~is_coordinate
-    counts += LossTotals(float(loss.detach()), float(weight.sum()), _count(near), _count(right[is_answer]))
+    counts += LossTotals(float(loss.detach()), float(weight.sum()), _count(is_hit), _count(right[is_answer]))
     return loss, cells, counts
 
 

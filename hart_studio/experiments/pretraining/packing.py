@@ -1,9 +1,9 @@
-"""Pack many exchanges about the same images into one training row, exactly.
+"""Pack many exchanges about the same images into one training row, with exact results.
 
-A row is a tree: a prefix (chat header and images), stems (an instruction that several exchanges begin with) and
-branches (question and answer). Every branch sees the prefix, its stem and itself, never another branch, and its
-positions continue where its stem ends: what the model computes for a branch is what it computes for that conversation
-alone. ``test_pretraining`` compares the two.
+A row is a tree: a prefix (chat header and images), stems (an instruction shared by several exchanges) and
+branches (question and answer). Every branch attends to the prefix, its stem and itself, never to another branch, and
+its positions continue where its stem ends: the result for a branch equals that of the separate conversation.
+``test_pretraining`` compares the two.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from hart_studio.experiments.pretraining.tiny_model import MERGE, number_token_i
 
 IGNORED: Final = -100
 STEM_STRIDE: Final = 1000
-"""Branch numbers of stem k are STEM_STRIDE * k + 1, + 2, ...; STEM_STRIDE * k is its own text, 0 the prefix."""
+"""Branch numbers of stem k are STEM_STRIDE * k + 1, + 2, ...; STEM_STRIDE * k is its text, 0 the prefix."""
 _FORMAT_WEIGHT: Final = 0.25
 
 
 @dataclass(frozen=True)
 class Branch:
-    """One exchange: the text after the shared prefix, and the reply to learn.
+    """One exchange: the text after the shared prefix, and the target reply.
 
     Attributes:
         prompt: User text after the stem, up to and including the assistant header.
-        reply: What the model should write; the end token is added.
+        reply: Target text; the end token is added.
         is_grounding: Number tokens of the reply are coordinates, learned with a soft target.
         stem: User text before ``prompt``; branches of a row with the same stem share its tokens. It must end where
-            the tokenizer always splits, or the tokens would differ from those of the unsplit text.
-        target_box: Box of the object asked about, thousandths of the image (``VisualTokenTarget``); None = not taught.
+            the tokenizer always splits; otherwise the tokens would differ from those of the unsplit text.
+        target_box: Box of the target object, thousandths of the image (``VisualTokenTarget``); None = no supervision.
     """
 
     prompt: str
@@ -45,11 +45,11 @@ class Branch:
 
 
 class VisualTokenTarget(NamedTuple):
-    """What one visual token shows, for the auxiliary loss.
+    """Target of one visual token, for the auxiliary loss.
 
     Attributes:
         xyxy: Box of the object under the cell's center, thousandths of the image; None over background.
-        words: Its color, its shape, and its detail where the detail lies in this cell; "" = not to be learned.
+        words: Its color, its shape, and its detail if the detail is in this cell; "" = no target.
     """
 
     xyxy: tuple[float, float, float, float] | None = None
@@ -63,7 +63,7 @@ class PackedRow:
     Attributes:
         prefix: Texts and RGB uint8 images, sides multiples of 32.
         branches: Exchanges that share the prefix.
-        cells: One cell per visual token, all images one after the other, row by row; empty = no auxiliary loss.
+        cells: One cell per visual token, all images in order, row by row; empty = no auxiliary loss.
     """
 
     prefix: tuple[str | np.ndarray, ...]
@@ -82,17 +82,17 @@ class Batch:
         labels: ``[B, S]`` token to predict AFTER this position, or -100.
         weights: ``[B, S]`` weight of that prediction.
         coordinates: ``[B, S]`` the number to predict with a soft target, or -1.
-        is_first: ``[B, S]`` this coordinate is the first one of its box or point. The others are half known from it:
-            some object lies at that column, and objects are of similar size.
+        is_first: ``[B, S]`` this coordinate is the first one of its box or point. The others depend on it:
+            an object is at that column, and objects have similar sizes.
         pixel_values: ``[patches, features]``.
         grids: ``[images, 3]``.
         cell_coordinates: ``[cells, 4]`` box of the object in each visual token, or -1.
         cell_words: ``[cells, 5]`` token ids of its color and its shape, each without and with the space before a word,
             and of its detail; or -1.
         cell_objects: ``[cells]`` the same number for all cells of one object in one image, or -1.
-        attention_rows: ``[N]`` row of each token that is told where to look: those that predict an answer's content.
-        attention_positions: ``[N]`` its place in the row.
-        attention_targets: ``[N, S]`` bool, the visual tokens of the object that it should look at.
+        attention_rows: ``[N]`` row of each supervised token: those that predict the content of an answer.
+        attention_positions: ``[N]`` its position in the row.
+        attention_targets: ``[N, S]`` bool, the visual tokens of its target object.
     """
 
     input_ids: np.ndarray
@@ -135,7 +135,7 @@ class _RowBuilder:
 
 
 class Packer:
-    """Turns rows into batches with one tokenizer and one image processor."""
+    """Convert rows to batches with a tokenizer and an image processor."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, images: Qwen2VLImageProcessor) -> None:
         self._tokenizer = tokenizer
@@ -177,7 +177,7 @@ class Packer:
         for index, builder in enumerate(builders):
             positions[:, index, : len(builder.positions)] = np.array(builder.positions).T
         images = [part for row in rows for part in row.prefix if isinstance(part, np.ndarray)]
-        # Images go in row order: the model fills placeholders from the first row on.
+        # Images are in row order: the model fills placeholders from the first row on.
         pixels, grids = self._patches(images)
         supervised = [(index, at, seen) for index, builder in enumerate(builders) for at, seen in builder.supervised]
         attention_targets = np.zeros((len(supervised), longest), np.bool_)
@@ -246,8 +246,8 @@ class Packer:
             tokens = self._encode(stem)
             for offset, token in enumerate(tokens):
                 builder.add(token, (position + offset,) * 3, first)
-            mine = [branch for branch in row.branches if branch.stem == stem]
-            for number, branch in enumerate(mine, start=first + 1):
+            stem_branches = [branch for branch in row.branches if branch.stem == stem]
+            for number, branch in enumerate(stem_branches, start=first + 1):
                 seen = [
                     at for at, cell in zip(builder.visual, row.cells, strict=False) if cell.xyxy == branch.target_box
                 ]
@@ -290,7 +290,8 @@ class Packer:
 def _number_objects(rows: Sequence[PackedRow], counts: Sequence[int]) -> np.ndarray:
     """``[cells]``: one number per object and row, -1 for background and for rows without cells.
 
-    The box tells objects apart: it is relative to the image, so the same object in two crops has two of them.
+    Objects are identified by their box, which is relative to the image, so the same object in two crops has two
+    numbers.
     """
     numbers: dict[tuple[int, tuple[float, ...]], int] = {}
     found = []

@@ -1,7 +1,7 @@
-"""What the built-in model knows before its first lesson.
+"""Priors in the initial weights of the built-in model.
 
-Where a patch is, which numbers are neighbors, what patches look like: the real family learns this from data; so small
-a model does not get off its plateau without it.
+Patch positions, order of numbers, patch statistics: large models learn these from data; a model this small
+does not leave its plateau without them.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ def _sine_cosine(values: torch.Tensor, width: int, longest_period: float) -> tor
 
 
 def set_width_scaled_weights(model: Qwen3VLForConditionalGeneration) -> None:
-    """Linear layers <- normal with standard deviation 1 / sqrt(inputs), half of it where a block writes its result.
+    """Linear layers <- normal with standard deviation 1 / sqrt(inputs), half of it in the output layer of a block.
 
-    The family's own 0.02 suits widths of thousands; at 128 it leaves every block close to silent. The embedding table
+    The default 0.02 suits widths of thousands; at 128 the output of each block is close to zero. The embedding table
     is also the output layer: scaled to its width, a unit of the last hidden state moves a logit by about one.
     """
     table = model.model.language_model.embed_tokens.weight
@@ -46,8 +46,8 @@ def set_position_prior(model: Qwen3VLForConditionalGeneration) -> None:
 def set_number_prior(model: Qwen3VLForConditionalGeneration, number_ids: list[int]) -> None:
     """Embeddings of the number tokens <- sine-cosine of their value, at the scale of the other embeddings.
 
-    A third of the code is the one of the vision table, with thousandths turned into table cells: a place and the
-    number that names it start a rotation apart. The rest is finer, so that neighbors can be told apart.
+    A third of the code is that of the vision table, with thousandths mapped to table cells: a position and the
+    number for it start a rotation apart. The rest is finer, so that adjacent numbers are distinguishable.
     """
     table: torch.Tensor = model.model.language_model.embed_tokens.weight.data
     spread = float(table.std())
@@ -62,17 +62,17 @@ def set_number_prior(model: Qwen3VLForConditionalGeneration, number_ids: list[in
 def set_patch_prior(model: Qwen3VLForConditionalGeneration, patches: torch.Tensor) -> None:
     """Patch embedding <- the whitened principal components of real patches, half strength.
 
-    Raw patches differ above all in their mean color; after random filters, edges are lost beside it. Whitened, an edge
-    weighs as much as a color, and shapes can be learned.
+    Raw patches differ mainly in mean color; with random filters, edges are negligible in comparison. After whitening,
+    an edge has the same weight as a color, and shapes can be learned.
 
     Args:
         model: The model.
-        patches: ``[N, features]`` normalised patches as the processor makes them, N well above the width.
+        patches: ``[N, features]`` normalized patches from the processor, N much larger than the width.
     """
     layer = model.model.visual.patch_embed.proj
     mean = patches.mean(dim=0)
-    centred = (patches - mean).double()
-    values, vectors = torch.linalg.eigh(centred.T @ centred / len(patches))
+    centered = (patches - mean).double()
+    values, vectors = torch.linalg.eigh(centered.T @ centered / len(patches))
     kept = vectors[:, -layer.weight.shape[0] :] / (values[-layer.weight.shape[0] :] + 1e-4).sqrt()
     filters = 0.5 * kept.T.float()
     layer.weight.data.copy_(filters.view_as(layer.weight))

@@ -1,6 +1,6 @@
-"""The rows of a lesson: overviews to point in and ask about, crops to read, close-ups, lookups of options.
+"""Pretraining tasks: grounding and questions on overviews, reading crops, close-ups, lookup of options.
 
-Scenes are drawn on the fly at overview size, so no image is seen twice.
+Scenes are drawn on the fly at overview size, so no image is repeated.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ _REPLY: Final = "<|im_end|>\n<|im_start|>assistant\n"
 _STEP: Final = 32
 _CLOSE_UP_PX: Final = 96
 _STEMS: Final = (f"{prompts.GROUNDING_INSTRUCTION}\n", prompts.CROPS_ONLY_AFTER)
-"""Beginnings of user turns that a row's branches share."""
+"""Shared prefixes of user turns in the branches of a row."""
 
 
 def thousandths(box: Box, width: float, height: float) -> tuple[float, float, float, float]:
-    """A scene box in the family's frame: 0 to 1000 of the image's sides."""
+    """Convert a scene box to the frame of the family: 0 to 1000 of the image's sides."""
     return (box.x_min / width * 1000, box.y_min / height * 1000, box.x_max / width * 1000, box.y_max / height * 1000)
 
 
 def grounding_text(question: Question, scene: Scene) -> str:
-    """The boxes of a question in the family's native JSON."""
+    """Format the boxes of a question in the native JSON of the family."""
     boxes = [(thousandths(box, scene.width, scene.height), box.label) for box in question.gold_boxes]
     return format_boxes(boxes, "qwen_json")
 
 
 def _user_text(parts: Sequence[PromptPart], images: Sequence[np.ndarray]) -> tuple[tuple[str | np.ndarray, ...], str]:
-    """Split a prompt after its last image: (prefix with images filled in, text after them)."""
+    """Split a prompt after its last image: (prefix with images, text after them)."""
     left = iter(images)
     filled = [next(left) if part is IMAGE else str(part) for part in parts]
     cut = max(index for index, part in enumerate(parts) if part is IMAGE) + 1
@@ -61,7 +61,7 @@ def _branch(
 
 
 def _only_box(question: Question, scene: Scene) -> tuple[float, float, float, float] | None:
-    """Where the one object that a question is about lies, in thousandths; None when it is about two."""
+    """Box of the only object of a question, in thousandths; None if it is about two objects."""
     boxes = question.gold_boxes
     return thousandths(boxes[0], scene.width, scene.height) if len(boxes) == 1 else None
 
@@ -72,13 +72,13 @@ def _grounding(question: Question, scene: Scene) -> Branch:
 
 
 def _confuse_box(rng: np.random.Generator, question: Question, scene: Scene, share: float) -> Question:
-    """The question as a careless annotator would box it: now and then on another object of its color or shape.
+    """Simulate careless annotation: sometimes use the box of another object of the same color or shape.
 
     Args:
-        rng: Source of every choice.
-        question: With its true boxes.
+        rng: Source of randomness.
+        question: Question with its gold boxes.
         scene: The scene.
-        share: Of the questions about one object that are boxed wrongly where such another object exists.
+        share: Share of wrong boxes among questions about one object, if such another object exists.
     """
     if share == 0 or len(question.gold_boxes) > 1 or rng.random() >= share:
         return question
@@ -92,7 +92,7 @@ def _confuse_box(rng: np.random.Generator, question: Question, scene: Scene, sha
 
 
 def overview_row(rng: np.random.Generator, level: Level) -> PackedRow:
-    """One overview: grounding turns, gist questions answered directly, and now and then a hopeless detail question."""
+    """Build an overview row: grounding turns, gist questions, and sometimes an unanswerable detail question."""
     scene = make_scene(rng, level.scenes)
     image = draw_scene(scene, level.size_wh)
     branches = []
@@ -119,11 +119,11 @@ def overview_row(rng: np.random.Generator, level: Level) -> PackedRow:
 
 
 def crop_row(rng: np.random.Generator, growth: float) -> PackedRow:
-    """One to three crops of a full scene with questions about them, under the crops-only instruction.
+    """Build a row of one to three crops of a full scene with questions about them, under the crops-only instruction.
 
     Args:
-        rng: Source of every choice.
-        growth: 0 shows details up to twice the published size, 1 shows them at it and adds loose crops.
+        rng: Source of randomness.
+        growth: 0 = details up to twice the published size, 1 = published size and loose crops.
     """
     largest = 1.0 + (1 - growth)
     scene = make_scene(
@@ -151,13 +151,13 @@ def crop_row(rng: np.random.Generator, growth: float) -> PackedRow:
 
 
 def detail_row(rng: np.random.Generator, growth: float) -> PackedRow:
-    """A close-up of one detail, as large as a crop shows it; no text, only cells.
+    """Build a close-up of one detail, at the size in a crop; no text, only cells.
 
-    In a whole crop the detail lies in a few of some fifty visual tokens: here it fills the image, so the vision
+    In a crop the detail covers a few of about fifty visual tokens; here it fills the image, so the vision
     tower learns to read it many times faster.
 
     Args:
-        rng: Source of every choice.
+        rng: Source of randomness.
         growth: See ``crop_row``.
     """
     largest = 1.0 + 0.3 * (1 - growth)
@@ -174,10 +174,10 @@ def detail_row(rng: np.random.Generator, growth: float) -> PackedRow:
 
 
 def point_branches(rng: np.random.Generator, scene: Scene, count: int) -> list[Branch]:
-    """Short exchanges about single objects: where one is, and what is at a place.
+    """Build short exchanges about single objects: its position, and the object at a position.
 
-    Finding an object by its name, and a name by its place, is what grounding and gist questions are made of; here it is
-    asked in a tenth of their tokens.
+    Grounding and gist questions consist of finding an object by name, and a name by position; here it is
+    trained with a tenth of the tokens.
     """
     branches = []
     for item in _sample_objects(rng, scene.objects, count):
@@ -192,7 +192,7 @@ def point_branches(rng: np.random.Generator, scene: Scene, count: int) -> list[B
 
 
 def conversation_row(rng: np.random.Generator, level: Level) -> PackedRow:
-    """The two-turn conversation of ``full_and_crops``: overview, boxes, then the crop and the question."""
+    """Build the two-turn conversation of ``full_and_crops``: overview, boxes, then the crop and the question."""
     scene = make_scene(rng, level.scenes)
     item = scene.objects[int(rng.integers(len(scene.objects)))]
     first = make_detail_question(rng, scene, item)
@@ -211,13 +211,13 @@ def conversation_row(rng: np.random.Generator, level: Level) -> PackedRow:
 def make_step_rows(
     rng: np.random.Generator, level: Level, growth: float, share: float = 1.0
 ) -> tuple[list[PackedRow], list[PackedRow]]:
-    """One training step: overview rows, and crop rows with a conversation once crops are readable.
+    """Build the rows of one training step: overview rows, and crop rows with a conversation once crops are readable.
 
     Args:
-        rng: Source of every choice.
-        level: The stage of the curriculum.
+        rng: Source of randomness.
+        level: The level of the curriculum.
         growth: See ``crop_row``.
-        share: Part of the lesson to make, for one of several processes.
+        share: Share of the rows to build, for one of several processes.
     """
     overviews = [overview_row(rng, level) for _ in range(math.ceil(level.rows * share))]
     crops = [crop_row(rng, growth) for _ in range(math.ceil(level.crops * share))]
@@ -230,13 +230,13 @@ def make_step_rows(
 
 
 def crop_window(rng: np.random.Generator, scene: Scene, item: SceneObject, looseness: float) -> Box:
-    """The window of a crop around an object: its gold box with every side moved at random.
+    """Crop window of an object: its gold box with random offsets on all sides.
 
     Args:
-        rng: Source of the jitter.
+        rng: Source of randomness.
         scene: The scene.
         item: The object that the crop shows.
-        looseness: 0 cuts at the gold box; 1 moves each side outwards by up to half the box, or a little inwards.
+        looseness: 0 = the gold box; 1 = each side moved outwards by up to half the box, or slightly inwards.
 
     Returns:
         The window in scene pixels, inside the scene.
@@ -256,13 +256,13 @@ def crop_window(rng: np.random.Generator, scene: Scene, item: SceneObject, loose
 def cells(
     scene: Scene, size_wh: tuple[int, int], window: Box | None = None, has_details: bool = False
 ) -> tuple[VisualTokenTarget, ...]:
-    """What each visual token of a drawn window shows, row by row.
+    """Targets of each visual token of a drawn window, row by row.
 
     Args:
         scene: The scene.
         size_wh: Size of the drawn image, multiples of 32 pixels.
-        window: The part that is drawn, in scene pixels; the whole scene when None.
-        has_details: Whether the details can be read at this size; in the overview they cannot.
+        window: The drawn part, in scene pixels; None = the whole scene.
+        has_details: Whether details are readable at this size; not in the overview.
     """
     x_min, y_min, x_max, y_max = window.xyxy if window else (0.0, 0.0, float(scene.width), float(scene.height))
     columns, rows = size_wh[0] // _STEP, size_wh[1] // _STEP
@@ -272,11 +272,11 @@ def cells(
         for column in range(columns):
             x, y = x_min + (column + 0.5) * width, y_min + (row + 0.5) * height
             reach = max(width, height) / 2
-            near = [o for o in scene.objects if max(abs(o.x - x), abs(o.y - y)) < o.radius + reach]
-            if not near:
+            candidates = [o for o in scene.objects if max(abs(o.x - x), abs(o.y - y)) < o.radius + reach]
+            if not candidates:
                 found.append(VisualTokenTarget())
                 continue
-            item = min(near, key=lambda o: (o.x - x) ** 2 + (o.y - y) ** 2)
+            item = min(candidates, key=lambda o: (o.x - x) ** 2 + (o.y - y) ** 2)
             box = item.box()
             seen = Box.from_xyxy((box.x_min - x_min, box.y_min - y_min, box.x_max - x_min, box.y_max - y_min))
             holds_detail = has_details and max(abs(item.detail_x - x) / width, abs(item.detail_y - y) / height) < 0.75
@@ -286,7 +286,7 @@ def cells(
 
 
 def _processor_size(window: Box) -> tuple[int, int]:
-    """Width and height that the processor's budget gives a large image of this shape (multiples of 32)."""
+    """Width and height of a large image of this shape with the budget of the processor (multiples of 32)."""
     area, aspect = 224 * 224, window.width / window.height
     width, height = (area * aspect) ** 0.5, (area / aspect) ** 0.5
     return max(_STEP, int(width // _STEP) * _STEP), max(_STEP, int(height // _STEP) * _STEP)

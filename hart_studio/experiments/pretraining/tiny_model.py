@@ -1,7 +1,7 @@
-"""The small Qwen3-VL that ships with the project: its tokenizer, processor, architecture and starting weights.
+"""The built-in small Qwen3-VL: tokenizer, processor, architecture and initial weights.
 
-Qwen3-VL because its learned position table lets so small a model learn to localise. The starting weights carry two
-priors that the real family learns from data: where a patch is, and which numbers are neighbors.
+Qwen3-VL, because its learned position table allows a model this small to learn localization. The initial weights have
+two priors that larger models learn from data: patch positions and the order of numbers.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ PATCH: Final = 16
 MERGE: Final = 2
 MIN_PIXELS: Final = 192 * 192
 MAX_PIXELS: Final = 224 * 224
-"""Pixel budget of overview and crops alike: 256 x 192 for a 4:3 image, 224 x 224 for a square crop."""
+"""Pixel budget of overviews and crops: 256 x 192 for a 4:3 image, 224 x 224 for a square crop."""
 
 _SPECIAL: Final = (
     "<|endoftext|>",
@@ -58,7 +58,7 @@ _CHAT_TEMPLATE: Final = (
 
 
 def _corpus() -> Iterator[str]:
-    """Everything that the built-in world says, so that its words become single tokens; other text falls to bytes."""
+    """All text of needle questions, so that its words become single tokens; other text is encoded as bytes."""
     fixed = [
         prompts.GROUNDING_INSTRUCTION,
         prompts.CROPS_ONLY_BEFORE,
@@ -78,7 +78,7 @@ def _corpus() -> Iterator[str]:
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """A byte-level BPE that keeps every number from 0 to 1000 as one token."""
+    """Build a byte-level BPE tokenizer with a single token for each number from 0 to 1000."""
     splitter = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(_WORDS), behavior="isolated"),
@@ -123,7 +123,7 @@ def _pair(merge: str | list[str]) -> tuple[str, str]:
 
 
 def _number_merges() -> Iterator[tuple[str, str]]:
-    """Merges that make 10..1000 single tokens whichever neighboring digits join first."""
+    """Merges that make 10..1000 single tokens regardless of the order of merges."""
     for number in range(10, 100):
         yield str(number)[0], str(number)[1]
     for number in range(100, 1000):
@@ -140,10 +140,10 @@ def number_token_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:
 
 
 def token_id(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
-    """Id of one token of the vocabulary.
+    """Id of a token of the vocabulary.
 
     Raises:
-        KeyError: If it is no token.
+        KeyError: If it is not a token.
     """
     found = tokenizer.convert_tokens_to_ids(token)
     if not isinstance(found, int):
@@ -152,7 +152,7 @@ def token_id(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
 
 
 def build_processor(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLProcessor:
-    """The processor: the Qwen image processor with this model's patch size and pixel budget."""
+    """Build the processor: the Qwen image processor with the patch size and pixel budget of this model."""
     geometry: dict[str, Any] = {"patch_size": PATCH, "merge_size": MERGE, "temporal_patch_size": 2}
     images = Qwen2VLImageProcessor(
         size={"shortest_edge": MIN_PIXELS, "longest_edge": MAX_PIXELS},
@@ -167,7 +167,7 @@ def build_processor(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLProcessor:
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen3VLForConditionalGeneration:
-    """The untrained model, about 3.6 million weights, float32."""
+    """Build the untrained model, about 3.6 million weights, float32."""
     torch.manual_seed(seed)
     hidden = 192
     config = Qwen3VLConfig(

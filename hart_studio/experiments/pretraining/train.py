@@ -1,8 +1,8 @@
-"""Make the built-in model: ``python -m hart_studio.experiments.pretraining.train --out DIR``.
+"""Train the built-in model: ``python -m hart_studio.experiments.pretraining.train --out DIR``.
 
-It stands for a pretrained multimodal model with imperfect grounding, so training stops while grounding is mediocre.
-Progress goes to the terminal and to ``log.jsonl``; a checkpoint is written every few minutes and ``--resume``
-continues from the newest.
+It represents a pretrained multimodal model with imperfect grounding, so training stops while grounding is mediocre.
+Progress is written to the terminal and to ``log.jsonl``; a checkpoint is saved every few minutes and ``--resume``
+continues from the latest.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ from hart_studio.files import append_jsonl, write_json
 from hart_studio.needle.opencv import cv2
 
 LEARNING_RATE: Final = 1e-3
-"""Step size of AdamW after 50 steps of warm-up."""
+"""Learning rate of AdamW after 50 warm-up steps."""
 CELL_WEIGHT: Final = 0.5
-"""Weight of the auxiliary loss of the visual tokens beside the token loss."""
+"""Weight of the auxiliary loss of the visual tokens relative to the token loss."""
 _MOMENTS: Final = ("exp_avg", "exp_avg_sq", "step")
 _DISPLAYED: Final = ("level", "word_right", "detail_right", "coordinate_hit", "crop_right")
 _SMOOTHING: Final = 0.97
 _PRETRAIN_STREAM: Final = 0
-"""First entry of the seed sequence; the data presets use others, so no test scene is ever trained on."""
+"""First entry of the seed sequence; the data presets use others, so test scenes are never used in training."""
 
 
 @dataclass
 class TrainingState:
-    """Everything besides weights that a resumed run needs."""
+    """State of a run for resuming, in addition to the weights."""
 
     step: int = 0
     level: int = 0
@@ -68,7 +68,7 @@ class TrainingState:
     seconds: float = 0.0
 
     def observe(self, overview: LossTotals, crops: LossTotals) -> None:
-        """Fold one lesson into the running means, then move the curriculum on."""
+        """Update the running means with one step, then advance the curriculum."""
         updates = {
             "coordinate_hit": overview.coordinate_hit,
             "overview_right": overview.answer_right,
@@ -91,7 +91,7 @@ class TrainingState:
 
 @dataclass(frozen=True)
 class PretrainingConfig:
-    """What a run is asked to do.
+    """Settings of a run.
 
     Attributes:
         out: Folder for checkpoints and the log.
@@ -99,8 +99,8 @@ class PretrainingConfig:
         hours: Time limit, summed over resumed runs.
         steps: Step limit, summed over resumed runs; None = no limit.
         resume: Continue from ``out/checkpoint``.
-        processes: Pupils of one thread each that share every lesson and average their gradients. On a small machine
-            this is faster than threads, which wait for each other many times a step.
+        processes: Number of single-threaded data-parallel processes that share each step and average gradients. On a
+            small machine this is faster than threads, which synchronize many times per step.
     """
 
     out: Path
@@ -112,9 +112,9 @@ class PretrainingConfig:
 
 
 def train(config: PretrainingConfig) -> Path:
-    """Train through all levels of the curriculum, or until time is up.
+    """Train through all levels of the curriculum, or until the time limit.
 
-    A run that was interrupted and resumed does exactly what the uninterrupted one does.
+    A resumed run gives exactly the same result as an uninterrupted one.
 
     Returns:
         The folder of the finished model.
@@ -130,7 +130,7 @@ def train(config: PretrainingConfig) -> Path:
 
 
 def _train_rank(rank: int, config: PretrainingConfig, rendezvous: str | None) -> None:
-    """The run as one of its processes sees it; rank 0 writes."""
+    """Run one of the processes; rank 0 writes."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     if rendezvous:
@@ -150,7 +150,7 @@ def _train_rank(rank: int, config: PretrainingConfig, rendezvous: str | None) ->
     parent = os.getppid()
     bar = tqdm(initial=progress.step, unit="step", desc="pretrain", disable=rank > 0)
     while not _is_finished(progress, config):
-        if rendezvous and os.getppid() != parent:  # killed without a chance to say so; do not train on as an orphan
+        if rendezvous and os.getppid() != parent:  # the parent was killed; stop instead of training as an orphan
             raise SystemExit(1)
         start = time.monotonic()
         level = LEVELS[progress.level]
@@ -198,7 +198,7 @@ def _train_rank(rank: int, config: PretrainingConfig, rendezvous: str | None) ->
 
 
 def _is_finished(progress: TrainingState, config: PretrainingConfig) -> bool:
-    """Whether the curriculum, the time or the steps are used up; the same in every process."""
+    """Whether the curriculum, the time limit or the step limit is reached; equal in all processes."""
     return (
         progress.level == len(LEVELS)
         or progress.seconds >= config.hours * 3600
@@ -207,7 +207,7 @@ def _is_finished(progress: TrainingState, config: PretrainingConfig) -> bool:
 
 
 def _average_gradients(trainable: TrainableModel, processes: int) -> None:
-    """Give every process the mean gradient; weights without a gradient (the looking levels) have none anywhere."""
+    """Average gradients over processes; weights without a gradient (vision-only levels) have none in any process."""
     gradients = [parameter.grad for parameter in trainable.parameters() if parameter.grad is not None]
     flat = parameters_to_vector(gradients)
     distributed.all_reduce(flat)
@@ -215,7 +215,7 @@ def _average_gradients(trainable: TrainableModel, processes: int) -> None:
 
 
 def _draw_patches(packer: Packer, seed: int) -> torch.Tensor:
-    """Patches ``[N, features]`` of one looking lesson that is never taught."""
+    """Patches ``[N, features]`` of one vision-only step that is not trained on."""
     rng = np.random.default_rng([_PRETRAIN_STREAM, seed, 2**31])
     overviews, crops = make_step_rows(rng, FULL_VISION_LEVEL, growth=0.5)
     return torch.cat([torch.from_numpy(batch.pixel_values) for batch in packer.pack([*overviews, *crops])])
@@ -224,7 +224,7 @@ def _draw_patches(packer: Packer, seed: int) -> torch.Tensor:
 def _backward(
     trainable: TrainableModel, batches: Sequence[Batch], number_ids: torch.Tensor, sigma: float
 ) -> LossTotals:
-    """Accumulate the gradient of the mean loss over all batches of one part of a lesson."""
+    """Accumulate the gradient of the mean loss over all batches of one part of a step."""
     total = sum(float(batch.weights.sum()) for batch in batches)
     with_images = sum(len(batch.grids) > 0 for batch in batches)
     counts = LossTotals()
@@ -237,7 +237,7 @@ def _backward(
 
 
 def _save_model(folder: Path, model: Qwen3VLForConditionalGeneration, processor: Any) -> Path:
-    """The model in bfloat16 with its processor, as ``from_pretrained`` reads it."""
+    """Save the model in bfloat16 with its processor, for ``from_pretrained``."""
     weights = {name: value.to(torch.bfloat16) for name, value in model.state_dict().items()}
     model.save_pretrained(folder, state_dict=weights)
     config = json.loads((folder / "config.json").read_text())
@@ -249,13 +249,13 @@ def _save_model(folder: Path, model: Qwen3VLForConditionalGeneration, processor:
 def _save_checkpoint(
     out: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, progress: TrainingState
 ) -> None:
-    """Weights, optimizer state and progress in a new folder that replaces the old one in one step."""
+    """Save weights, optimizer state and progress in a new folder that replaces the old one atomically."""
     fresh, current, old = out / "checkpoint.new", out / "checkpoint", out / "checkpoint.old"
     fresh.mkdir(parents=True, exist_ok=True)
     names = [name for name, _ in model.named_parameters()]
     state = optimizer.state_dict()["state"]
     tensors = {f"weight.{name}": value.detach().contiguous() for name, value in model.named_parameters()}
-    for index, moments in state.items():  # a weight that has had no gradient yet has no state
+    for index, moments in state.items():  # a weight without a gradient so far has no state
         tensors |= {f"{part}.{names[index]}": moments[part].contiguous() for part in _MOMENTS}
     save_file(tensors, fresh / "state.safetensors")
     write_json(fresh / "progress.json", asdict(progress))
@@ -280,13 +280,13 @@ def _load_checkpoint(folder: Path, model: torch.nn.Module, optimizer: torch.opti
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command line entry; returns the exit code."""
+    """Run the training command; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m hart_studio.experiments.pretraining.train", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/pretrain"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--hours", type=float, default=3.0, help="time limit")
     parser.add_argument("--steps", type=int, default=None, help="step limit")
-    parser.add_argument("--resume", action="store_true", help="continue from the newest checkpoint")
+    parser.add_argument("--resume", action="store_true", help="resume from the latest checkpoint")
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)), help="default: one per core")
     train(PretrainingConfig(**vars(parser.parse_args(argv))))
     return 0

@@ -118,7 +118,7 @@ def test_beta_is_at_least_0(beta: float) -> None:
 
 def test_rewards_too_far_apart_for_the_scale_are_refused() -> None:
     preference_weights([0, 3], 0.6, 0.04)  # 0.6 * 1.5 = 0.9
-    with pytest.raises(InputError, match="got one 2 away from its group's mean"):
+    with pytest.raises(InputError, match="got a deviation of 2 from the group mean"):
         preference_weights([0, 4], 0.6, 0.04)
     assert preference_weights([0, 4], 0.0, 0.04)[0] == (1.0, 1.0)
 

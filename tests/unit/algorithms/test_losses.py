@@ -158,10 +158,10 @@ def test_the_gradient_is_that_of_finite_differences() -> None:
 
 
 def test_ap_grpo_without_preference_is_grpo_bit_for_bit() -> None:
-    ours, theirs = batch(scale=0.0), batch(method=METHODS["grpo"])
-    loss, expected = policy_loss(**ours).loss, policy_loss(**theirs).loss
+    own, reference = batch(scale=0.0), batch(method=METHODS["grpo"])
+    loss, expected = policy_loss(**own).loss, policy_loss(**reference).loss
     assert torch.equal(loss, expected)
-    assert torch.equal(gradient_of(loss, ours), gradient_of(expected, theirs))
+    assert torch.equal(gradient_of(loss, own), gradient_of(expected, reference))
     assert not torch.equal(loss, policy_loss(**batch()).loss), "preference does something"
 
 
@@ -217,7 +217,7 @@ def test_a_micro_batch_with_nothing_to_train_has_a_loss_of_zero_with_a_gradient(
 
 
 def test_a_kl_weight_needs_a_reference() -> None:
-    with pytest.raises(ValueError, match="expected ref_logps with a kl_weight above 0"):
+    with pytest.raises(ValueError, match="kl_weight above 0 needs ref_logps"):
         policy_loss(**{**batch(), "ref_logps": None})
     without = {**batch(method=METHODS["grpo"], beta=0.0), "ref_logps": None}
     assert policy_loss(**without).kl is None
@@ -253,8 +253,8 @@ def test_sft_is_cross_entropy() -> None:
     loss = sft_loss(logps, torch.ones(1, 5, dtype=torch.bool), row_weight=torch.tensor([1 / 5], dtype=torch.float64))
     expected = torch.nn.functional.cross_entropy(logits, labels)
     torch.testing.assert_close(loss, expected)
-    (ours,), (theirs,) = torch.autograd.grad(loss, logits), torch.autograd.grad(expected, logits)
-    torch.testing.assert_close(ours, theirs)
+    (own,), (reference,) = torch.autograd.grad(loss, logits), torch.autograd.grad(expected, logits)
+    torch.testing.assert_close(own, reference)
 
 
 def test_sft_refuses_what_would_be_broadcast() -> None:

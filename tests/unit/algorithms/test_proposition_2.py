@@ -1,4 +1,4 @@
-"""Proposition 2 (Eq. 7) on a toy policy whose outcomes can all be listed, so that every expectation is exact.
+"""Proposition 2 (Eq. 7) on a toy policy with enumerable outcomes, so that expectations are exact.
 
 One step: the policy picks an outcome, a region and an answer together. L = 1 when the region is the right one; r = 1
 when the answer counts as right. With the image in view (baselines) a right answer counts whatever the region. With
@@ -136,9 +136,9 @@ def test_the_identity_holds_for_the_expected_reward(alpha: float) -> None:
 @pytest.mark.parametrize(("alpha", "k", "size"), [(0.8, 0.6, 3), (0.25, 0.6, 2), (1.0, 0.15, 3), (0.5, 0.0, 3)])
 def test_the_identity_holds_for_groups_up_to_their_factor(alpha: float, k: float, size: int) -> None:
     withheld, baseline = withheld_events(alpha), baseline_events()
-    ours = group_gradient(withheld, "ap_grpo", k, size) / factor(withheld, k, size)
+    own = group_gradient(withheld, "ap_grpo", k, size) / factor(withheld, k, size)
     theirs = group_gradient(baseline, "mgpo", k, size) / factor(baseline, 0.0, size)
-    torch.testing.assert_close(ours, theirs - alpha * lucky_term(), rtol=1e-11, atol=1e-14)
+    torch.testing.assert_close(own, theirs - alpha * lucky_term(), rtol=1e-11, atol=1e-14)
 
 
 def test_the_factor_of_a_pair_by_hand() -> None:
@@ -148,7 +148,7 @@ def test_the_factor_of_a_pair_by_hand() -> None:
     assert factor(events, 0.6, 2) == pytest.approx(0.5 / (0.5**0.5 + 1e-4) * (1 + 0.3 * (1 - 2 * p)), rel=1e-12)
 
 
-def test_the_weights_alone_cannot_tell_a_lucky_answer_from_a_grounded_one() -> None:
+def test_the_weights_alone_do_not_distinguish_a_lucky_answer_from_a_grounded_one() -> None:
     events = baseline_events()
     weighted, plain = group_gradient(events, "ap_grpo", 0.6, 3), group_gradient(events, "grpo", 0.6, 3)
     scale = factor(events, 0.6, 3) / factor(events, 0.0, 3)

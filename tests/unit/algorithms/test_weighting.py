@@ -62,5 +62,5 @@ def test_refusals() -> None:
         row_weights([1, 2], [0], 1, "row")
     with pytest.raises(ValueError, match="at least 0, got -1"):
         row_weights([-1], [0], 1, "row")
-    with pytest.raises(ValueError, match="at least the 2 rollouts given in the step, got 1"):
+    with pytest.raises(ValueError, match="at least 2 rollouts in the step, got 1"):
         row_weights([1, 1, 0], [0, 1, 2], 1, "row")

@@ -1,4 +1,4 @@
-"""Arrow files: what a few bytes of them may stand for is bounded, and a file that is cut short ends no process."""
+"""Arrow files: decompressed sizes are bounded, and truncated files do not crash the process."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_file_is_never_mapped(tmp_path: Path) -> None:
 def test_rows_that_take_no_bytes_are_counted(tmp_path: Path) -> None:
     path = write(tmp_path / "a.arrow", {"x": pa.nulls(20_000_000)})
     assert path.stat().st_size < 2000
-    with pytest.raises(DataError, match=r"at most 5,000,000 rows at 'a\.arrow', got 20,000,000"):
+    with pytest.raises(DataError, match=r"'a\.arrow' has 20,000,000 rows; at most 5,000,000 rows are allowed"):
         next(read_arrow(path))
 
 
@@ -109,7 +109,7 @@ def test_large_rows_are_bad_and_the_others_are_read(tmp_path: Path, monkeypatch:
     ids=lambda values: str(values.type)[:20],
 )
 def test_types_whose_values_may_share_their_bytes_are_refused(tmp_path: Path, values: pa.Array) -> None:
-    with pytest.raises(DataError, match="expected columns of plain types"):
+    with pytest.raises(DataError, match="unsupported type"):
         next(read_arrow(write(tmp_path / "a.arrow", {"x": values})))
 
 
@@ -117,7 +117,7 @@ def test_lists_in_lists_without_end_are_refused(tmp_path: Path) -> None:
     kind = pa.string()
     for _ in range(40):
         kind = pa.list_(kind)
-    with pytest.raises(DataError, match="32 lists and structs one in the other"):
+    with pytest.raises(DataError, match="more than 32 nested lists and structs"):
         next(read_arrow(write(tmp_path / "a.arrow", {"x": pa.array([None], kind)})))
 
 

@@ -44,7 +44,7 @@ def test_guesses(names: list[str], expected: ColumnMapping) -> None:
 
 
 def test_a_missing_column_is_named() -> None:
-    with pytest.raises(DataError, match=r"expected the columns question in t\.csv, got image; map the columns"):
+    with pytest.raises(DataError, match=r"Missing columns in t\.csv: question. It has image. Map the columns"):
         ColumnMapping(answer=None).check(["image"], "t.csv")
 
 

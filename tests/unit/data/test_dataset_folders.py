@@ -67,10 +67,10 @@ def test_a_configuration_is_a_folder(tmp_path: Path) -> None:
 
 
 def test_nothing_to_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(DataError, match="holds no data files"):
+    with pytest.raises(DataError, match="contains no data files"):
         find_splits(tmp_path)
     write(tmp_path / "a.jsonl", "")
-    with pytest.raises(DataError, match=r"a\.jsonl hold no rows"):
+    with pytest.raises(DataError, match=r"a\.jsonl contain no rows"):
         read_first_names(find_splits(tmp_path)["train"])
     monkeypatch.setattr(dataset_folders, "MAX_FILES", 2)
     for number in range(3):

@@ -32,7 +32,7 @@ def put(folder: Path, name: str, text: str) -> Path:
 @pytest.mark.parametrize("pattern", OUTSIDE)
 @pytest.mark.parametrize(("name", "form"), [("README.md", CARD), ("README.md", DIRECTORY), (".huggingface.yaml", YAML)])
 def test_a_file_outside_of_the_data_set_is_refused(tmp_path: Path, name: str, form: str, pattern: str) -> None:
-    with pytest.raises(DataError, match="lies outside of it"):
+    with pytest.raises(DataError, match="outside the dataset"):
         check_metadata("a/b", name, put(tmp_path, name, form.format(pattern)))
 
 
@@ -58,7 +58,7 @@ def test_metadata_that_is_none(tmp_path: Path, text: str) -> None:
 
 
 def test_what_was_checked_is_what_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The commit is pinned, so the owner of the data set cannot replace its metadata in between."""
+    """The commit is pinned, so the owner of the dataset cannot replace its metadata in between."""
     asked: list[Any] = []
     card = put(tmp_path, "README.md", CARD.format("data/*.csv"))
 
@@ -88,7 +88,7 @@ def test_what_was_checked_is_what_is_loaded(tmp_path: Path, monkeypatch: pytest.
     ]  # fmt: skip
     asked.clear()
     put(tmp_path, "README.md", CARD.format("ftp://127.0.0.1/x.csv"))
-    with pytest.raises(DataError, match="lies outside"):
+    with pytest.raises(DataError, match="is outside the dataset"):
         load_hugging_face("a/b", tmp_path / "cache", ColumnMapping())
     assert len(asked) == 1, "the library was not asked"
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)

@@ -11,14 +11,14 @@ from hart_studio.runs.config import DataConfig, RunConfig
 NEEDLE = DataConfig(needle_samples=6, rl_samples=3, sft_samples=2, eval_samples=1)
 
 
-def test_scenes_are_the_same_again_and_drawn_when_they_are_looked_at(tmp_path: Path) -> None:
-    source = load_samples(NEEDLE, tmp_path / "pictures")
-    again = load_samples(NEEDLE, tmp_path / "pictures")
+def test_scenes_are_the_same_again_and_drawn_on_first_use(tmp_path: Path) -> None:
+    source = load_samples(NEEDLE, tmp_path / "images")
+    again = load_samples(NEEDLE, tmp_path / "images")
     assert source.loaded == again.loaded
-    assert len(source.loaded.samples) == 6 and list((tmp_path / "pictures").iterdir()) == []
+    assert len(source.loaded.samples) == 6 and list((tmp_path / "images").iterdir()) == []
     sample = source.loaded.samples[0]
     assert source.open_image(sample.image).wh == SCENE_WH
-    (path,) = (tmp_path / "pictures").iterdir()
+    (path,) = (tmp_path / "images").iterdir()
     drawn = path.stat().st_mtime_ns
     assert again.open_image(sample.image).wh == SCENE_WH
     assert path.stat().st_mtime_ns == drawn, "drawn twice"
@@ -32,14 +32,14 @@ def test_scenes_are_the_same_again_and_drawn_when_they_are_looked_at(tmp_path: P
         source.open_image(str(tmp_path / "elsewhere.jpg"))
 
 
-def test_a_look_makes_no_folder(tmp_path: Path) -> None:
-    load_samples(NEEDLE, tmp_path / "pictures", makes_folder=False)
+def test_loading_creates_no_folder(tmp_path: Path) -> None:
+    load_samples(NEEDLE, tmp_path / "images", makes_folder=False)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_parts_of_training_have_no_gold_boxes_and_stay_what_they_were(tmp_path: Path) -> None:
     config = RunConfig(data=NEEDLE)
-    source = load_samples(config.data, tmp_path / "pictures")
+    source = load_samples(config.data, tmp_path / "images")
     reader = split_run(config, source, tmp_path, is_writer=False)
     assert not (tmp_path / MANIFEST).exists()
     split = split_run(config, source, tmp_path, is_writer=True)

@@ -1,4 +1,4 @@
-"""CSV and TSV that people and spreadsheets made: a bad row costs no other row, and is counted."""
+"""CSV and TSV from people and spreadsheets: an invalid row does not affect other rows, and is counted."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_quotation_mark_that_is_never_closed_costs_one_row(table: Path) -> Non
     lines[3] = 'x.jpg,"Question 2?,,answer 2'
     good, bad = rows_of(table, "\n".join(lines) + "\n")
     assert [row["answer"] for row in good] == [f"answer {number}" for number in range(10) if number != 2]
-    assert bad == [("line 4", "a quotation mark that is never closed")]
+    assert bad == [("line 4", "unclosed quotation mark")]
 
 
 @pytest.mark.parametrize("later", ['x.jpg,"Question 7?",,answer 7', 'x.jpg,Question 7?",,answer 7'])
@@ -52,7 +52,7 @@ def test_another_quotation_mark_further_down_changes_nothing(table: Path, later:
 
 
 def test_cells_with_line_breaks_and_quotation_marks_are_whole(table: Path) -> None:
-    question = 'He said "look, there"\n\nand:\r\na, b\u2028c'
+    question = 'He said "here, there"\n\nand:\r\na, b\u2028c'
     with table.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerows(
@@ -67,7 +67,7 @@ def test_one_byte_that_is_no_utf_8_costs_its_row_and_no_other(table: Path) -> No
     text = "\n".join([HEADER, "x.jpg,Où est le café à Zürich?,,café", "x.jpg,どこ?,,東京"]).encode()
     good, bad = rows_of(table, text + b"\nx.jpg,broken \xff byte?,,a\n")
     assert [row["answer"] for row in good] == ["café", "東京"]
-    assert bad == [("line 4", "bytes that are no text in the encoding of the file; save it as UTF-8")]
+    assert bad == [("line 4", "invalid bytes in the encoding of the file; save it as UTF-8")]
 
 
 def test_the_encoding_is_found_however_late_the_first_accent_comes(table: Path) -> None:
@@ -88,7 +88,7 @@ def test_a_byte_that_windows_1252_does_not_have_is_counted(table: Path) -> None:
     [
         (b"image,question,answer,answer\nx.jpg,dup?,right,other\n", "Two columns of 't.csv' are named 'answer'"),
         (f"{HEADER}\nx.jpg,a?,,b\n".encode("utf-16"), "UTF-16"),
-        (b'"image,question\nx.jpg,a?\n', "the names of the columns"),
+        (b'"image,question\nx.jpg,a?\n', "the column names"),
     ],
 )
 def test_what_cannot_be_read_right_is_refused(table: Path, content: bytes, message: str) -> None:
@@ -105,7 +105,7 @@ def test_lines_that_open_a_cell_again_and_again_take_linear_time(table: Path, mo
     """Each of them is open to the end of the file, so each would be read as often as there are lines before it."""
     monkeypatch.setattr(separated_rows, "MOST_READ_AGAIN", 100_000)
     began = time.process_time()
-    with pytest.raises(DataError, match="never closed"):
+    with pytest.raises(DataError, match="unclosed quotation marks"):
         rows_of(table, "a,b,c\n" + 'x",",\n' * 50_000)
     assert time.process_time() - began < 5
 
@@ -123,4 +123,4 @@ def test_what_the_csv_module_writes_comes_back(
         csv.writer(file, quoting=csv.QUOTE_ALL).writerows([["a", "b", "c"], *cells])
     found = [list(row.values()) if isinstance(row, dict) else str(row) for _, row in read_separated(path, ",")]
     # A cell whose inner lines are rows themselves is taken for an accident; any other comes back.
-    assert found == cells or "a quotation mark that is never closed" in found
+    assert found == cells or "unclosed quotation mark" in found

@@ -39,7 +39,7 @@ def ids(split: Split) -> tuple[list[str], list[str], list[str]]:
     return evaluation, rl, sft
 
 
-pictures = st.lists(st.integers(0, 9), min_size=1, max_size=30)
+image_numbers = st.lists(st.integers(0, 9), min_size=1, max_size=30)
 """The image of each sample."""
 
 
@@ -83,22 +83,22 @@ def test_another_seed_is_another_split() -> None:
 
 
 @unhurried
-@given(pictures, st.data())
-def test_no_image_is_in_two_parts(pictures: list[int], data: st.DataObject) -> None:
-    samples = [make_sample(f"s{index}", image=f"p{picture}") for index, picture in enumerate(pictures)]
+@given(image_numbers, st.data())
+def test_no_image_is_in_two_parts(numbers: list[int], data: st.DataObject) -> None:
+    samples = [make_sample(f"s{index}", image=f"p{number}") for index, number in enumerate(numbers)]
     eval_samples = data.draw(st.integers(0, len(samples)))
     rl_samples = data.draw(st.integers(0, len(samples) - eval_samples))
     sft_samples = data.draw(st.none() | st.integers(0, len(samples) - eval_samples - rl_samples))
     try:
         split = split_samples(samples, rl_samples, sft_samples, eval_samples, seed=1, split_by_image=True)
     except InputError:
-        assert eval_samples + rl_samples + (sft_samples or 0) == 0 or max(Counter(pictures).values()) > 1
+        assert eval_samples + rl_samples + (sft_samples or 0) == 0 or max(Counter(numbers).values()) > 1
         return
     parts = [split.evaluation, split.rl, split.sft]
     images = [{sample.image for sample in part} for part in parts]
     assert sum(map(len, images)) == len(set().union(*images))
     assert split.manifest.shared_images == 0
-    # A part that stopped short had no room for any image that was dealt out after it.
+    # A part that stopped short is too small for any image that was assigned after it.
     questions = Counter(sample.image for sample in samples)
     assert all(
         len([s for s in part if s.image == image]) == questions[image]
@@ -129,10 +129,10 @@ def test_the_held_out_part_does_not_depend_on_the_training_parts(
 
 
 def test_images_in_several_parts_are_counted() -> None:
-    samples = [make_sample(name, image=picture) for name, picture in zip("abcdef", "111223", strict=True)]
+    samples = [make_sample(name, image=image) for name, image in zip("abcdef", "111223", strict=True)]
     manifest = split_samples(samples, 3, None, 0, seed=0, split_by_image=False).manifest
-    pictures = dict(zip("abcdef", "111223", strict=True))
-    shared = {pictures[name] for name in manifest.rl_ids} & {pictures[name] for name in manifest.sft_ids}
+    image_of = dict(zip("abcdef", "111223", strict=True))
+    shared = {image_of[name] for name in manifest.rl_ids} & {image_of[name] for name in manifest.sft_ids}
     assert manifest.shared_images == len(shared) > 0
 
 
@@ -146,9 +146,9 @@ def test_only_the_held_out_part_has_gold_boxes() -> None:
     ("counts", "message"),
     [
         ((-1, None, 0), "expected counts of at least 0"),
-        ((4, 4, 4), "add up to 1 to 9"),
-        ((10, None, 0), "add up to 0 to 9"),
-        ((0, 0, 0), "add up to 1 to 9"),
+        ((4, 4, 4), "with a sum from 1 to 9"),
+        ((10, None, 0), "with a sum from 0 to 9"),
+        ((0, 0, 0), "with a sum from 1 to 9"),
     ],
 )
 def test_counts_that_cannot_be(counts: tuple[int, int | None, int], message: str) -> None:
@@ -159,13 +159,13 @@ def test_counts_that_cannot_be(counts: tuple[int, int | None, int], message: str
 
 def test_a_part_that_no_image_fits_is_an_error() -> None:
     samples = [make_sample(f"s{index}", image="one") for index in range(9)]
-    with pytest.raises(InputError, match="an image with at most rl_samples = 3 questions, got none left"):
+    with pytest.raises(InputError, match="No remaining image has at most rl_samples = 3 questions"):
         split_samples(samples, 3, None, 0, seed=0, split_by_image=True)
     assert len(split_samples(samples, 3, None, 0, seed=0, split_by_image=False).rl) == 3
 
 
 def test_an_id_twice_is_an_error() -> None:
-    with pytest.raises(DataError, match="unique, got 's0' more than once"):
+    with pytest.raises(DataError, match="The id 's0' occurs more than once"):
         split_samples([*make_samples(3), make_sample("s0")], 1, None, 1, seed=0, split_by_image=False)
 
 
@@ -187,10 +187,10 @@ def test_other_data_are_refused() -> None:
     manifest = split_samples(samples, 3, None, 2, seed=4, split_by_image=False).manifest
     changed = samples[0].model_copy(update={"answer": "no"})
     for others in (samples[1:], [changed, *samples[1:]]):
-        with pytest.raises(DataError, match="the data have changed since they were split"):
+        with pytest.raises(DataError, match="The dataset has changed since the split"):
             restore_split(others, manifest)
     for wrong in ((*manifest.rl_ids, manifest.sft_ids[0]), ("stranger",)):
-        with pytest.raises(DataError, match="each id of the manifest once and in the data set"):
+        with pytest.raises(DataError, match="duplicate or unknown id"):
             restore_split(samples, manifest.model_copy(update={"rl_ids": wrong}))
 
 
@@ -205,6 +205,6 @@ def test_what_is_no_manifest(tmp_path: Path, text: str | None) -> None:
     path = tmp_path / "split.json"
     if text is not None:
         path.write_text(text)
-    with pytest.raises(DataError, match="expected the manifest of a split at") as caught:
+    with pytest.raises(DataError, match="Cannot read the split manifest") as caught:
         read_manifest(path)
     assert "\n" not in str(caught.value)

@@ -66,9 +66,9 @@ def test_bad_input_is_said_and_makes_no_run(
     assert command.main(arguments(needle_folder, root, "--batch", "0")) == 2
     assert "batch is 0" in capsys.readouterr().err
     assert command.main(arguments(needle_folder, root, "--resume", "../../etc")) == 2
-    assert "expected the id of a run" in capsys.readouterr().err
+    assert "Invalid run id" in capsys.readouterr().err
     assert command.main(["report", "20260101-000000-evaluation-abcdef", "--runs-root", str(root)]) == 2
-    assert "not there" in capsys.readouterr().err
+    assert "There is no run" in capsys.readouterr().err
     assert not root.exists()
     with pytest.raises(SystemExit):
         command.main(["--benchmark", "gone"])
@@ -95,7 +95,7 @@ def test_the_command_ends_with_its_figures_and_shows_progress_beside_them(
     told = err.splitlines()
     phases = ["reading the questions", "loading the model", "asking the first questions"]
     assert [line for line in told if line in phases] == phases
-    assert sum(line.startswith("warning: 2 rows of") for line in told) == 1 and "done: " not in err
+    assert sum(line.startswith("warning: 2 invalid rows of") for line in told) == 1 and "done: " not in err
 
 
 def test_an_evaluation_that_could_not_begin_leaves_nothing(
@@ -103,7 +103,7 @@ def test_an_evaluation_that_could_not_begin_leaves_nothing(
 ) -> None:
     root = tmp_path / "runs"
     assert command.main(arguments(tmp_path / "gone", root)) == 2
-    assert "had done nothing and was removed" in capsys.readouterr().err
+    assert "had done no work and was removed" in capsys.readouterr().err
 
     def no_model(config: EvaluationConfig) -> ScriptedModel:
         raise ModelError("expected a model, got none")

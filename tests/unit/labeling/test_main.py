@@ -109,7 +109,7 @@ def test_a_labeling_run_that_could_not_begin_leaves_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(command, "load_model", no_model)
         assert command.main(["run", str(project.folder)]) == 2
-    assert "had done nothing and was removed" in capsys.readouterr().err
+    assert "had done no work and was removed" in capsys.readouterr().err
     assert list_runs(project.runs) == []
     counts = "SELECT (SELECT COUNT(*) FROM runs) + (SELECT COUNT(*) FROM predictions)"
     with project.database.reading() as connection:
@@ -216,7 +216,7 @@ def test_a_served_model_labels(tmp_path: Path, table: Path, capsys: pytest.Captu
     with serving(script) as server:
         run = ["run", project, "--rollouts", "2", "--served", server.url, "--served-model", "hart"]
         assert command.main(run) == 2
-        assert "expected --served-family" in capsys.readouterr().err
+        assert "--served needs --served-family" in capsys.readouterr().err
         assert command.main([*run, "--served-family", "qwen3_vl"]) == 0
     assert {seen.body["model"] for seen in server.seen} == {"hart"}
     (finished,) = list_runs(Project(Path(project)).runs)

@@ -203,7 +203,7 @@ def test_what_a_failed_import_unpacked_goes_again(tmp_path: Path) -> None:
     table = b"photo,ask\na.png,What?\n"
     source = make_zip(tmp_path / "z.zip", {"q.csv": table, "a.png": PNG})
     project = create_project(tmp_path / "project", "p")
-    with pytest.raises(DataError, match="map the columns"):
+    with pytest.raises(DataError, match="Map the columns"):
         import_source(project, str(source), SourceSettings())
     assert not any(path.is_file() for path in project.images.rglob("*"))
     settings = SourceSettings(columns={"image": "photo", "question": "ask"})
@@ -211,7 +211,7 @@ def test_what_a_failed_import_unpacked_goes_again(tmp_path: Path) -> None:
         import_source(project, str(source), settings, max_items=0)
     assert not any(path.is_file() for path in project.images.rglob("*"))
     assert import_source(project, str(source), settings).added == 1
-    with pytest.raises(DataError, match="map the columns"):
+    with pytest.raises(DataError, match="Map the columns"):
         import_source(project, str(source), SourceSettings())
     (item,) = project.items()
     assert Path(item.image.path).is_file(), "what an import before has unpacked stays"

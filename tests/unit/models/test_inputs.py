@@ -1,4 +1,4 @@
-"""Sizes, budgets and prompts on their way into a model."""
+"""Sizes, budgets and prompts of model inputs."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def test_internvl_budget_is_a_number_of_tiles(
     assert len(made.placeholder_ids) == 4 * tiles + 2  # <img> and </img>
 
 
-def test_llava_reads_a_image_in_company_as_one_padded_tile(processor_of: Callable[[str], Any]) -> None:
+def test_llava_reads_an_image_in_company_as_one_padded_tile(processor_of: Callable[[str], Any]) -> None:
     processor, family = processor_of("llava_onevision"), FAMILIES["llava_onevision"]
     shown = image(160, 110, PixelBudget(56 * 56, 9 * 56 * 56))
     alone = process_image(processor, family, shown, is_alone=True)
@@ -220,19 +220,19 @@ def test_control_tokens_in_a_text_are_plain_characters(processor_of: Callable[[s
 def test_a_conversation_must_end_with_the_user(processor_of: Callable[[str], Any]) -> None:
     processor = processor_of("qwen3_vl")
     for request in (ChatRequest(()), ChatRequest((Message("user", ("hi",)), Message("assistant", ("ho",))))):
-        with pytest.raises(InputError, match="ends with a user message"):
+        with pytest.raises(InputError, match="must end with a user message"):
             tokenize(processor, request, [])
 
 
 def test_a_template_without_images_is_a_model_error(processor_of: Callable[[str], Any]) -> None:
     processor = processor_of("qwen3_vl")
     processor.chat_template = "{% for message in messages %}{{ message.role }}{% endfor %}"
-    with pytest.raises(ModelError, match="show 1 images, got 0"):
+    with pytest.raises(ModelError, match="expected 1 images from the chat template, got 0"):
         tokenize(processor, ChatRequest((Message("user", (image(40, 40, TINY),)),)), [[7]])
 
 
 def test_a_broken_template_is_a_model_error(processor_of: Callable[[str], Any]) -> None:
     processor = processor_of("qwen3_vl")
     processor.chat_template = "{% for %}"
-    with pytest.raises(ModelError, match="expected a chat template that renders"):
+    with pytest.raises(ModelError, match="The chat template failed"):
         tokenize(processor, ChatRequest((Message("user", ("hi",)),)), [])

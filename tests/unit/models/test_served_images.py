@@ -88,12 +88,12 @@ def test_each_image_is_cached_once_and_dropped(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(served_images, "encode_image", spy)
     shared, lone = noise(64, 64), noise(64, 64)  # equal pixels, but two images
-    pictures = SentImageCache([shared] * 8 + [lone], FAMILIES["qwen3_vl"], None, "png")
-    threads = [threading.Thread(target=pictures.get, args=(shared,)) for _ in range(8)]
+    cache = SentImageCache([shared] * 8 + [lone], FAMILIES["qwen3_vl"], None, "png")
+    threads = [threading.Thread(target=cache.get, args=(shared,)) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(timeout=30)
-    pictures.get(lone)
+    cache.get(lone)
     assert made == [shared, lone]
-    assert pictures._cached == {}
+    assert cache._cached == {}

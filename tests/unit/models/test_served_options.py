@@ -49,11 +49,11 @@ def test_every_flag() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
-        (["--served-model", "a"], "expected --served URL with the flags of a served model, got model alone"),
-        (["--served-n"], "got supports_n alone"),
-        (["--served", URL], "expected --served-family with --served"),
+        (["--served-model", "a"], "The options model need --served URL"),
+        (["--served-n"], "The options supports_n need --served URL"),
+        (["--served", URL], "--served needs --served-family"),
         ([*NEEDED, "--served-concurrency", "0"], "the concurrency of the served model: .*greater than or equal to 1"),
         ([*NEEDED, "--served-field", "min_p"], "there is no NAME="),
         ([*NEEDED, "--served-field", "=1"], "there is no NAME="),
@@ -61,8 +61,8 @@ def test_every_flag() -> None:
         ([*NEEDED, "--served-field", "seed=1"], "the extra_fields of the served model"),
     ],
 )
-def test_unusable_flags(words: list[str], told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_unusable_flags(words: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         read(*words)
 
 
@@ -75,6 +75,6 @@ def test_a_password_in_the_url_is_not_repeated() -> None:
 
 def test_the_endpoint_and_the_variable_of_its_key_are_named_and_the_key_is_not() -> None:
     settings = ServedSettings(url=URL, family="qwen2_5_vl", api_key_variable="MY_KEY")
-    told = describe_endpoint(settings, {"MY_KEY": "the-key"})
-    assert told == f"endpoint: {URL} gets the images; key from the environment variable MY_KEY (set)"
+    line = describe_endpoint(settings, {"MY_KEY": "the-key"})
+    assert line == f"endpoint: {URL} receives the images; key from environment variable MY_KEY (set)"
     assert "not set" in describe_endpoint(settings, {"MY_KEY": " "}) and "not set" in describe_endpoint(settings, {})

@@ -22,7 +22,7 @@ def test_drawing_is_deterministic() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_small_drawing_looks_like_the_large_one_scaled_down(seed: int) -> None:
+def test_small_drawing_resembles_the_large_one_scaled_down(seed: int) -> None:
     scene = scene_of(seed, SceneSettings())
     large = cv2.resize(draw_scene(scene, (2048, 1536)), (256, 192), interpolation=cv2.INTER_AREA)
     small = draw_scene(scene, (256, 192))

@@ -1,4 +1,4 @@
-"""Drawing without the libraries of the system says what to install; everything else works."""
+"""Drawing without system libraries reports what to install; everything else works."""
 
 import subprocess
 import sys
@@ -29,7 +29,7 @@ for item in iterate_items("val", 1):
 """
 
 
-def test_who_draws_is_told_what_to_install() -> None:
+def test_who_draws_gets_installation_advice() -> None:
     with pytest.raises(DataError, match="apt-get install libgl1"):
         MissingOpenCv("libGL.so.1 is not there").resize()
     assert not hasattr(MissingOpenCv("x"), "__path__")

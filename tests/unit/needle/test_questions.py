@@ -61,9 +61,9 @@ def test_gist_answers_are_true_of_the_scene() -> None:
 def test_wrong_options_prefer_what_other_objects_carry() -> None:
     scene = scene_of(5)
     item = next(o for o in scene.objects if sum(o.detail == other.detail for other in scene.objects) >= 3)
-    rivals = {o.value for o in scene.objects if o.detail == item.detail} - {item.value}
+    others = {o.value for o in scene.objects if o.detail == item.detail} - {item.value}
     question = make_detail_question(np.random.default_rng(0), scene, item)
-    assert len(set(question.choices) & rivals) == min(3, len(rivals))
+    assert len(set(question.choices) & others) == min(3, len(others))
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])

@@ -12,8 +12,8 @@ WIDTH, HEIGHT = 1200, 900
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Path:
-    """A 1200 x 900 PNG of noise: every pixel says where it came from."""
+def image(tmp_path: Path) -> Path:
+    """A 1200 x 900 PNG of noise: every pixel is identifiable."""
     noise = np.random.default_rng(7).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
     path = tmp_path / "noise.png"
     Image.fromarray(noise).save(path)
@@ -21,9 +21,9 @@ def picture(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def sample(picture: Path) -> Sample:
+def sample(image: Path) -> Sample:
     """A multiple-choice question whose right option is B."""
-    return Sample(id="s1", image=str(picture), question="Which digit?", choices=("3", "7"), answer="B")
+    return Sample(id="s1", image=str(image), question="Which digit?", choices=("3", "7"), answer="B")
 
 
 def boxes_text(*boxes: tuple[int, int, int, int]) -> str:

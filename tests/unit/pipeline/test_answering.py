@@ -72,8 +72,8 @@ def test_full_and_crops_goes_on_with_the_same_conversation_and_overview() -> Non
     [
         (CLOSED, r"\boxed{B}", "stop", 1.0, "B", "ok"),
         (CLOSED, r"\boxed{A}", "stop", 0.0, "A", "ok"),
-        (CLOSED, "It looks blurred.", "stop", 0.0, None, "ok"),
-        (CLOSED, "It looks bl", "length", 0.0, None, "truncated"),
+        (CLOSED, "It seems blurred.", "stop", 0.0, None, "ok"),
+        (CLOSED, "It seems bl", "length", 0.0, None, "truncated"),
         (CLOSED, r"\boxed{B} because the", "length", 1.0, "B", "ok"),  # cut off after the answer
         (UNKNOWN, r"\boxed{B}", "stop", None, "B", "ok"),
         (UNKNOWN, "Let me", "length", None, None, "truncated"),

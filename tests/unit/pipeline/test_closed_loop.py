@@ -16,7 +16,7 @@ from tests.unit.pipeline.conftest import boxes_text
 
 BOX = boxes_text((100, 200, 300, 400))
 """On 1200 x 900: [120, 180, 360, 360]."""
-PROSE = "I cannot tell."
+PROSE = "I do not know."
 
 
 def make_model(**scripts: object) -> ScriptedModel:
@@ -59,11 +59,11 @@ def test_pointing_alone_is_the_first_turn_of_the_loop_and_cuts_nothing(
     assert (first.outcome, second.outcome, second.boxes) == ("ok", "no_box", ())
 
 
-def test_the_crop_is_cut_from_the_original_not_from_the_overview(sample: Sample, picture: Path) -> None:
+def test_the_crop_is_cut_from_the_original_not_from_the_overview(sample: Sample, image: Path) -> None:
     model = make_model()
     run_one(model, sample, "crops_only")
     (crop,) = images_in(model.requests("crops_only")[0])
-    original = np.asarray(Image.open(picture))[180:360, 120:360]
+    original = np.asarray(Image.open(image))[180:360, 120:360]
     np.testing.assert_array_equal(np.asarray(crop.pixels), original)
     (overview,) = images_in(model.requests("grounding")[0])
     enlarged = overview.pixels.resize((1200, 900)).crop((120, 180, 360, 360))
@@ -114,7 +114,7 @@ def test_without_a_usable_box_there_is_no_answer_turn(
 
 
 @pytest.mark.parametrize("protocol", ["crops_only", "full_and_crops"])
-def test_a_fallback_that_was_asked_for_is_told(sample: Sample, protocol: Protocol) -> None:
+def test_a_fallback_that_was_asked_for_is_reported(sample: Sample, protocol: Protocol) -> None:
     model = make_model(grounding=PROSE, direct=r"\boxed{B}")
     rollout = run_one(model, sample, protocol, LoopSettings(fallback="direct"))
     assert model.kinds() == [["grounding"], ["direct"]]

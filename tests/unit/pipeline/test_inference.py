@@ -25,7 +25,7 @@ def make_model(**scripts: Any) -> ScriptedModel:
     return ScriptedModel(**{**defaults, **scripts})
 
 
-def ask(model: ScriptedModel, picture: Path, **more: Any) -> Trace:
+def ask(model: ScriptedModel, image: Path, **more: Any) -> Trace:
     arguments = {
         "question": "Which digit?",
         "choices": CHOICES,
@@ -33,12 +33,12 @@ def ask(model: ScriptedModel, picture: Path, **more: Any) -> Trace:
         "protocols": PROTOCOLS,
         "settings": LoopSettings(),
     }
-    return ask_question(model, str(picture), **{**arguments, **more})
+    return ask_question(model, str(image), **{**arguments, **more})
 
 
-def test_all_protocols_share_one_overview_and_one_grounding(picture: Path) -> None:
+def test_all_protocols_share_one_overview_and_one_grounding(image: Path) -> None:
     model = make_model()
-    trace = ask(model, picture)
+    trace = ask(model, image)
     assert model.kinds() == [["grounding"], ["crops_only"], ["direct"], ["full_and_crops"], ["direct"]]
     overviews = [images_in(model.requests(kind)[0])[0] for kind in ("grounding", "direct", "full_and_crops")]
     assert overviews[0] is overviews[1] is overviews[2]
@@ -53,8 +53,8 @@ def test_all_protocols_share_one_overview_and_one_grounding(picture: Path) -> No
     assert trace.verification.full_image == trace.protocols["direct"]
 
 
-def test_the_trace_says_what_was_asked_of_what(picture: Path) -> None:
-    trace = ask(make_model(), picture, settings=LoopSettings(padding=0.1))
+def test_the_trace_says_what_was_asked_of_what(image: Path) -> None:
+    trace = ask(make_model(), image, settings=LoopSettings(padding=0.1))
     assert trace.app_version == hart_studio.__version__
     assert trace.created_at.utcoffset() is not None
     assert trace.image.model_dump() == {
@@ -62,12 +62,12 @@ def test_the_trace_says_what_was_asked_of_what(picture: Path) -> None:
         "width": 1200,
         "height": 900,
         "format": "PNG",
-        "sha256": hashlib.sha256(picture.read_bytes()).hexdigest(),
+        "sha256": hashlib.sha256(image.read_bytes()).hexdigest(),
     }
     assert (trace.question, trace.choices, trace.answer) == ("Which digit?", CHOICES, "B")
     assert (trace.model.name, trace.model.family) == ("scripted", "qwen3_vl")
     assert trace.settings == LoopSettings(padding=0.1, overview_max_pixels=256 * 256, crop_max_pixels=192 * 192)
-    assert str(picture.parent) not in trace.model_dump_json()
+    assert str(image.parent) not in trace.model_dump_json()
 
 
 @pytest.mark.parametrize(
@@ -80,19 +80,19 @@ def test_the_trace_says_what_was_asked_of_what(picture: Path) -> None:
     ],
 )
 def test_only_what_was_asked_for_runs(
-    picture: Path, protocols: list[Protocol], kinds: list[list[str]], is_verified: bool
+    image: Path, protocols: list[Protocol], kinds: list[list[str]], is_verified: bool
 ) -> None:
     model = make_model()
-    trace = ask(model, picture, protocols=protocols)
+    trace = ask(model, image, protocols=protocols)
     assert model.kinds() == kinds
     assert set(trace.protocols) == set(protocols)
     assert (trace.verification is not None) == is_verified
     assert trace.boxes == (() if protocols == ["direct"] else trace.grounded.boxes if trace.grounded else None)
 
 
-def test_several_rollouts_feed_the_self_check_and_the_first_is_shown(picture: Path) -> None:
+def test_several_rollouts_feed_the_self_check_and_the_first_is_shown(image: Path) -> None:
     model = make_model(grounding=[BOX, "nowhere", BOX], crops_only=[r"\boxed{A}", r"\boxed{B}"])
-    trace = ask(model, picture, rollouts=3, settings=LoopSettings(temperature=1.0))
+    trace = ask(model, image, rollouts=3, settings=LoopSettings(temperature=1.0))
     assert model.calls[0].group_size == 3
     assert [len(call.requests) for call in model.calls] == [1, 2, 1, 1, 1]
     assert trace.protocols["crops_only"].score.extracted == "A"
@@ -101,16 +101,16 @@ def test_several_rollouts_feed_the_self_check_and_the_first_is_shown(picture: Pa
     assert trace.verification.sufficiency == pytest.approx(1 / 3)
 
 
-def test_no_box_leaves_nothing_to_mask(picture: Path) -> None:
+def test_no_box_leaves_nothing_to_mask(image: Path) -> None:
     model = make_model(grounding="nowhere", crops_only=None, full_and_crops=None)
-    trace = ask(model, picture)
+    trace = ask(model, image)
     assert trace.protocols["crops_only"].outcome == trace.protocols["full_and_crops"].outcome == "no_box"
     assert trace.verification is not None
     assert trace.verification.masked is None
     assert trace.crops == ()
 
 
-def test_progress_only_grows_and_ends_at_one(picture: Path) -> None:
+def test_progress_only_grows_and_ends_at_one(image: Path) -> None:
     shares: list[float] = []
     stages: list[str] = []
 
@@ -118,17 +118,17 @@ def test_progress_only_grows_and_ends_at_one(picture: Path) -> None:
         shares.append(share)
         stages.append(stage)
 
-    ask(make_model(), picture, progress=report)
+    ask(make_model(), image, progress=report)
     assert shares == sorted(shares)
     assert (shares[0], shares[-1]) == (0.0, 1.0)
     assert len(set(stages)) == len(stages) == 7
 
 
-def test_a_caller_may_share_an_open_image(picture: Path) -> None:
-    image = SourceImage(picture)
-    full = image.full()
-    ask(make_model(), picture, open_image=lambda _: image)
-    assert image.full() is full, "a lone image stays decoded"
+def test_a_caller_may_share_an_open_image(image: Path) -> None:
+    source = SourceImage(image)
+    full = source.full()
+    ask(make_model(), image, open_image=lambda _: source)
+    assert source.full() is full, "a lone image stays decoded"
 
 
 def test_an_unreadable_image_is_raised(tmp_path: Path) -> None:
@@ -136,27 +136,27 @@ def test_an_unreadable_image_is_raised(tmp_path: Path) -> None:
         ask(make_model(), tmp_path / "nowhere.png")
 
 
-def test_a_image_that_breaks_on_the_way_is_raised(picture: Path) -> None:
-    image = SourceImage(picture)
+def test_an_image_that_breaks_on_the_way_is_raised(image: Path) -> None:
+    source = SourceImage(image)
 
     def cut_short(_: object) -> str:
-        image.close()
-        picture.write_bytes(picture.read_bytes()[:5000])
+        source.close()
+        image.write_bytes(image.read_bytes()[:5000])
         return BOX
 
     with pytest.raises(ImageError, match=r"noise\.png"):
-        ask(make_model(grounding=cut_short), picture, open_image=lambda _: image)
+        ask(make_model(grounding=cut_short), image, open_image=lambda _: source)
 
 
-def test_no_protocol_is_refused(picture: Path) -> None:
+def test_no_protocol_is_refused(image: Path) -> None:
     with pytest.raises(InputError, match="at least one protocol of crops_only, direct, full_and_crops"):
-        ask(make_model(), picture, protocols=[])
+        ask(make_model(), image, protocols=[])
 
 
-def test_equal_rollouts_are_refused_before_anything_runs(picture: Path) -> None:
+def test_equal_rollouts_are_refused_before_anything_runs(image: Path) -> None:
     model = make_model()
     with pytest.raises(InputError, match="temperature above 0 for 2 rollouts"):
-        ask(model, picture, rollouts=2)
+        ask(model, image, rollouts=2)
     assert model.calls == []
 
 
@@ -193,19 +193,19 @@ def test_an_answer_is_a_letter_or_a_text(choices: tuple[str, ...], answer: str |
         ("Which?", ("red", "  "), None, "expected every choice to have text"),
         ("Which?", ("red", "blue"), "green", r"expected the answer to be one of \(A\) red, \(B\) blue, got 'green'"),
         ("Which?", ("red", "blue"), "C", "got 'C'"),
-        ("Which?", ("B", "A"), "A", r"'A' fits A and B; write the letter in parentheses"),
-        ("Which?", ("red", "red"), "red", "fits A and B"),
+        ("Which?", ("B", "A"), "A", r"'A' matches A and B; write the letter in parentheses"),
+        ("Which?", ("red", "red"), "red", "matches A and B"),
     ],
 )
-def test_what_cannot_be_asked_is_told_in_one_sentence(
+def test_what_cannot_be_asked_is_reported_in_one_sentence(
     question: str, choices: tuple[str, ...], answer: str | None, message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
         build_sample("a.png", question, choices, answer)
 
 
-def test_a_file_name_that_is_no_utf8_can_be_asked_about(picture: Path) -> None:
-    named = picture.rename(picture.with_name("caf\udce9.png"))  # the byte E9, as the file system hands it out
+def test_a_file_name_that_is_no_utf8_can_be_asked_about(image: Path) -> None:
+    named = image.rename(image.with_name("caf\udce9.png"))  # the byte E9, as the file system hands it out
     trace = ask(make_model(), named)
     assert trace.image.name == "caf?.png"
     assert Trace.model_validate_json(trace.model_dump_json()) == trace

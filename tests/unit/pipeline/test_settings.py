@@ -38,7 +38,7 @@ def test_training_default_never_falls_back_to_the_full_image() -> None:
         ("fallback", "full"),
         ("seed", -1),
         ("seed", 2**32),
-        ("colour", "red"),
+        ("tint", "red"),
     ],
 )
 def test_a_bad_setting_is_named(name: str, value: Any) -> None:

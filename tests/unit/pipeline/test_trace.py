@@ -103,13 +103,13 @@ def saved_folder(image: Path, tmp_path: Path) -> Path:
     return tmp_path / "trace"
 
 
-def test_a_missing_folder_is_told(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"expected a trace with trace\.json"):
+def test_a_missing_folder_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"Cannot read trace\.json"):
         load_trace(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"null", b"\xff\xfe", b'{"app_version": 1}'])
-def test_what_is_no_trace_is_told(saved_folder: Path, content: bytes) -> None:
+def test_what_is_no_trace_is_reported(saved_folder: Path, content: bytes) -> None:
     (saved_folder / "trace.json").write_bytes(content)
     with pytest.raises(DataError, match="is not a trace"):
         load_trace(saved_folder)
@@ -146,9 +146,9 @@ def test_a_trace_without_any_protocol_is_refused(saved_folder: Path) -> None:
         load_trace(saved_folder)
 
 
-def test_a_missing_image_is_told(saved_folder: Path) -> None:
+def test_a_missing_image_is_reported(saved_folder: Path) -> None:
     (saved_folder / "images" / "crop_2.png").unlink()
-    with pytest.raises(DataError, match=r"crop_2\.png.*incomplete"):
+    with pytest.raises(DataError, match=r"incomplete.*crop_2\.png"):
         load_trace(saved_folder)
 
 
@@ -188,7 +188,7 @@ def test_the_summary_is_plain_json_with_the_boxes_in_original_pixels(image: Path
     assert summary["verification"]["evidence"] == "known_answer"
 
 
-def test_the_summary_without_boxes_tells_the_outcome(image: Path) -> None:
+def test_the_summary_without_boxes_has_the_outcome(image: Path) -> None:
     assert summarize_trace(make_trace(image, ("direct",)))["outcome"] == "ok"
     lost = summarize_trace(make_trace(image, ("direct", "crops_only"), "nowhere"))
     assert (lost["outcome"], lost["boxes"], lost["protocols"]["crops_only"]["text"]) == ("no_box", [], None)

@@ -14,8 +14,8 @@ def make_image() -> ImageInput:
 
 def test_images_stand_where_the_prompt_has_them() -> None:
     first, second = make_image(), make_image()
-    message = compose_message(("look ", IMAGE, IMAGE, " and answer"), [first, second])
-    assert message == Message("user", ("look ", first, second, " and answer"))
+    message = compose_message(("see ", IMAGE, IMAGE, " and answer"), [first, second])
+    assert message == Message("user", ("see ", first, second, " and answer"))
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])

@@ -38,7 +38,7 @@ def make_rollout(
 
 
 def judge(answers: list[str | None], full: str | None = None, masked: str | None = None, **more: Any) -> Verification:
-    """Judge crops-only answers, and a full and a masked answer where given."""
+    """Verify crops-only answers, with optional full and masked answers."""
     return verify_rollouts(
         [make_rollout(answer, **more) for answer in answers],
         make_rollout(full, protocol="direct", **more) if full else None,
@@ -173,11 +173,11 @@ def test_rollouts_that_would_say_nothing_are_refused(sample: Sample, rollouts: i
 
 
 class _Guarded(GoldSample):
-    """A sample that fails whoever looks at its true boxes."""
+    """A sample that raises on access to its gold boxes."""
 
     def __getattribute__(self, name: str) -> Any:
         if name in ("gold_boxes", "model_dump", "model_dump_json", "__dict__"):
-            raise AssertionError(f"verification looked at the true boxes through {name}")
+            raise AssertionError(f"verification accessed the gold boxes through {name}")
         return super().__getattribute__(name)
 
 

@@ -1,4 +1,4 @@
-"""A resumed run says which of its settings changed."""
+"""A resumed run reports changed settings."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ def test_changes_since_the_last_attempt_are_named_once(layout: RunLayout) -> Non
     assert record_settings(layout, 1) == []
     assert record_settings(layout, 2) == []
     change(layout, "optim", learning_rate=0.5)
-    (told,) = record_settings(layout, 3)
-    assert told.startswith("optim.learning_rate changed from ")
-    assert told.endswith(" to 0.5 since attempt 2.")
+    (sentence,) = record_settings(layout, 3)
+    assert sentence.startswith("optim.learning_rate changed from ")
+    assert sentence.endswith(" to 0.5 since attempt 2.")
     assert record_settings(layout, 4) == []
 
 
 def test_an_attempt_without_a_copy_is_passed_over(layout: RunLayout) -> None:
     record_settings(layout, 1)
     change(layout, "schedule", rl_steps=3)
-    (told,) = record_settings(layout, 5)
-    assert told.startswith("schedule.rl_steps changed from ")
-    assert told.endswith("since attempt 1.")
+    (sentence,) = record_settings(layout, 5)
+    assert sentence.startswith("schedule.rl_steps changed from ")
+    assert sentence.endswith("since attempt 1.")
 
 
 def test_many_changes_are_counted(layout: RunLayout, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attempt_settings, "MOST_CHANGES", 2)
     record_settings(layout, 1)
     change(layout, "optim", **{f"x{number}": number for number in range(5)})
-    told = record_settings(layout, 2)
-    assert len(told) == 3
-    assert told[-1] == "3 other settings changed since attempt 1."
+    changes = record_settings(layout, 2)
+    assert len(changes) == 3
+    assert changes[-1] == "3 other settings changed since attempt 1."
 
 
 @pytest.mark.parametrize("content", ["", "[" * 100_000, '{"a": '])

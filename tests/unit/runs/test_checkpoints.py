@@ -129,7 +129,7 @@ def test_pruning_never_trades_a_complete_one_for_a_broken_one(layout: RunLayout)
     assert newer.is_dir(), "it may be the one that is being written"
 
 
-def test_what_is_not_ours_is_left_alone(layout: RunLayout, tmp_path: Path) -> None:
+def test_what_is_not_supported_is_left_alone(layout: RunLayout, tmp_path: Path) -> None:
     (tmp_path / "precious").mkdir()
     layout.checkpoint_of(10).symlink_to(tmp_path / "precious")
     (layout.checkpoints / "notes").mkdir()

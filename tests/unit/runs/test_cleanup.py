@@ -14,18 +14,18 @@ from tests.unit.runs.conftest import PROVENANCE
 
 def fail(layout: RunLayout, work: Callable[[RunWriter], object], error: BaseException) -> list[str]:
     """Let an attempt fail after some work; gives what was reported."""
-    told: list[str] = []
-    with pytest.raises(type(error)), removing_empty_run(layout, told.append), RunWriter(layout, 10) as run:
+    messages: list[str] = []
+    with pytest.raises(type(error)), removing_empty_run(layout, messages.append), RunWriter(layout, 10) as run:
         run.start(PROVENANCE)
         run.warn("3 rows are left out")
         work(run)
         raise error
-    return told
+    return messages
 
 
 def test_a_run_that_failed_before_it_did_anything_is_removed(layout: RunLayout) -> None:
-    told = fail(layout, lambda _: None, ModelError("no such model"))
-    assert told == [f"{layout.run_id} had done nothing and was removed"]
+    messages = fail(layout, lambda _: None, ModelError("no such model"))
+    assert messages == [f"Run {layout.run_id} had done no work and was removed"]
     assert not layout.folder.exists()
 
 

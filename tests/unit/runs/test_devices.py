@@ -6,7 +6,7 @@ from hart_studio.runs.devices import describe_device
 
 
 @pytest.mark.parametrize(
-    ("written", "told"),
+    ("written", "shown"),
     [
         ("1 x cpu", "CPU"),
         ("cpu", "CPU"),
@@ -18,5 +18,5 @@ from hart_studio.runs.devices import describe_device
         ("", ""),
     ],
 )
-def test_a_device_is_told_in_one_spelling(written: str, told: str) -> None:
-    assert describe_device(written) == told
+def test_a_device_is_reported_in_one_spelling(written: str, shown: str) -> None:
+    assert describe_device(written) == shown

@@ -39,7 +39,7 @@ def started(attempt: int = 1, resumed_from: int | None = None) -> Started:
 
 
 class Reader:
-    """What a page keeps: it applies the delta as they come."""
+    """A client that applies deltas."""
 
     def __init__(self) -> None:
         self.cursor = Cursor()
@@ -47,7 +47,7 @@ class Reader:
         self.rewards: list[float] = []
         self.markers: list[list[Any]] = []
 
-    def look(self, history: RunHistory) -> dict[str, Any] | None:
+    def poll(self, history: RunHistory) -> dict[str, Any] | None:
         history.refresh()
         answer = history.delta(self.cursor)
         if answer is None:
@@ -64,18 +64,18 @@ class Reader:
 
 def test_a_reader_gets_what_is_new_and_nothing_twice(layout: RunLayout) -> None:
     history, reader = RunHistory(layout), Reader()
-    assert reader.look(history) is not None and reader.look(history) is None
+    assert reader.poll(history) is not None and reader.poll(history) is None
     write(layout, (0, started()), (1, step(0.25)), (2, step(0.5)))
-    first = reader.look(history)
+    first = reader.poll(history)
     assert first is not None and (reader.steps, reader.rewards) == ([1, 2], [0.25, 0.5])
-    assert reader.look(history) is None, "nothing new is nothing sent"
+    assert reader.poll(history) is None, "nothing new is nothing sent"
     write(
         layout,
         (3, step(0.75)),
         (3, RolloutsSaved(groups=2)),
         (3, Evaluated(metrics={"accuracy": 0.5}, samples=8, fingerprint="a1b2c3")),
     )
-    second = reader.look(history)
+    second = reader.poll(history)
     assert second is not None and reader.steps == [1, 2, 3]
     assert second["steps"]["first_row"] == 1, "the last row comes again, for it may have been joined"
     assert second["evaluations"]["metrics"]["accuracy"]["mean"] == [0.5]
@@ -86,10 +86,10 @@ def test_a_late_reader_sees_the_same(layout: RunLayout) -> None:
     history, early = RunHistory(layout), Reader()
     for number in range(1, 30):
         write(layout, (number, step(number / 30)))
-        early.look(history)
+        early.poll(history)
     late, other = Reader(), Reader()
-    late.look(history)
-    other.look(RunHistory(layout))
+    late.poll(history)
+    other.poll(RunHistory(layout))
     assert late.steps == other.steps == early.steps and late.rewards == other.rewards == early.rewards
 
 
@@ -103,9 +103,9 @@ def test_an_attempt_that_goes_on_from_a_checkpoint_replaces_what_came_after_it(l
         (2, CheckpointSaved(stage="ap_grpo", is_kept=False)),
         (4, RolloutsSaved(groups=1)),
     )
-    reader.look(history)
+    reader.poll(history)
     write(layout, (2, started(2, resumed_from=2)), (3, step(0.9)))
-    reader.look(history)
+    reader.poll(history)
     assert (reader.steps, reader.rewards) == ([1, 2, 3], [0.1, 0.1, 0.9])
     assert reader.markers == [
         ["started", 0, "attempt 1"],
@@ -114,7 +114,7 @@ def test_an_attempt_that_goes_on_from_a_checkpoint_replaces_what_came_after_it(l
         ["started", 2, "attempt 2"],
     ]
     write(layout, (0, started(3)), (0, Evaluated(metrics={"accuracy": 0.2}, samples=8, fingerprint="a1b2c3")))
-    found = reader.look(history)
+    found = reader.poll(history)
     assert found is not None and found["evaluations"] == {
         "first_row": 0,
         "steps": [0],
@@ -126,30 +126,30 @@ def test_an_attempt_that_goes_on_from_a_checkpoint_replaces_what_came_after_it(l
 def test_a_server_that_was_restarted_sends_everything_again(layout: RunLayout) -> None:
     reader = Reader()
     write(layout, (1, step(0.5)))
-    reader.look(RunHistory(layout))
-    found = reader.look(RunHistory(layout))
+    reader.poll(RunHistory(layout))
+    found = reader.poll(RunHistory(layout))
     assert found is not None and found["is_full"] and reader.steps == [1]
 
 
-def test_a_file_that_was_replaced_is_read_anew(layout: RunLayout) -> None:
+def test_a_file_that_was_replaced_is_read_again(layout: RunLayout) -> None:
     history, reader = RunHistory(layout), Reader()
     write(layout, (1, step(0.5)), (2, step(0.5)))
-    reader.look(history)
+    reader.poll(history)
     layout.events.unlink()
     write(layout, (1, step(0.1)))
-    reader.look(history)
+    reader.poll(history)
     assert (reader.steps, reader.rewards) == ([1], [0.1])
 
 
 def test_warnings_are_counted_and_the_newest_are_shown(layout: RunLayout) -> None:
     history, reader = RunHistory(layout), Reader()
     write(layout, *((number, Warned(message=f"w{number}")) for number in range(150)))
-    found = reader.look(history)
+    found = reader.poll(history)
     assert found is not None and found["warnings"]["count"] == 150
     assert found["warnings"]["newest"][0] == [50, "w50"] and len(found["warnings"]["newest"]) == 100
     write(layout, (151, step(0.5)))
-    found = reader.look(history)
-    assert found is not None and "warnings" not in found, "those that were told are not told again"
+    found = reader.poll(history)
+    assert found is not None and "warnings" not in found, "warnings that were sent are not sent again"
 
 
 @pytest.mark.parametrize("parts", [8, pytest.param(40, marks=pytest.mark.extended)])
@@ -179,7 +179,7 @@ def test_a_digest_is_read_while_it_grows(layout: RunLayout, parts: int) -> None:
     assert not failures
 
 
-def test_a_glance_is_the_course_and_the_ends(layout: RunLayout) -> None:
+def test_a_summary_has_the_curve_and_the_ends(layout: RunLayout) -> None:
     history = RunHistory(layout)
     assert history.summary(48) == {
         "spark": [], "reward": None, "reward_steps": 0, "held_out": None, "first": {}, "last": {}, "warnings": 0,
@@ -205,20 +205,20 @@ def test_every_page_gets_the_same_reward(layout: RunLayout) -> None:
     write(layout, (0, Evaluated(metrics={}, samples=8, fingerprint="f" * 64)))
     write(layout, *((number, step(number / 100)) for number in range(1, 31)), (31, step(0.0, "sft")))
     write(layout, (32, StepDone(stage="sft", metrics={"loss": 1.0})))
-    delta, summary, curves = reader.look(history), history.summary(48), history.curves()
+    delta, summary, curves = reader.poll(history), history.summary(48), history.curves()
     assert delta is not None
     assert delta["recent"]["reward"] == curves["recent"]["reward"] == (summary["reward"], summary["reward_steps"])
     assert summary["reward"] == pytest.approx((sum(range(22, 31)) / 100) / 10)
     assert delta["held_out"] == summary["held_out"] == curves["held_out"] == {"samples": 8, "fingerprint": "f" * 12}
 
 
-def test_what_a_look_costs_does_not_grow_with_the_run(layout: RunLayout) -> None:
+def test_the_cost_of_a_poll_does_not_grow_with_the_run(layout: RunLayout) -> None:
     history, reader = RunHistory(layout), Reader()
     sizes = []
     for number in range(1, 3001):
         history._apply(_event(number))
         history._version += 1
-        found = reader.look(history)
+        found = reader.poll(history)
         sizes.append(len(json.dumps(found)))
     ordinary = sorted(sizes[1:])
     assert ordinary[len(ordinary) // 2] < 400 and max(sizes) < 100_000

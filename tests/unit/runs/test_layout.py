@@ -47,19 +47,19 @@ def test_a_run_is_found_by_its_id(tmp_path: Path) -> None:
     "run_id", ["", ".", "..", "../20260824-101500-sft-0123ab", "/etc", "20260824-101500-sft-0123ab\n"]
 )
 def test_what_is_no_id_is_refused(run_id: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="expected the id of a run"):
+    with pytest.raises(InputError, match="Invalid run id"):
         find_run(tmp_path, run_id)
 
 
 def test_an_id_without_a_run_or_with_a_link_out_is_refused(tmp_path: Path) -> None:
     run_id = make_run_id("sft")
     root = tmp_path / "runs"
-    with pytest.raises(InputError, match="which is not there"):
+    with pytest.raises(InputError, match="There is no run"):
         find_run(root, run_id)
     root.mkdir()
     (tmp_path / "elsewhere").mkdir()
     (root / run_id).symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(InputError, match="expected the name of a file below"):
+    with pytest.raises(InputError, match="Invalid file name"):
         find_run(root, run_id)
 
 

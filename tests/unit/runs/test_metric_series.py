@@ -36,7 +36,7 @@ def test_a_long_run_puts_neighbors_together() -> None:
 
 
 @given(st.integers(1, 300), st.sampled_from([2, 4, 16]))
-def test_nothing_is_lost_and_room_is_bounded(entries: int, max_rows: int) -> None:
+def test_nothing_is_lost_and_memory_is_bounded(entries: int, max_rows: int) -> None:
     table = MetricSeries(max_rows)
     for step in range(1, entries + 1):
         table.add(step, {"reward": float(step)})

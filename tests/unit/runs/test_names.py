@@ -4,10 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hart_studio.runs.names import MAX_LENGTH, read_name, suggest_name
+from hart_studio.runs.names import MAX_NAME_CHARS, read_name, suggest_name
 
 
-@pytest.mark.parametrize("name", ["", "a", "A run 2.5_x-y", "x" * MAX_LENGTH, "Müller Versuch", "第2次実験", "पहला"])
+@pytest.mark.parametrize(
+    "name", ["", "a", "A run 2.5_x-y", "x" * MAX_NAME_CHARS, "Müller Versuch", "第2次実験", "पहला"]
+)
 def test_names_of_any_language_are_kept(name: str) -> None:
     assert read_name(name) == name
 
@@ -45,4 +47,4 @@ def test_a_text_without_a_letter_leaves_nothing_to_propose() -> None:
 @given(st.text(max_size=90))
 def test_what_is_proposed_can_be_used(text: str) -> None:
     assert read_name(suggest_name(text)) is not None
-    assert len(suggest_name(text)) <= MAX_LENGTH
+    assert len(suggest_name(text)) <= MAX_NAME_CHARS

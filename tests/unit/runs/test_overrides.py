@@ -88,7 +88,7 @@ def test_the_command_names_only_what_differs() -> None:
         "--preset", "cpu-demo", "--set", changes[0], "--set", changes[1], "--set", changes[2],
     ]  # fmt: skip
     assert list_overrides(RunConfig(name="a"), RunConfig(name="b")) == ["name=a"]
-    with pytest.raises(InputError, match="expected a preset, one of cpu-demo"):
+    with pytest.raises(InputError, match="choose one of cpu-demo"):
         to_arguments(demo, "gpu-demo")
 
 
@@ -140,20 +140,20 @@ def test_the_last_of_several_wins() -> None:
         ("optim.learnin_rate", "did you mean optim.learning_rate"),
         ("learning_rate", "did you mean optim.learning_rate or optim.sft_learning_rate"),
         ("group_size", "did you mean rollout.group_size"),
-        ("method.k", "there are method.chain, method.preference_scale, "),
+        ("method.k", "available: method.chain, method.preference_scale, "),
         ("optimm.betas", "did you mean optim.betas"),
-        ("optim", "there are optim.learning_rate, "),
-        ("", "there are model.id, "),
+        ("optim", "available: optim.learning_rate, "),
+        ("", "available: model.id, "),
     ],
 )
-def test_an_unknown_name_is_told_the_near_ones(name: str, near: str) -> None:
+def test_an_unknown_name_gets_similar_names(name: str, near: str) -> None:
     with pytest.raises(InputError) as caught:
         apply_overrides(RunConfig(), [f"{name}=1"])
-    assert f"got {name!r}" in str(caught.value)
+    assert f"unknown setting {name!r}" in str(caught.value)
     assert near in str(caught.value)
 
 
-def test_an_unknown_key_in_a_file_is_told_the_near_ones(tmp_path: Path) -> None:
+def test_an_unknown_key_in_a_file_gets_similar_names(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_text(json.dumps({"optimm": {}, "optim": {"learning-rate": 1}}))
     with pytest.raises(InputError, match=r"'optimm'; did you mean optim\?") as caught:
@@ -188,7 +188,7 @@ def test_all_problems_are_named_at_once() -> None:
 def test_a_file_that_is_no_settings(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_bytes(content)
-    with pytest.raises(InputError, match="holds no usable settings"):
+    with pytest.raises(InputError, match="contains invalid settings"):
         load_config(path)
 
 

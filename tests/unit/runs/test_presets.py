@@ -38,7 +38,7 @@ def test_a_full_size_preset_is_the_papers_recipe_on_its_data(name: str) -> None:
     assert abs(config.schedule.sft_steps * config.schedule.sft_batch_size - remaining) < config.schedule.sft_batch_size
 
 
-def test_an_unknown_preset_is_told_the_known_ones() -> None:
+def test_an_unknown_preset_lists_the_known_ones() -> None:
     with pytest.raises(InputError, match="one of cpu-demo, cpu-miniature"):
         get_preset("gpu")
 

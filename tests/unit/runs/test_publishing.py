@@ -1,4 +1,4 @@
-"""A checkpoint goes to a hub that we play ourselves: what it is sent, and where the token is not."""
+"""Publish a checkpoint to a fake Hub: uploaded files, and no leaked token."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def test_the_model_goes_with_a_card_and_without_the_trainers_state(hub: FakeHub,
     assert hub.tokens == {f"Bearer {TOKEN}"}
 
 
-def test_the_card_tells_nothing_that_was_measured_later_and_no_path(tmp_path: Path) -> None:
-    base = tmp_path / "somebody" / "base"
+def test_the_card_contains_nothing_that_was_measured_later_and_no_path(tmp_path: Path) -> None:
+    base = tmp_path / "someone" / "base"
     base.mkdir(parents=True)
     config = RunConfig.model_validate({"model": {"id": str(base)}, "method": {"chain": "ap_grpo"}})
     layout = create_run(tmp_path / "runs", "training", config, "ap_grpo", total=9)
@@ -72,10 +72,10 @@ def test_the_card_tells_nothing_that_was_measured_later_and_no_path(tmp_path: Pa
                     (folder / "config.json").write_text("{}")
     (checkpoint,) = list_checkpoints(layout)
     card = write_card(layout, checkpoint, config)
-    assert "| held-out figure (n = 8, set a1b2c3) | step 0 | step 4 |" in card
+    assert "| held-out metric (n = 8, set a1b2c3) | step 0 | step 4 |" in card
     assert "| accuracy | 0.2500 | 0.5000 |" in card
     assert "| iou | – | 0.4000 |" in card and "0.7500" not in card and "nan" not in card
-    assert "from base," in card and "somebody" not in card and "base_model" not in card
+    assert "from base," in card and "someone" not in card and "base_model" not in card
 
 
 def test_the_token_is_nowhere_on_disk(
@@ -87,7 +87,9 @@ def test_the_token_is_nowhere_on_disk(
     assert TOKEN not in repr(Destination("me/model", TOKEN))
 
 
-@pytest.mark.parametrize(("status", "text"), [(401, "may write"), (403, "may write"), (400, "answered 400")])
+@pytest.mark.parametrize(
+    ("status", "text"), [(401, "no write permission"), (403, "no write permission"), (400, "with status 400")]
+)
 def test_a_hub_that_refuses_is_explained_without_the_token(
     hub: FakeHub, layout: RunLayout, status: int, text: str
 ) -> None:
@@ -100,11 +102,11 @@ def test_a_hub_that_refuses_is_explained_without_the_token(
 @pytest.mark.parametrize(
     ("repo", "token", "step", "text"),
     [
-        ("model", TOKEN, 2, "such as owner/name"),
-        ("../x/y", TOKEN, 2, "such as owner/name"),
-        ("me/<b>", TOKEN, 2, "such as owner/name"),
+        ("model", TOKEN, 2, "use owner/name"),
+        ("../x/y", TOKEN, 2, "use owner/name"),
+        ("me/<b>", TOKEN, 2, "use owner/name"),
         ("me/model", "  ", 2, "access token"),
-        ("me/model", TOKEN, 7, "got step 7"),
+        ("me/model", TOKEN, 7, "no complete checkpoint of step 7"),
     ],
 )
 def test_what_cannot_be_published_is_said(layout: RunLayout, repo: str, token: str, step: int, text: str) -> None:
@@ -121,12 +123,12 @@ def test_a_machine_that_is_offline(layout: RunLayout, monkeypatch: pytest.Monkey
 def test_a_hub_that_is_not_there(layout: RunLayout, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(ModelError, match="can be reached"):
+    with pytest.raises(ModelError, match="cannot be reached"):
         publish_checkpoint(layout, 2, Destination("me/model", TOKEN))
 
 
 @pytest.mark.parametrize("folder", ["/home/alice.miller/secret/model", "C:\\Users\\alice.miller\\secret\\model"])
-def test_no_file_tells_a_folder_of_this_machine(hub: FakeHub, tmp_path: Path, folder: str) -> None:
+def test_no_file_contains_a_folder_of_this_machine(hub: FakeHub, tmp_path: Path, folder: str) -> None:
     base = {"model": {"id": folder}, "data": {"source": "jsonl", "path": "/home/alice.miller/secret/x.jsonl"}}
     base["data"]["image_root"] = "/home/alice.miller/secret/images"
     config = RunConfig.model_validate(base)

@@ -1,4 +1,4 @@
-"""What waits is started when its device is free, and stays in the queue through restarts."""
+"""Queued runs are started when their device is free, and stay queued across restarts."""
 
 from __future__ import annotations
 
@@ -95,9 +95,7 @@ def test_no_one_overtakes_a_run_that_waits_for_two_processors(root: Path) -> Non
     assert queue.start_next() == [both.run_id]
 
 
-def test_a_run_that_is_stopped_after_it_was_looked_at_is_not_started(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_is_stopped_after_it_was_read_is_not_started(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     layout = make(root, LaunchPlan(argv=SLEEP))
 
     def stop_first(*arguments: Any, **named: Any) -> RunStatus:
@@ -132,7 +130,7 @@ def test_what_is_not_waiting_is_left_alone(root: Path) -> None:
     assert RunQueue(root / "missing").start_next() == []
 
 
-def test_a_program_that_is_not_there_is_told_and_does_not_stop_the_queue(root: Path) -> None:
+def test_a_program_that_is_not_there_is_reported_and_does_not_stop_the_queue(root: Path) -> None:
     bad, good = sorted((make(root, LaunchPlan(argv=SLEEP)) for _ in range(2)), key=lambda layout: layout.run_id)
     enqueue_launch(bad, LaunchPlan(argv=("/no/such/program",)))
     queue = RunQueue(root)
@@ -144,7 +142,7 @@ def test_a_run_that_ended_is_put_into_the_queue_again(root: Path) -> None:
     layout = make(root, LaunchPlan(argv=SLEEP))
     queue = RunQueue(root)
     queue.start_next()
-    with pytest.raises(InputError, match="expected no other attempt"):
+    with pytest.raises(InputError, match="Another attempt of"):
         enqueue_launch(layout, LaunchPlan(argv=SLEEP))
     stop_run(layout, save_seconds=0.0)
     enqueue_launch(layout, LaunchPlan(argv=SLEEP))
@@ -181,7 +179,7 @@ def test_a_key_that_cannot_be_read_lets_runs_wait(root: Path, monkeypatch: pytes
         patch.setattr(queue_module, "is_signed", refuse)
         assert RunQueue(root).start_next() == []
         assert RunQueue(root).position_of(layout) == 0
-    assert summarize_run(layout).state == "queued", "whoever can read the key starts it"
+    assert summarize_run(layout).state == "queued", "a server that can read the key starts it"
     assert RunQueue(root).start_next() == [layout.run_id]
 
 
@@ -196,7 +194,7 @@ def test_settings_that_were_changed_while_a_run_waits_are_not_started(root: Path
         )
 
 
-def test_a_job_is_told_which_config_was_checked(root: Path) -> None:
+def test_a_job_knows_which_config_was_checked(root: Path) -> None:
     code = f"import os; print(os.environ['{CONFIG_VARIABLE}'])"
     layout = make(root, LaunchPlan(argv=(sys.executable, "-c", code)))
     sha256 = hash_config(layout.config.read_bytes())
@@ -223,10 +221,10 @@ def test_a_plan_can_be_signed_in_a_folder_above(root: Path) -> None:
         load_verified_plan(layout, root / "elsewhere")
 
 
-def test_a_plan_of_other_making_tells_its_devices_and_is_not_started(root: Path) -> None:
+def test_a_plan_of_other_making_shows_its_devices_and_is_not_started(root: Path) -> None:
     layout = make(root, LaunchPlan(argv=SLEEP, gpus=(1, 2)))
     (root / KEY_FILE).unlink()
     assert load_verified_plan(layout) is None
-    told = read_unverified_plan(layout)
-    assert told is not None and told.gpus == (1, 2)
-    assert RunQueue(root).start_next() == [] and "resume the run" in read_status(layout).error
+    plan = read_unverified_plan(layout)
+    assert plan is not None and plan.gpus == (1, 2)
+    assert RunQueue(root).start_next() == [] and "Resume the run" in read_status(layout).error

@@ -46,7 +46,7 @@ def test_wherever_a_writer_is_caught_nothing_is_read_twice_or_lost(layout: RunLa
         assert first.skipped + rest.skipped == 0
 
 
-def test_the_cost_of_a_look_is_that_of_the_new_bytes(layout: RunLayout, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cost_of_a_read_is_that_of_the_new_bytes(layout: RunLayout, monkeypatch: pytest.MonkeyPatch) -> None:
     write_steps(layout, 200)
     offset = read_events(layout).offset
     EventLog(layout.events).append(RolloutsSaved(groups=1), 200)
@@ -61,14 +61,14 @@ def test_the_cost_of_a_look_is_that_of_the_new_bytes(layout: RunLayout, monkeypa
 def test_a_long_file_can_be_read_in_portions(layout: RunLayout, max_bytes: int) -> None:
     written = write_steps(layout, 20)
     found: list[RunEvent] = []
-    offset, looks = 0, 0
+    offset, reads = 0, 0
     while len(found) < len(written):
         batch = read_events(layout, offset, max_bytes)
         assert batch.offset > offset
-        offset, looks = batch.offset, looks + 1
+        offset, reads = batch.offset, reads + 1
         found += batch.events
     assert found == written
-    assert looks == {1: 20, 300: looks, 10_000_000: 1}[max_bytes]
+    assert reads == {1: 20, 300: reads, 10_000_000: 1}[max_bytes]
 
 
 def test_lines_that_are_no_events_are_counted_and_passed(layout: RunLayout) -> None:
@@ -82,7 +82,7 @@ def test_lines_that_are_no_events_are_counted_and_passed(layout: RunLayout) -> N
     assert batch.offset == layout.events.stat().st_size
 
 
-def test_a_file_that_became_shorter_is_read_anew(layout: RunLayout) -> None:
+def test_a_file_that_became_shorter_is_read_again(layout: RunLayout) -> None:
     written = write_steps(layout, 1)
     batch = read_events(layout, 10**6)
     assert (batch.events, batch.is_restarted) == (written, True)
@@ -136,7 +136,7 @@ def test_runs_are_listed_newest_first_and_a_broken_one_does_not_hide_them(tmp_pa
     assert found[0].status
     assert found[0].status.job == "evaluation"
     assert found[2].status is None
-    assert "is no status of a run" in found[2].problem
+    assert "is not a valid run status" in found[2].problem
     assert summarize_run(made) == found[1]
 
 
@@ -169,7 +169,7 @@ def test_a_number_that_no_page_could_be_sent_is_no_status(tmp_path: Path, name: 
     write_status(made, RunStatus(job="training", state="queued", total=5).replace(**{name: 10**20}))
     (found,) = list_runs(tmp_path)
     assert (found.state, found.status) == ("unreadable", None)
-    assert f"{name}: expected less than 2**53" in found.problem
+    assert f"{name} must be less than 2**53" in found.problem
 
 
 def test_a_log_is_shown_without_the_values_of_secret_variables(

@@ -18,7 +18,7 @@ TOKEN = "hf_" + "aB3" * 8
         "AKIA" + "ABCD1234" * 2,
     ],
 )
-def test_what_looks_like_a_token_is_found_and_hidden(text: str) -> None:
+def test_a_token_form_is_found_and_hidden(text: str) -> None:
     assert has_secret(text)
     hidden = redact(text, {})
     assert not has_secret(hidden.replace("***@", ""))

@@ -78,7 +78,7 @@ def test_images_stay_within_their_share_of_the_disk(layout: RunLayout, sample: S
     assert sum(path.stat().st_size for path in layout.images.iterdir()) <= 2.5 * size
     again = ImageStore(layout.images, int(2.5 * size))
     assert again.save(noise(4)) is None, "a later attempt counts what is there"
-    assert again.save(noise(1)) == saved.crops[0][0], "what is there already needs no room"
+    assert again.save(noise(1)) == saved.crops[0][0], "an existing image needs no space"
 
 
 def test_the_same_step_of_a_later_attempt_replaces_the_record(
@@ -128,7 +128,7 @@ def test_a_line_that_is_no_group_is_named(layout: RunLayout, sample: Sample, gro
     value = json.loads(layout.rollouts_of(10).read_text())
     with layout.rollouts_of(10).open("a") as file:
         file.write(json.dumps(value | {"image_wh": [1]}) + "\n")
-    with pytest.raises(DataError, match="line 2 is no group of rollouts: image_wh"):
+    with pytest.raises(DataError, match="line 2 is not a valid rollout group: image_wh"):
         read_groups(layout, 10)
     with pytest.raises(DataError, match="No such file"):
         read_groups(layout, 11)

@@ -11,7 +11,7 @@ from hart_studio.runs.signing import KEY_FILE, is_signed, sign_plan
 PLAN = {"argv": ["python", "-m", "x"], "gpus": [0, 1]}
 
 
-def test_a_seal_is_for_one_plan_one_run_and_one_root(tmp_path: Path) -> None:
+def test_a_signature_is_for_one_plan_one_run_and_one_root(tmp_path: Path) -> None:
     first, second = tmp_path / "a", tmp_path / "b"
     for root in (first, second):
         root.mkdir()
@@ -25,17 +25,17 @@ def test_a_seal_is_for_one_plan_one_run_and_one_root(tmp_path: Path) -> None:
 
 
 def test_only_the_owner_reads_the_key_and_nothing_else_is_left(tmp_path: Path) -> None:
-    assert not is_signed(tmp_path, "run", PLAN, "x") and not list(tmp_path.iterdir()), "looking makes no key"
+    assert not is_signed(tmp_path, "run", PLAN, "x") and not list(tmp_path.iterdir()), "checking creates no key"
     with ThreadPoolExecutor(8) as pool:
-        seals = set(pool.map(lambda _: sign_plan(tmp_path, "run", PLAN), range(32)))
-    assert len(seals) == 1, "whoever came first made the key of all"
+        signatures = set(pool.map(lambda _: sign_plan(tmp_path, "run", PLAN), range(32)))
+    assert len(signatures) == 1, "the first one created the key of all"
     assert [path.name for path in tmp_path.iterdir()] == [KEY_FILE]
     assert (tmp_path / KEY_FILE).stat().st_mode & 0o077 == 0
 
 
-def test_a_key_that_is_none_is_told(tmp_path: Path) -> None:
+def test_a_key_that_is_none_is_reported(tmp_path: Path) -> None:
     (tmp_path / KEY_FILE).write_bytes(b"short")
-    with pytest.raises(DataError, match="remove the file"):
+    with pytest.raises(DataError, match="Remove the file"):
         sign_plan(tmp_path, "run", PLAN)
     assert not is_signed(tmp_path, "run", PLAN, "0" * 64)
 
@@ -58,7 +58,7 @@ def test_where_there_are_no_hard_links_the_key_is_made_all_the_same(
 
     monkeypatch.setattr("hart_studio.runs.signing.os.link", refuse)
     with ThreadPoolExecutor(8) as pool:
-        seals = set(pool.map(lambda _: sign_plan(tmp_path, "run", PLAN), range(32)))
-    assert len(seals) == 1
+        signatures = set(pool.map(lambda _: sign_plan(tmp_path, "run", PLAN), range(32)))
+    assert len(signatures) == 1
     assert [path.name for path in tmp_path.iterdir()] == [KEY_FILE]
     assert (tmp_path / KEY_FILE).stat().st_mode & 0o077 == 0

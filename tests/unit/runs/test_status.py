@@ -90,7 +90,7 @@ def test_who_stops_a_run_notes_the_signals_that_it_sends(layout: RunLayout, tmp_
     assert recorded_signals(layout) == frozenset() and elsewhere.read_text() == "SIGTERM"
 
 
-def test_a_job_that_ends_between_two_looks_is_not_lost(layout: RunLayout, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_ends_between_two_reads_is_not_lost(layout: RunLayout, monkeypatch: pytest.MonkeyPatch) -> None:
     write(layout, state="running", attempt=1, **OWN)
 
     def die_well(pid: int, start: str) -> bool:
@@ -101,7 +101,7 @@ def test_a_job_that_ends_between_two_looks_is_not_lost(layout: RunLayout, monkey
     assert get_state(layout)[0] == "completed"
 
 
-def test_an_attempt_that_begins_between_two_looks_is_seen(layout: RunLayout, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_attempt_that_begins_between_two_reads_is_seen(layout: RunLayout, monkeypatch: pytest.MonkeyPatch) -> None:
     write(layout, state="running", attempt=1, **GONE)
 
     def next_attempt(pid: int, start: str) -> bool:
@@ -116,7 +116,7 @@ def test_an_attempt_that_begins_between_two_looks_is_seen(layout: RunLayout, mon
 @pytest.mark.parametrize("content", ["", "{", "{}", '{"job": "training", "state": "lost", "total": 1}', "[]"])
 def test_a_status_that_is_none(layout: RunLayout, content: str) -> None:
     layout.status.write_text(content)
-    with pytest.raises(DataError, match="is no status of a run"):
+    with pytest.raises(DataError, match="is not a valid run status"):
         read_status(layout)
 
 
@@ -128,7 +128,7 @@ def test_a_folder_without_status(tmp_path: Path) -> None:
 def test_who_may_start(layout: RunLayout) -> None:
     for state in ("queued", "running", "stopping"):
         write(layout, state=state, attempt=1, **OWN)
-        with pytest.raises(InputError, match=f"got process {os.getpid()}; stop it first"):
+        with pytest.raises(InputError, match=f"process {os.getpid()}.. Stop it first"):
             check_startable(layout)
         write(layout, state=state, attempt=1, **GONE)
         assert check_startable(layout).attempt == 1
@@ -136,5 +136,5 @@ def test_who_may_start(layout: RunLayout) -> None:
         write(layout, state=state, attempt=3, **GONE)
         assert check_startable(layout).attempt == 3
     write(layout, state="completed", attempt=1, **GONE)
-    with pytest.raises(InputError, match="which is completed; start a new run"):
+    with pytest.raises(InputError, match=r"is completed. Start a new run"):
         check_startable(layout)

@@ -117,11 +117,11 @@ def test_an_attempt_from_start_to_end(layout: RunLayout) -> None:
 def test_a_completed_run_is_not_started_again(layout: RunLayout) -> None:
     with RunWriter(layout, total=1):
         pass
-    with pytest.raises(InputError, match="which is completed"), RunWriter(layout, total=1):
+    with pytest.raises(InputError, match="is completed"), RunWriter(layout, total=1):
         pass
 
 
-def test_a_failure_is_told_in_words(layout: RunLayout) -> None:
+def test_a_failure_is_reported_in_words(layout: RunLayout) -> None:
     with pytest.raises(ModelError), RunWriter(layout, total=9) as run:
         run.log_step(4, "ap_grpo", {})
         raise ModelError("expected a folder, got none")
@@ -175,20 +175,20 @@ def test_a_slow_step_is_written_although_a_phase_or_heartbeat_was_written_a_mome
         assert read_status(layout).step == 16
 
 
-def test_a_phase_is_told_at_once_and_its_count_when_it_is_time(
+def test_a_phase_is_reported_at_once_and_its_count_when_it_is_time(
     layout: RunLayout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer_module, "STATUS_PERIOD_SECONDS", 1e9)
     with RunWriter(layout, total=9) as run:
         run.set_phase("loading the model")
         assert read_status(layout).phase == "loading the model"
-        run.set_phase("measuring held-out questions, 0 of 40")
-        assert read_status(layout).phase == "measuring held-out questions, 0 of 40"
-        run.set_phase("measuring held-out questions, 16 of 40")
-        assert read_status(layout).phase == "measuring held-out questions, 0 of 40", "a moment ago it was written"
+        run.set_phase("evaluating held-out questions, 0 of 40")
+        assert read_status(layout).phase == "evaluating held-out questions, 0 of 40"
+        run.set_phase("evaluating held-out questions, 16 of 40")
+        assert read_status(layout).phase == "evaluating held-out questions, 0 of 40", "a moment ago it was written"
         monkeypatch.setattr(writer_module, "STATUS_PERIOD_SECONDS", 0.0)
-        run.set_phase("measuring held-out questions, 32 of 40")
-        assert read_status(layout).phase == "measuring held-out questions, 32 of 40"
+        run.set_phase("evaluating held-out questions, 32 of 40")
+        assert read_status(layout).phase == "evaluating held-out questions, 32 of 40"
         run.set_phase("")
         assert read_status(layout).phase == ""
         with run.saving_checkpoint(1, "ap_grpo"):
@@ -201,7 +201,7 @@ def test_a_phase_is_told_at_once_and_its_count_when_it_is_time(
 # --- stopping -------------------------------------------------------------------------------------------------------
 
 
-def test_a_stop_is_seen_and_told(layout: RunLayout) -> None:
+def test_a_stop_is_seen_and_reported(layout: RunLayout) -> None:
     with RunWriter(layout, total=9) as run:
         run.log_step(1, "ap_grpo", {})
         layout.stop.touch()
@@ -229,15 +229,15 @@ def test_ctrl_c_stops(layout: RunLayout) -> None:
 
 
 def test_sigterm_leaves_a_record_and_its_handler_does_not_outlive_the_run(layout: RunLayout) -> None:
-    def ours(number: int, frame: object) -> None:
+    def own(number: int, frame: object) -> None:
         raise AssertionError("the handler of the run should have been called")
 
-    before = signal.signal(signal.SIGTERM, ours)
+    before = signal.signal(signal.SIGTERM, own)
     try:
         with pytest.raises(SystemExit) as caught, RunWriter(layout, total=9):
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(10)  # the handler runs before this is over
-        assert signal.getsignal(signal.SIGTERM) is ours
+        assert signal.getsignal(signal.SIGTERM) is own
     finally:
         signal.signal(signal.SIGTERM, before)
     assert caught.value.code == 143
@@ -246,7 +246,7 @@ def test_sigterm_leaves_a_record_and_its_handler_does_not_outlive_the_run(layout
 
 
 @pytest.mark.parametrize(("is_noted", "error"), [(True, KILLED_ON_REQUEST), (False, "ended by SIGTERM")])
-def test_an_end_is_told_as_asked_for_when_who_asked_sent_the_signal(
+def test_an_end_is_reported_as_asked_for_when_who_asked_sent_the_signal(
     layout: RunLayout, is_noted: bool, error: str
 ) -> None:
     with pytest.raises(SystemExit), RunWriter(layout, total=9):
@@ -301,7 +301,7 @@ def test_two_writers_never_work_at_once(layout: RunLayout) -> None:
     with RunWriter(layout, total=9) as first:
         first.log_step(1, "", {})
         before = layout.events.read_bytes(), layout.status.read_bytes()
-        with pytest.raises(InputError, match="one that still runs; stop it first"), RunWriter(layout, total=9):
+        with pytest.raises(InputError, match=r"is still running. Stop it first"), RunWriter(layout, total=9):
             pass
         assert (layout.events.read_bytes(), layout.status.read_bytes()) == before
     assert read_status(layout).attempt == 1
@@ -315,10 +315,10 @@ def test_the_job_of_a_launcher_keeps_its_attempt_its_group_and_a_stop(
         job="training", state="queued", pid=leader, pid_start=get_process_start(leader), attempt=4, step=3, total=0
     )
     write_status(layout, queued)
-    with pytest.raises(InputError, match="no other attempt"), RunWriter(layout, total=9):
+    with pytest.raises(InputError, match="Another attempt of"), RunWriter(layout, total=9):
         pass
     monkeypatch.setenv(ATTEMPT_VARIABLE, "3")
-    with pytest.raises(InputError, match="no other attempt"), RunWriter(layout, total=9):
+    with pytest.raises(InputError, match="Another attempt of"), RunWriter(layout, total=9):
         pass
     monkeypatch.setenv(ATTEMPT_VARIABLE, "4")
     layout.stop.touch()
@@ -353,14 +353,14 @@ def test_checkpoints_count_when_they_are_whole_and_old_ones_go(layout: RunLayout
     ]
 
 
-def test_full_images_are_told_once(layout: RunLayout, sample: Sample, group: RolloutGroup) -> None:
+def test_full_images_are_reported_once(layout: RunLayout, sample: Sample, group: RolloutGroup) -> None:
     images = GroupImages(sample, group, (8, 8), Image.new("RGB", (8, 8)), ((), ()))
     with RunWriter(layout, total=9, image_mb=0) as run:
         for step in (1, 2):
             run.log_rollouts(step, [images])
     assert payloads(layout)[:3] == [
         RolloutsSaved(groups=1),
-        Warned(message="the images of rollouts fill their 0 MB; records continue without"),
+        Warned(message="rollout images have reached 0 MB; recording continues without images"),
         RolloutsSaved(groups=1),
     ]
     assert read_groups(layout, 2)[0].overview is None

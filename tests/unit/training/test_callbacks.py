@@ -82,7 +82,7 @@ def test_held_out_rollouts_are_there_before_the_figures(tmp_path: Path) -> None:
     assert group is not None
 
     def measure(trainer: Any, should_continue: Any, record: Any) -> dict[str, float]:
-        assert should_continue(0) and read_status(layout).phase == "measuring held-out questions, 0 of 40"
+        assert should_continue(0) and read_status(layout).phase == "evaluating held-out questions, 0 of 40"
         record([group])
         assert list_rollout_steps(layout, is_held_out=True) == [0]
         return {"accuracy": 0.5}

@@ -103,16 +103,16 @@ def test_rollouts_are_recorded_as_soon_as_they_are_measured(
     assert recorded == [(expected or 1, count if expected else 3)]
 
 
-def test_between_batches_it_says_how_far_it_is_and_ends_when_told(tmp_path: Path) -> None:
+def test_between_batches_it_says_how_far_it_is_and_ends_when_requested(tmp_path: Path) -> None:
     one = sample(tmp_path, "one", Box.from_xyxy((0, 0, 50, 100)))
     samples = [one.model_copy(update={"id": str(number)}) for number in range(2 * BATCH_SIZE + 3)]
     boxes = '[{"bbox_2d": [0, 0, 500, 1000], "label": "x"}]'
-    told: list[int] = []
+    counts: list[int] = []
     model = ScriptedModel(grounding=boxes, crops_only="\\boxed{A}")
     found = measure(
-        model, samples, METHODS["ap_grpo"], RunConfig(), should_continue=lambda done: told.append(done) is None
+        model, samples, METHODS["ap_grpo"], RunConfig(), should_continue=lambda done: counts.append(done) is None
     )
-    assert told == [0, BATCH_SIZE, 2 * BATCH_SIZE] and found["accuracy"] == 1.0
+    assert counts == [0, BATCH_SIZE, 2 * BATCH_SIZE] and found["accuracy"] == 1.0
     calls = len(model.calls)
     model = ScriptedModel(grounding=boxes, crops_only="\\boxed{A}")
     assert (
@@ -128,7 +128,7 @@ def test_between_batches_it_says_how_far_it_is_and_ends_when_told(tmp_path: Path
 def test_every_process_asks_equally_often(tmp_path: Path, processes: int) -> None:
     one = sample(tmp_path, "one")
     samples = [one.model_copy(update={"id": str(number)}) for number in range(BATCH_SIZE * processes + 1)]
-    told: list[list[int]] = []
+    requests: list[list[int]] = []
     for rank in range(processes):
         asked: list[int] = []
         share = SimpleNamespace(process_index=rank, num_processes=processes)
@@ -146,5 +146,5 @@ def test_every_process_asks_equally_often(tmp_path: Path, processes: int) -> Non
             )
             is None
         )
-        told.append(asked)
-    assert told == [[0, BATCH_SIZE * processes]] * processes
+        requests.append(asked)
+    assert requests == [[0, BATCH_SIZE * processes]] * processes

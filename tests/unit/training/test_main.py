@@ -1,4 +1,4 @@
-"""The command: what it says before it does anything, and how it ends."""
+"""The training command: checks before the run, output and exit codes."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def test_a_dry_run_says_what_would_be_done_and_changes_nothing(
     }
     overrides = [part for name, value in changes.items() for part in ("--set", f"{name}={value}")]
     assert main([*overrides, "--dry-run", "--runs-root", str(tmp_path / "runs")]) == 0
-    told = capsys.readouterr().out
-    config = RunConfig.model_validate_json(told[: told.index("\n}\n") + 2])
+    output = capsys.readouterr().out
+    config = RunConfig.model_validate_json(output[: output.index("\n}\n") + 2])
     assert (config.model.lora, config.data.rl_samples) == ("on", 4)
-    assert "samples: 4 for RL, 3 for SFT, 2 held out" in told
-    assert "device: CPU" in told and "(adapters)" in told and "reference 0.00" in told
+    assert "samples: 4 for RL, 3 for SFT, 2 held out" in output
+    assert "device: CPU" in output and "(adapters)" in output and "reference 0.00" in output
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -50,7 +50,7 @@ def test_settings_of_a_run_stay_what_they_are(tmp_path: Path, capsys: pytest.Cap
     assert main([*resume, "--set", "seed=1", "--dry-run"]) == 2
     assert "a run keeps its settings" in capsys.readouterr().err
     assert main([*resume, "--dry-run"]) == 0
-    assert "memory: unknown, the model is not on this machine yet" in capsys.readouterr().out
+    assert "memory: unknown, the model is not downloaded yet" in capsys.readouterr().out
     assert main(resume) == 2, "a model that is not there"
     assert json.loads(run.status.read_text())["state"] == "failed"
 
@@ -88,11 +88,16 @@ def test_a_training_shows_progress_and_ends_with_its_figures(
     assert lines[:2] == [f"run: {folder}", "steps: 2 of 2"] and lines[-1] == f"done: {folder / 'model'}"
     assert lines[2].startswith("sft: loss ") and lines[3].startswith("held-out, 2 questions, step 0 -> 2: ")
     assert f"checkpoint: {folder / 'checkpoints' / 'step_000002'}" in lines
-    assert "warnings: 1" in lines and "1 rows of" in lines[-2], "a bad row is told in the last lines"
-    told = [line.split(" (")[0] for line in err.splitlines()]
-    phases = ["reading the samples", "loading the model", "measuring held-out questions, 0 of 2", "saving a checkpoint"]
-    assert [line for line in told if line in phases] == phases
-    assert any(line.startswith("warning: 1 rows of") for line in told)
+    assert "warnings: 1" in lines and "1 invalid rows of" in lines[-2], "an invalid row is reported in the last lines"
+    shown = [line.split(" (")[0] for line in err.splitlines()]
+    phases = [
+        "reading the samples",
+        "loading the model",
+        "evaluating held-out questions, 0 of 2",
+        "saving a checkpoint",
+    ]
+    assert [line for line in shown if line in phases] == phases
+    assert any(line.startswith("warning: 1 invalid rows of") for line in shown)
 
 
 def test_a_training_that_is_not_finite_ends_with_1_and_says_why(
@@ -116,17 +121,24 @@ def test_a_training_that_could_not_begin_leaves_nothing(tmp_path: Path, capsys: 
     data = write_jsonl(tmp_path / "data", 8)
     root = ["--runs-root", str(tmp_path / "runs")]
     assert main([*set_options(tmp_path / "no-model", data), *root]) == 2
-    assert "had done nothing and was removed" in capsys.readouterr().err
+    assert "had done no work and was removed" in capsys.readouterr().err
     assert main([*set_options(tmp_path / "no-model", tmp_path / "none.jsonl"), *root]) == 2
     assert list((tmp_path / "runs").iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    "wrong", [["--set", "optim.learning_rat=1"], ["--config", "/nowhere.json"], ["--resume", ".."]]
+    ("wrong", "message"),
+    [
+        (["--set", "optim.learning_rat=1"], "error: unknown setting 'optim.learning_rat'"),
+        (["--config", "/nowhere.json"], "error: Cannot read the settings file /nowhere.json"),
+        (["--resume", ".."], "error: Invalid run id '..'"),
+    ],
 )
-def test_what_cannot_be_used_ends_with_2(wrong: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_settings_end_with_2(
+    wrong: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main([*wrong, "--runs-root", str(tmp_path)]) == 2
-    assert "error: expected" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -136,12 +148,12 @@ def test_a_dry_run_of_samples_that_cannot_be_read_ends_with_2(
     broken = write_jsonl(tmp_path / "data", 2)
     broken.write_text("{")
     samples = ["--set", "data.source=jsonl", "--set", "model.device=cpu", "--runs-root", str(tmp_path / "runs")]
-    for path in (tmp_path / "nowhere.jsonl", broken):
+    for path, problem in ((tmp_path / "nowhere.jsonl", "Cannot read"), (broken, "No valid rows")):
         assert main([*samples, "--set", f"data.path={path}", "--dry-run"]) == 2
-        assert "samples: expected" in capsys.readouterr().out
+        assert f"samples: {problem}" in capsys.readouterr().out
 
 
 def test_help_says_what_can_be_set(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
-    assert "change one setting, such as schedule.rl_steps=100" in " ".join(capsys.readouterr().out.split())
+    assert "set one setting, such as schedule.rl_steps=100" in " ".join(capsys.readouterr().out.split())

@@ -64,7 +64,7 @@ def test_every_process_drops_its_gradients_when_any_has_a_non_finite_step(
     assert (steps.model.weight.grad is None) == bool(found)
 
 
-def test_weights_of_any_process_are_told_by_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_of_any_process_are_reported_by_all(monkeypatch: pytest.MonkeyPatch) -> None:
     steps = make_steps(monkeypatch, 1.0, 1.0, [0.0, 0.0])
     assert steps.check_weights() == ()
     steps.accelerator.others = [1.0]
@@ -89,7 +89,7 @@ def test_a_large_number_is_finite_and_one_bad_number_is_enough(
     assert are_finite([torch.ones(2), torch.empty(0), weight]) == is_finite
 
 
-def test_shards_are_looked_at_where_they_lie() -> None:
+def test_shards_are_read_where_they_lie() -> None:
     broken, whole = torch.tensor([math.nan]), torch.zeros(2)
     fsdp: Any = SimpleNamespace(to_local=lambda: broken)
     zero: Any = SimpleNamespace(ds_tensor=broken)
@@ -100,11 +100,11 @@ def test_shards_are_looked_at_where_they_lie() -> None:
 def test_the_reason_says_what_where_and_what_to_do() -> None:
     assert describe_non_finite((LOSS,)) == "loss"
     assert describe_non_finite((LOSS, GRADIENT, WEIGHTS)) == "loss, gradient norm and weights"
-    told = describe_failure(
+    message = describe_failure(
         (LOSS, GRADIENT), 12, 10, rate_setting="optim.sft_learning_rate", rate=1e-5, run_id="R", saved=9
     )
-    assert told.startswith("step 12: loss and gradient norm not finite for 3 steps in a row, since step 10. ")
-    assert "step 9 is the last finite checkpoint" in told and "optim.sft_learning_rate (now 1e-05)" in told
-    told = describe_failure((WEIGHTS,), 1, 1, rate_setting="x", rate=0.1, run_id="R", saved=None)
-    assert told.startswith("step 1: weights not finite. ") and "no checkpoint was saved before" in told
-    assert "--resume R continues from the beginning" in told
+    assert message.startswith("step 12: loss and gradient norm not finite for 3 steps in a row, since step 10. ")
+    assert "step 9 is the last finite checkpoint" in message and "optim.sft_learning_rate (now 1e-05)" in message
+    message = describe_failure((WEIGHTS,), 1, 1, rate_setting="x", rate=0.1, run_id="R", saved=None)
+    assert message.startswith("step 1: weights not finite. ") and "no checkpoint was saved before" in message
+    assert "--resume R continues from the beginning" in message

@@ -1,4 +1,4 @@
-"""What is looked at before a run: every fault that can be planted is found, with what to do."""
+"""Preflight checks: every injected fault is found, with advice."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_a_run_that_would_work_is_good_everywhere(tmp_path: Path) -> None:
         "Samples", "Gold boxes", "Images", "Answers", "Reward",
     ]  # fmt: skip
     assert {finding.state for finding in found.values()} == {"good"}
-    assert "2 held-out questions have some" in found["Gold boxes"].text
+    assert "2 held-out questions have gold boxes" in found["Gold boxes"].text
     assert not (tmp_path / "runs").exists(), "nothing is written"
 
 
@@ -65,10 +65,10 @@ def test_a_run_that_would_work_is_good_everywhere(tmp_path: Path) -> None:
         (["schedule.rl_batch_size=8", "schedule.rl_micro_batch_size=8"], 3, "Settings", "bad", "3 processes"),
         (["method.area_penalty=1"], 1, "Settings", "bad", "preference_scale"),
         (["method.beta=0"], 1, "Settings", "check", "method.beta is 0"),
-        (["model.device=cuda"], 1, "Device", "bad", "no GPU here"),
-        (["model.id=no one/nothing"], 1, "Model", "check", "not on this machine"),
+        (["model.device=cuda"], 1, "Device", "bad", "no GPU is available"),
+        (["model.id=owner/nothing"], 1, "Model", "check", "not on this machine"),
         (["data.source=jsonl", "data.path=/no/such/file"], 1, "Samples", "bad", "/no/such/file"),
-        (["data.source=hf", "data.path=no one/nothing"], 1, "Samples", "check", "would be fetched"),
+        (["data.source=hf", "data.path=owner/nothing"], 1, "Samples", "check", "would be downloaded"),
     ],
 )
 def test_a_fault_is_named(
@@ -92,7 +92,7 @@ def test_too_few_samples(tmp_path: Path) -> None:
 
 def test_rows_that_are_none_are_counted(tmp_path: Path) -> None:
     found = check(tmp_path, *jsonl(tmp_path, [*rows(6), *rows(1, id="x", answer="Z")], images=6))["Samples"]
-    assert found.state == "check" and "1 rows are left out" in found.text
+    assert found.state == "check" and "1 invalid rows are skipped" in found.text
 
 
 @pytest.mark.parametrize(("images", "state"), [(0, "bad"), (3, "check"), (6, "good")])
@@ -106,10 +106,10 @@ def test_images_are_opened(tmp_path: Path, images: int, state: str) -> None:
 def test_an_answer_that_cannot_be_earned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preflight, "score_answer", lambda *_: type("S", (), {"value": 0.0}))
     found = check(tmp_path)["Reward"]
-    assert found.state == "bad" and "earns 0.0" in found.text
+    assert found.state == "bad" and "correct answer gets reward 0.0" in found.text
 
 
-def test_a_true_box_in_training_is_a_fault_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_true_box_in_training_is_a_fault_of_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     split = preflight.split_config
 
     def leak(*given: Any) -> Any:

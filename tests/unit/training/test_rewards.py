@@ -25,7 +25,7 @@ def test_the_papers_reward_is_the_answer_alone() -> None:
         assert (reward.total, reward.format, reward.area) == (value, 0.0, 0.0)
 
 
-def test_optional_terms_add_up_and_are_told_apart() -> None:
+def test_optional_terms_add_up_and_are_distinguished() -> None:
     settings = MethodConfig(format_reward=0.2, area_penalty=0.4)
     reward = compute_reward(rollout(1.0, (0, 0, 50, 50), (0, 0, 50, 50)), (100, 100), settings)
     assert (reward.correct, reward.format, reward.area) == (1.0, 0.2, pytest.approx(0.1))

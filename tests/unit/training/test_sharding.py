@@ -1,4 +1,4 @@
-"""Sharded weights: whole inside the block and shards again after it, in one process with real FSDP2."""
+"""Sharded weights: gathered inside the block and sharded again afterwards, in one process with real FSDP2."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_a_trained_tower_is_refused_in_shards(
     model = load_tiny("qwen2_5_vl").model
     was = {name: weight.requires_grad for name, weight in model.named_parameters()}
     check_sharding(trainer_of(DistributedType.MULTI_GPU), model)
-    with pytest.raises(InputError, match="train the language model only"):
+    with pytest.raises(InputError, match="Train the language model only"):
         check_sharding(trainer_of(kind), model)
     assert is_sharded(trainer_of(kind)) and not is_sharded(trainer_of(DistributedType.NO))
     try:

@@ -25,16 +25,16 @@ def check(steps: list[dict[str, float]]) -> list[tuple[int, str]]:
     return [(number, text) for number, step in enumerate(steps, start=1) for text in warnings.check(number, step)]
 
 
-def test_rewards_that_are_all_zero_are_told_once_with_the_outcomes_as_evidence() -> None:
+def test_rewards_that_are_all_zero_are_reported_once_with_the_outcomes_as_evidence() -> None:
     ((step, text),) = check([ALL_WRONG] * 35)
     assert step == STREAK_STEPS
     assert text.startswith("steps 1 to 10: none of 320 rollouts was right, so all advantages are 0")
-    assert "240 without a box (no_box), 40 with an unusable box (bad_box), 80 cut off" in text
+    assert "240 without a box (no_box), 40 with an invalid box (bad_box), 80 cut off" in text
     causes = text.split("Likely causes")[1]
-    assert causes.index("boxes are missing") < causes.index("turns are cut off") < causes.index("answers are wrong")
+    assert causes.index("boxes are missing") < causes.index("turns are truncated") < causes.index("answers are wrong")
 
 
-def test_a_spell_that_comes_back_is_told_again_with_its_own_counts() -> None:
+def test_a_spell_that_comes_back_is_reported_again_with_its_own_counts() -> None:
     steps = [ALL_WRONG] * 9 + [GOOD] + [ALL_WRONG] * 12 + [GOOD] + [ALL_WRONG] * 10
     assert [(number, text.split(":")[0]) for number, text in check(steps)] == [
         (20, "steps 11 to 20"),
@@ -54,12 +54,12 @@ def test_a_spell_that_comes_back_is_told_again_with_its_own_counts() -> None:
         ({"kl": HIGH_KL * 2}, "the KL to reference is above 10"),
     ],
 )
-def test_other_troubles_are_told(metrics: dict[str, float], expected: str) -> None:
+def test_other_troubles_are_reported(metrics: dict[str, float], expected: str) -> None:
     ((step, text),) = check([GOOD | metrics] * 15)
     assert step == STREAK_STEPS and expected in text
 
 
-def test_cut_off_rollouts_with_equal_rewards_are_told_once() -> None:
+def test_cut_off_rollouts_with_equal_rewards_are_reported_once() -> None:
     ((_, text),) = check([ALL_WRONG | {"truncated_share": 1.0, "no_box_share": 1.0, "bad_box_share": 0.0}] * 20)
     assert "320 cut off by the token limit" in text and "raise rollout.max_grounding_tokens" in text
 

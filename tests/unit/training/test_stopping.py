@@ -11,13 +11,13 @@ from hart_studio.training.stopping import StopSignals
 def test_the_first_signal_is_a_wish_and_the_second_one_acts(number: signal.Signals) -> None:
     reached: list[int] = []
     before = signal.signal(number, lambda received, frame: reached.append(received))
-    told: list[str] = []
+    messages: list[str] = []
     try:
-        with StopSignals(told.append) as signals:
+        with StopSignals(messages.append) as signals:
             assert signals.received is None
             os.kill(os.getpid(), number)
             assert (signals.received, reached) == (number, [])
-            assert told == [f"{number.name}: stopping after this step, then saving; again to end at once"]
+            assert messages == [f"{number.name}: stopping after this step and saving; send it again to end at once"]
             os.kill(os.getpid(), number)
             assert reached == [number]
         os.kill(os.getpid(), number)

@@ -123,7 +123,7 @@ def test_a_problem_is_named_by_its_label(name: str, value: object, label: str) -
 def test_problems_between_settings_have_no_label_of_their_own() -> None:
     with pytest.raises(InputError) as caught:
         read_values(values_with(data__source="jsonl"), RunConfig())
-    assert label_problems(str(caught.value))[0][1].startswith("expected a path for source=jsonl")
+    assert label_problems(str(caught.value))[0][1].startswith("source=jsonl needs a path")
 
 
 @given(st.lists(st.one_of(st.none(), st.floats(), st.text(), st.booleans(), st.lists(st.text())), max_size=70))
@@ -145,9 +145,9 @@ def test_whatever_a_browser_sends_is_settings_or_a_clear_refusal(values: list[ob
             "expected “RL batch size” to be a multiple of “RL micro-batch size” = 8, got 2",
         ),
         (
-            "data: expected a path for source=jsonl, got none; set data.path",
+            "data: source=jsonl needs a path; set data.path",
             "Data",
-            "expected a path for source=jsonl, got none; set “Dataset path”",
+            "source=jsonl needs a path; set “Dataset path”",
         ),
         (
             "settings: expected data.rl_samples above 0 for the chain ap_grpo+sft, got 0",

@@ -9,14 +9,14 @@ from tests.benchmark_images import draw
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> ImageResolver:
+def images(tmp_path: Path) -> ImageResolver:
     return ImageResolver(tmp_path, tmp_path)
 
 
 def row(**changes: Any) -> dict[str, Any]:
     return {
         "index": 40,
-        "question": "What is the number on the door?",
+        "question": "What is the number on the gate?",
         "answer": "C",
         "category": "single",
         "A": "12",
@@ -29,16 +29,16 @@ def row(**changes: Any) -> dict[str, Any]:
     }
 
 
-def test_a_row(pictures: ImageResolver) -> None:
-    sample = read_hr_bench_row(row(), pictures)
+def test_a_row(images: ImageResolver) -> None:
+    sample = read_hr_bench_row(row(), images)
     assert (sample.id, sample.category) == ("40/cycle 2", "single/cycle 2")
-    assert (sample.question, sample.choices) == ("What is the number on the door?", ("12", "13", "14", "15"))
+    assert (sample.question, sample.choices) == ("What is the number on the gate?", ("12", "13", "14", "15"))
     assert (sample.answer, sample.gold_boxes, sample.source) == ("C", (), "HR-Bench")
     assert Path(sample.image).read_bytes() == draw(1).jpeg
 
 
-def test_cycles_of_one_question_are_questions_of_their_own(pictures: ImageResolver) -> None:
-    samples = [read_hr_bench_row(row(cycle_category=cycle), pictures) for cycle in range(4)]
+def test_cycles_of_one_question_are_questions_of_their_own(images: ImageResolver) -> None:
+    samples = [read_hr_bench_row(row(cycle_category=cycle), images) for cycle in range(4)]
     assert len({sample.id for sample in samples}) == 4
     assert len({sample.image for sample in samples}) == 1
 
@@ -53,11 +53,9 @@ def test_cycles_of_one_question_are_questions_of_their_own(pictures: ImageResolv
         ({"image": None}, "expected an image"),
     ],
 )
-def test_what_is_wrong_with_a_row_is_said(
-    pictures: ImageResolver, changes: dict[str, Any], message: str | None
-) -> None:
+def test_what_is_wrong_with_a_row_is_said(images: ImageResolver, changes: dict[str, Any], message: str | None) -> None:
     if message is None:
-        assert read_hr_bench_row(row(**changes), pictures).letters == "ABC"
+        assert read_hr_bench_row(row(**changes), images).letters == "ABC"
         return
     with pytest.raises(ValueError, match=message):
-        read_hr_bench_row(row(**changes), pictures)
+        read_hr_bench_row(row(**changes), images)

@@ -10,8 +10,8 @@ from tests.benchmark_images import draw
 
 def test_images_of_cells_go_to_the_cache_once(tmp_path: Path) -> None:
     (tmp_path / "cache").mkdir()
-    pictures = ImageResolver(tmp_path, tmp_path / "cache")
-    found = {pictures.locate(value) for value in (draw(1).jpeg, draw(1).base64, {"bytes": draw(1).jpeg})}
+    images = ImageResolver(tmp_path, tmp_path / "cache")
+    found = {images.locate(value) for value in (draw(1).jpeg, draw(1).base64, {"bytes": draw(1).jpeg})}
     assert len(found) == 1
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".jpeg"]
 

@@ -9,7 +9,7 @@ from tests.benchmark_images import draw
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> ImageResolver:
+def images(tmp_path: Path) -> ImageResolver:
     return ImageResolver(tmp_path, tmp_path)
 
 
@@ -27,8 +27,8 @@ def row(**changes: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not ...}
 
 
-def test_options_inside_the_question(pictures: ImageResolver) -> None:
-    sample = read_mmstar_row(row(), pictures)
+def test_options_inside_the_question(images: ImageResolver) -> None:
+    sample = read_mmstar_row(row(), images)
     assert (sample.id, sample.question, sample.answer) == ("0", "Which view is it?", "B")
     assert sample.choices == ("Left view", "Top view, front", "Bottom view", "none")
     assert sample.category == "coarse perception/image scene and topic"
@@ -36,20 +36,20 @@ def test_options_inside_the_question(pictures: ImageResolver) -> None:
 
 
 @pytest.mark.parametrize("question", ["Which view is it?", row()["question"]])
-def test_options_in_columns(pictures: ImageResolver, question: str) -> None:
+def test_options_in_columns(images: ImageResolver, question: str) -> None:
     columns = {"A": "Left view", "B": "Top view, front", "C": "Bottom view", "D": "none"}
-    sample = read_mmstar_row(row(question=question, image=draw(1).base64, **columns), pictures)
+    sample = read_mmstar_row(row(question=question, image=draw(1).base64, **columns), images)
     assert sample.question == "Which view is it?"
     assert sample.choices == ("Left view", "Top view, front", "Bottom view", "none")
 
 
-def test_options_that_are_letters_of_the_image(pictures: ImageResolver) -> None:
-    sample = read_mmstar_row(row(question="Which one? Options: A: A, B: B, C: C, D: D"), pictures)
+def test_options_that_are_letters_of_the_image(images: ImageResolver) -> None:
+    sample = read_mmstar_row(row(question="Which one? Options: A: A, B: B, C: C, D: D"), images)
     assert sample.choices == ("A", "B", "C", "D")
 
 
-def test_the_other_spelling_of_the_axis(pictures: ImageResolver) -> None:
-    sample = read_mmstar_row(row(l2_category=..., **{"l2-category": "axis"}), pictures)
+def test_the_other_spelling_of_the_axis(images: ImageResolver) -> None:
+    sample = read_mmstar_row(row(l2_category=..., **{"l2-category": "axis"}), images)
     assert sample.category == "coarse perception/axis"
 
 
@@ -59,9 +59,9 @@ def test_the_other_spelling_of_the_axis(pictures: ImageResolver) -> None:
         ({"question": "Which view is it?"}, "the letter of one of 0 options"),
         ({"question": "Which? Options: A: , B: x"}, "every choice to have text"),
         ({"answer": "E"}, "the letter of one of 4 options"),
-        ({"l2_category": ...}, "no field 'l2-category'"),
+        ({"l2_category": ...}, "missing field 'l2-category'"),
     ],
 )
-def test_what_is_wrong_with_a_row_is_said(pictures: ImageResolver, changes: dict[str, Any], message: str) -> None:
+def test_what_is_wrong_with_a_row_is_said(images: ImageResolver, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        read_mmstar_row(row(**changes), pictures)
+        read_mmstar_row(row(**changes), images)

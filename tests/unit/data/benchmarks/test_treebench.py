@@ -9,7 +9,7 @@ from tests.benchmark_images import SMALL, draw
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> ImageResolver:
+def images(tmp_path: Path) -> ImageResolver:
     return ImageResolver(tmp_path, tmp_path)
 
 
@@ -27,8 +27,8 @@ def row(**changes: Any) -> dict[str, Any]:
     }
 
 
-def test_a_row(pictures: ImageResolver) -> None:
-    sample = read_treebench_row(row(), pictures)
+def test_a_row(images: ImageResolver) -> None:
+    sample = read_treebench_row(row(), images)
     assert (sample.id, sample.question, sample.answer) == ("12", "What is the bag made of?", "B")
     assert sample.choices == ("paper", "leather", "silk", "tin")
     assert (sample.category, sample.source) == ("Perception/Material", "TreeBench")
@@ -37,43 +37,43 @@ def test_a_row(pictures: ImageResolver) -> None:
 
 
 @pytest.mark.parametrize("listed", ["A. Main St\nB. High St\nC. Elm St", None, ""])
-def test_options_inside_the_question_of_an_ocr_row_are_taken_out(pictures: ImageResolver, listed: str | None) -> None:
+def test_options_inside_the_question_of_an_ocr_row_are_taken_out(images: ImageResolver, listed: str | None) -> None:
     asked = "What does the sign say?\nA. Main St\nB. High St\nC. Elm St"
     sample = read_treebench_row(
-        row(question=asked, category="Perception/OCR", **{"multi-choice options": listed}), pictures
+        row(question=asked, category="Perception/OCR", **{"multi-choice options": listed}), images
     )
     assert (sample.question, sample.choices) == ("What does the sign say?", ("Main St", "High St", "Elm St"))
 
 
-def test_an_ocr_row_that_words_its_options_otherwise(pictures: ImageResolver) -> None:
+def test_an_ocr_row_that_words_its_options_otherwise(images: ImageResolver) -> None:
     asked = "What does the sign say?\nOptions:\nA. MAIN\nB. HIGH"
     sample = read_treebench_row(
-        row(question=asked, category="Perception/OCR", **{"multi-choice options": "A. Main St\nB. High St"}), pictures
+        row(question=asked, category="Perception/OCR", **{"multi-choice options": "A. Main St\nB. High St"}), images
     )
     assert (sample.question, sample.choices) == ("What does the sign say?", ("Main St", "High St"))
 
 
-def test_a_question_may_have_up_to_26_options(pictures: ImageResolver) -> None:
+def test_a_question_may_have_up_to_26_options(images: ImageResolver) -> None:
     letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
     listed = "\n".join(f"{letter}. option {number}" for number, letter in enumerate(letters))
-    sample = read_treebench_row(row(answer="L", **{"multi-choice options": listed}), pictures)
+    sample = read_treebench_row(row(answer="L", **{"multi-choice options": listed}), images)
     assert (len(sample.choices), sample.letters, sample.answer) == (26, letters, "L")
     columns = {"multi-choice options": None, **{letter: letter.lower() * 2 for letter in letters[:7]}}
-    sample = read_treebench_row(row(answer="G", **columns), pictures)
+    sample = read_treebench_row(row(answer="G", **columns), images)
     assert (sample.choices[-1], sample.answer) == ("gg", "G")
 
 
-def test_boxes_are_repaired(pictures: ImageResolver) -> None:
+def test_boxes_are_repaired(images: ImageResolver) -> None:
     width, height = SMALL
     boxes = f"[[40, 50, 10, 20], (-9, -9, 50, 60), [{width - 10}, {height - 10}, {width + 90}, {height + 1}]]"
-    sample = read_treebench_row(row(target_instances=boxes), pictures)
+    sample = read_treebench_row(row(target_instances=boxes), images)
     assert [box.xyxy for box in sample.gold_boxes] == [
         (10, 20, 40, 50),
         (0, 0, 50, 60),
         (width - 10, height - 10, width, height),
     ]
-    assert read_treebench_row(row(target_instances=[[1, 2, 3, 4]]), pictures).gold_boxes[0].xyxy == (1, 2, 3, 4)
-    assert read_treebench_row(row(target_instances="[]"), pictures).gold_boxes == ()
+    assert read_treebench_row(row(target_instances=[[1, 2, 3, 4]]), images).gold_boxes[0].xyxy == (1, 2, 3, 4)
+    assert read_treebench_row(row(target_instances="[]"), images).gold_boxes == ()
 
 
 @pytest.mark.parametrize(
@@ -88,6 +88,6 @@ def test_boxes_are_repaired(pictures: ImageResolver) -> None:
         ({"category": None}, "expected text in 'category'"),
     ],
 )
-def test_what_is_wrong_with_a_row_is_said(pictures: ImageResolver, changes: dict[str, Any], message: str) -> None:
+def test_what_is_wrong_with_a_row_is_said(images: ImageResolver, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        read_treebench_row(row(**changes), pictures)
+        read_treebench_row(row(**changes), images)

@@ -18,7 +18,7 @@ NOTES: dict[str, Any] = {
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> ImageResolver:
+def images(tmp_path: Path) -> ImageResolver:
     (tmp_path / "direct_attributes").mkdir()
     (tmp_path / "cache").mkdir()
     (tmp_path / "direct_attributes" / "sa_1.jpg").write_bytes(draw(1).jpeg)
@@ -38,8 +38,8 @@ def line(**changes: Any) -> dict[str, Any]:
     }
 
 
-def test_letters_come_from_the_question_and_boxes_from_the_notes(pictures: ImageResolver) -> None:
-    sample = read_vstar_row(line(), pictures)
+def test_letters_come_from_the_question_and_boxes_from_the_notes(images: ImageResolver) -> None:
+    sample = read_vstar_row(line(), images)
     assert (sample.id, sample.category) == ("direct_attributes/4", "direct_attributes")
     assert sample.question == "What is the material of the glove?"
     assert sample.choices == ("rubber", "cotton", "kevlar", "leather")
@@ -50,9 +50,9 @@ def test_letters_come_from_the_question_and_boxes_from_the_notes(pictures: Image
     ]
 
 
-def test_the_instruction_is_taken_off_in_every_spelling(pictures: ImageResolver) -> None:
+def test_the_instruction_is_taken_off_in_every_spelling(images: ImageResolver) -> None:
     for suffix in ("", VSTAR_SUFFIX, VSTAR_SUFFIX.replace("'", "’").rstrip(".") + " \n"):
-        sample = read_vstar_row(line(text=f"Left or right?\n(A) left\n(B) right{suffix}", label="B"), pictures)
+        sample = read_vstar_row(line(text=f"Left or right?\n(A) left\n(B) right{suffix}", label="B"), images)
         assert (sample.question, sample.choices) == ("Left or right?", ("left", "right"))
 
 
@@ -65,32 +65,32 @@ def test_the_instruction_is_taken_off_in_every_spelling(pictures: ImageResolver)
         {"A": "left", "B": "right", "C": None, "D": None, "answer": "B"},
     ],
 )
-def test_tables_hold_their_images_and_no_boxes(pictures: ImageResolver, options: dict[str, Any]) -> None:
+def test_tables_hold_their_images_and_no_boxes(images: ImageResolver, options: dict[str, Any]) -> None:
     row = {"index": 3, "image": draw(2).base64, "question": "Which side?", "category": "relative_position", **options}
-    sample = read_vstar_row(row, pictures)
+    sample = read_vstar_row(row, images)
     assert (sample.id, sample.question) == ("relative_position/3", "Which side?")
     assert (sample.choices, sample.answer, sample.gold_boxes) == (("left", "right"), "B", ())
 
 
-def test_a_image_without_notes_has_no_boxes(pictures: ImageResolver) -> None:
-    (pictures.root / "direct_attributes" / "sa_1.json").unlink()
-    assert read_vstar_row(line(), pictures).gold_boxes == ()
+def test_a_image_without_notes_has_no_boxes(images: ImageResolver) -> None:
+    (images.root / "direct_attributes" / "sa_1.json").unlink()
+    assert read_vstar_row(line(), images).gold_boxes == ()
 
 
-def test_a_box_that_reaches_out_is_clipped(pictures: ImageResolver) -> None:
+def test_a_box_that_reaches_out_is_clipped(images: ImageResolver) -> None:
     notes = {**NOTES, "bbox": [[300, 200, 500, 500]]}
-    (pictures.root / "direct_attributes" / "sa_1.json").write_text(json.dumps(notes))
-    (box,) = read_vstar_row(line(), pictures).gold_boxes
+    (images.root / "direct_attributes" / "sa_1.json").write_text(json.dumps(notes))
+    (box,) = read_vstar_row(line(), images).gold_boxes
     assert (box.xyxy, box.label) == ((300, 200, *SMALL), "")
 
 
 @pytest.mark.parametrize(
     "notes", ["{", "[]", "{}", '{"bbox": 3}', '{"bbox": [["a", "b", "c", "d"]]}', '{"bbox": [[1, 1, 0, 5]]}']
 )
-def test_damaged_notes_make_a_bad_row(pictures: ImageResolver, notes: str) -> None:
-    (pictures.root / "direct_attributes" / "sa_1.json").write_text(notes)
+def test_damaged_notes_make_an_invalid_row(images: ImageResolver, notes: str) -> None:
+    (images.root / "direct_attributes" / "sa_1.json").write_text(notes)
     with pytest.raises(ValueError, match=r".+"):
-        read_vstar_row(line(), pictures)
+        read_vstar_row(line(), images)
 
 
 @pytest.mark.parametrize(
@@ -103,6 +103,6 @@ def test_damaged_notes_make_a_bad_row(pictures: ImageResolver, notes: str) -> No
         ({"category": None}, "expected text in 'category'"),
     ],
 )
-def test_what_is_wrong_with_a_row_is_said(pictures: ImageResolver, changes: dict[str, Any], message: str) -> None:
+def test_what_is_wrong_with_a_row_is_said(images: ImageResolver, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        read_vstar_row(line(**changes), pictures)
+        read_vstar_row(line(**changes), images)

@@ -122,8 +122,8 @@ def test_the_first_step_does_not_count_for_the_cost(results: StudyResults) -> No
 
 def test_verdicts_follow_from_the_interval(results: StudyResults) -> None:
     assert verdict(Estimate(0.2, 0.1, 0.3)) == "seen"
-    assert verdict(Estimate(0.2, -0.1, 0.3)) == "missed: the interval holds 0"
-    assert verdict(Estimate(-0.2, -0.3, -0.1)) == "missed: the opposite was seen"
+    assert verdict(Estimate(0.2, -0.1, 0.3)) == "missed: the interval includes 0"
+    assert verdict(Estimate(-0.2, -0.3, -0.1)) == "missed: significant opposite effect"
     assert verdict(None) == "not run"
     table = claims_table(results)
     better = row_of(table, "AP-GRPO grounds better than the base model (Table 6)")
@@ -131,7 +131,7 @@ def test_verdicts_follow_from_the_interval(results: StudyResults) -> None:
     assert better[2].startswith("+55.0 points [") and better[3] == "seen"
     assert row_of(table, "AP-GRPO grounds better than GRPO (Table 6)")[3] == "not run"
     informed = row_of(
-        table, "the box says more about a crops-only answer than about a direct one, base model (Prop. 1)"
+        table, "the box is more informative about a crops-only answer than about a direct one, base model (Prop. 1)"
     )
     assert " bits [" in informed[2] and informed[3] == "seen"
 
@@ -145,7 +145,7 @@ def test_the_report_has_every_table_and_its_charts(results: StudyResults, tmp_pa
     config = base_config(FULL, "", tmp_path)
     write_report(path, results, config, "python -m hart_studio.experiments.miniature --seeds 2", jobs=2)
     text = path.read_text()
-    for heading in ("Table 1", "Table 6", "Table 7", "Table 8", "Proposition 1", "What the paper claims"):
+    for heading in ("Table 1", "Table 6", "Table 7", "Table 8", "Proposition 1", "Claims of the paper"):
         assert f"\n## {heading}" in text
     assert "python -m hart_studio.experiments.miniature --seeds 2" in text
     assert "2 seed(s), 3 models; 40 test questions (30 detail, 10 gist)" in text

@@ -24,10 +24,10 @@ def study(tmp_path: Path) -> StudyFolder:
 
 
 def run(
-    study: StudyFolder, names: list[str], told: Commands, seeds: int = 1, jobs: int = 2
+    study: StudyFolder, names: list[str], processes: Commands, seeds: int = 1, jobs: int = 2
 ) -> tuple[dict[str, JobStatus], list[str]]:
     said: list[str] = []
-    statuses = run_study(study, select_variants(names), seeds, jobs, said.append, told)
+    statuses = run_study(study, select_variants(names), seeds, jobs, said.append, processes)
     return {job.label: ending for job, ending in statuses.items()}, said
 
 
@@ -41,7 +41,7 @@ def test_tasks_go_seed_by_seed_and_the_base_is_measured_once() -> None:
     variants = select_variants(["grpo_sft"])
     labels = ["seed 0 base", "seed 0 grpo", "seed 0 grpo_sft", "seed 1 grpo", "seed 1 grpo_sft"]
     assert [job.label for job in plan_jobs(variants, 2)] == labels
-    with pytest.raises(ValueError, match="grpo_sft without"):
+    with pytest.raises(ValueError, match="the parent of grpo_sft is missing"):
         plan_jobs([VARIANTS["base"], VARIANTS["grpo_sft"]], 1)
 
 
@@ -67,7 +67,7 @@ def test_a_study_from_beginning_to_end_and_once_more(study: StudyFolder) -> None
     runs = sorted(study.runs.iterdir())
     statuses, said = run(study, ["ap_grpo_060_sft", "sft"], commands(), seeds=2)
     assert set(statuses.values()) == {"found"}
-    assert said == ["7 of 7 variants are complete already"]
+    assert said == ["7 of 7 variants are already complete"]
     assert sorted(study.runs.iterdir()) == runs
 
 
@@ -81,7 +81,7 @@ def test_a_cell_that_fails_takes_only_its_dependants_along_and_is_resumed(study:
         "seed 0 sft": "done",
     }
     (failure,) = [line for line in said if line.startswith("failed")]
-    assert "seed 0 grpo: training is failed at step 0: ValueError: broken" in failure
+    assert "seed 0 grpo: the training run is failed at step 0: ValueError: broken" in failure
     assert "the disk is full of needles" in failure
     failed = run_of(study, "grpo")
     statuses, _ = run(study, names, commands())
@@ -96,9 +96,9 @@ def test_a_study_that_is_interrupted_stops_its_trainings_and_goes_on_later(study
         if line.startswith("finished seed 0 base"):
             raise KeyboardInterrupt
 
-    told = commands(waiting="grpo", measure_after=study.runs)
+    processes = commands(waiting="grpo", measure_after=study.runs)
     with pytest.raises(KeyboardInterrupt):
-        run_study(study, select_variants(["grpo"]), 1, 2, report, told)
+        run_study(study, select_variants(["grpo"]), 1, 2, report, processes)
     layout = run_of(study, "grpo")
     assert read_status(layout).state == "stopped"
     statuses, _ = run(study, ["grpo"], commands())
@@ -119,18 +119,18 @@ def test_measuring_that_is_interrupted_is_ended(study: StudyFolder) -> None:
 
 
 def test_questions_that_cannot_be_drawn_end_the_study(study: StudyFolder) -> None:
-    told = commands()
-    broken = Commands(told.train, told.measure, lambda *_: ["/bin/sh", "-c", "echo no ink; exit 3"])
+    processes = commands()
+    broken = Commands(processes.train, processes.measure, lambda *_: ["/bin/sh", "-c", "echo no ink; exit 3"])
     with pytest.raises(HartError, match="exit code 3") as error:
         run(study, ["base"], broken)
     assert "no ink" in str(error.value)
     assert not study.test.exists(), "half a data set is none"
-    assert run(study, ["base"], told)[0] == {"seed 0 base": "done"}
+    assert run(study, ["base"], processes)[0] == {"seed 0 base": "done"}
 
 
 def test_another_study_needs_another_folder(study: StudyFolder) -> None:
     run(study, ["base"], commands())
-    with pytest.raises(InputError, match="name another --out"):
+    with pytest.raises(InputError, match="Choose another --out"):
         run(StudyFolder(study.folder, QUICK), ["base"], commands())
 
 
@@ -138,7 +138,7 @@ def test_models_measured_on_other_questions_are_refused(study: StudyFolder) -> N
     run(study, ["sft"], commands())
     path = study.results_path(VARIANTS["sft"], 0)
     path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
-    with pytest.raises(HartError, match="the same questions"):
+    with pytest.raises(HartError, match="was evaluated on other questions"):
         load_results(study, select_variants(["sft"]), 1, resamples=10)
 
 

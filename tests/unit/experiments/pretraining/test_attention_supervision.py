@@ -1,4 +1,4 @@
-"""The told attention is the layer's own attention, and teaching it moves it."""
+"""The supervised attention is that of the layer, and training changes it."""
 
 import numpy as np
 import pytest
@@ -22,9 +22,9 @@ def packer() -> Packer:
     return Packer(tokenizer, build_processor(tokenizer).image_processor)
 
 
-def look(model, batch, **options):
+def run(model, batch, **options):
     mask = tree_mask(torch.from_numpy(batch.branch))
-    with AttentionSupervision(model) as gaze:
+    with AttentionSupervision(model) as supervision:
         output = model.model(
             input_ids=torch.from_numpy(batch.input_ids),
             position_ids=torch.from_numpy(batch.positions),
@@ -34,7 +34,7 @@ def look(model, batch, **options):
             use_cache=False,
             **options,
         )
-    return gaze.loss(batch, mask), output
+    return supervision.loss(batch, mask), output
 
 
 def test_the_loss_is_the_attention_that_the_layer_pays(packer: Packer) -> None:
@@ -68,11 +68,11 @@ def test_the_loss_is_the_attention_that_the_layer_pays(packer: Packer) -> None:
     ]
     on_object = (weights * torch.from_numpy(batch.attention_targets)[:, None]).sum(-1)
     with torch.no_grad():
-        loss, _ = look(model, batch)
+        loss, _ = run(model, batch)
     assert float(loss) == pytest.approx(float(-on_object.log().mean()), rel=1e-4)
 
 
-def test_only_tokens_that_predict_content_are_told_and_only_towards_the_object(packer: Packer) -> None:
+def test_only_tokens_that_predict_content_are_supervised_and_only_towards_the_object(packer: Packer) -> None:
     box = (0.0, 0.0, 500.0, 500.0)
     cells = (
         VisualTokenTarget(box, ("red", "star", "")),
@@ -81,7 +81,7 @@ def test_only_tokens_that_predict_content_are_told_and_only_towards_the_object(p
         VisualTokenTarget(box, ("red", "star", "")),
     )
     row = PackedRow(
-        ("look ", np.zeros((64, 64, 3), np.uint8)),
+        ("see ", np.zeros((64, 64, 3), np.uint8)),
         (
             Branch("where?\n", "[7, 9]", True, target_box=box),
             Branch("what?\n", "red star"),
@@ -90,19 +90,19 @@ def test_only_tokens_that_predict_content_are_told_and_only_towards_the_object(p
         cells,
     )
     (batch,) = packer.pack([row])
-    assert batch.attention_rows.tolist() == [0] * 3  # two numbers, one word; the second branch is not told
+    assert batch.attention_rows.tolist() == [0] * 3  # two numbers, one word; the second branch is not supervised
     assert (batch.weights[0, batch.attention_positions] == 1.0).all()
     visual = np.flatnonzero(batch.input_ids[0] == build_tokenizer().convert_tokens_to_ids("<|image_pad|>"))
-    for told in batch.attention_targets:
-        assert np.flatnonzero(told).tolist() == [visual[0], visual[3]]
+    for target in batch.attention_targets:
+        assert np.flatnonzero(target).tolist() == [visual[0], visual[3]]
 
 
-def test_a_step_along_the_gradient_looks_closer(packer: Packer) -> None:
+def test_a_step_along_the_gradient_increases_attention(packer: Packer) -> None:
     model = build_model(build_tokenizer(), 0)
     (batch,) = packer.pack([overview_row(np.random.default_rng(1), LEVELS[-3])])
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
-    before, _ = look(model, batch)
+    before, _ = run(model, batch)
     before.backward()
     optimizer.step()
-    after, _ = look(model, batch)
+    after, _ = run(model, batch)
     assert float(after.detach()) < float(before.detach())

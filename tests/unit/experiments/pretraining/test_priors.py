@@ -14,7 +14,7 @@ def model():
     return build_model(build_tokenizer(), 0)
 
 
-def test_whitened_patches_are_uncorrelated_and_centred(model) -> None:
+def test_whitened_patches_are_uncorrelated_and_centered(model) -> None:
     generator = torch.Generator().manual_seed(0)
     mixing = torch.randn(1536, 1536, generator=generator) / 40
     patches = torch.randn(4000, 1536, generator=generator) @ mixing + 0.3
@@ -26,12 +26,12 @@ def test_whitened_patches_are_uncorrelated_and_centred(model) -> None:
 
 
 def test_linear_layers_are_scaled_to_their_inputs(model) -> None:
-    seeing, speaking = model.model.visual.blocks[0], model.model.language_model
+    vision, language = model.model.visual.blocks[0], model.model.language_model
     for layer, expected in (
-        (seeing.attn.qkv, 1 / math.sqrt(128)),
-        (seeing.attn.proj, 0.5 / math.sqrt(128)),
-        (speaking.layers[0].mlp.up_proj, 1 / math.sqrt(192)),
-        (speaking.embed_tokens, 1 / math.sqrt(192)),
+        (vision.attn.qkv, 1 / math.sqrt(128)),
+        (vision.attn.proj, 0.5 / math.sqrt(128)),
+        (language.layers[0].mlp.up_proj, 1 / math.sqrt(192)),
+        (language.embed_tokens, 1 / math.sqrt(192)),
     ):
         assert float(layer.weight.detach().std()) == pytest.approx(expected, rel=0.05)
 
@@ -41,5 +41,5 @@ def test_a_place_and_its_number_share_a_code(model) -> None:
     table = model.model.visual.pos_embed.weight.data.view(16, 16, -1)
     numbers = model.get_input_embeddings().weight.data[number_token_ids(build_tokenizer())]
     column = table[0, 5, 64:]
-    centre = numbers[round((5 + 0.5) / 16 * 1000)][:64]
-    assert float(torch.nn.functional.cosine_similarity(column, centre, dim=0)) > 0.999
+    center = numbers[round((5 + 0.5) / 16 * 1000)][:64]
+    assert float(torch.nn.functional.cosine_similarity(column, center, dim=0)) > 0.999

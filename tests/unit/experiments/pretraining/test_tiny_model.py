@@ -24,8 +24,8 @@ def test_numbers_from_0_to_1000_are_single_tokens(tokenizer) -> None:
     ids = number_token_ids(tokenizer)
     assert len(set(ids)) == 1001
     for text in ("[1, 20, 305, 1000]", '"bbox_2d": [999, 100, 909, 10]'):
-        spoken = [token for token in tokenizer(text)["input_ids"] if token in ids]
-        assert tokenizer.decode(spoken) == "".join(c for c in text if c.isdigit())[-len(tokenizer.decode(spoken)) :]
+        numbers = [token for token in tokenizer(text)["input_ids"] if token in ids]
+        assert tokenizer.decode(numbers) == "".join(c for c in text if c.isdigit())[-len(tokenizer.decode(numbers)) :]
     assert all(tokenizer(str(number))["input_ids"] == [ids[number]] for number in range(1001))
 
 

@@ -1,4 +1,4 @@
-"""Packed rows are exact, the loss is what it says, and an interrupted run repeats the uninterrupted one."""
+"""Packed rows are exact, the loss is correct, and an interrupted run equals the uninterrupted one."""
 
 import json
 from dataclasses import replace
@@ -44,7 +44,7 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture(autouse=True)
 def _same_threads_afterwards():
-    """Training sets the threads of its process, which here is everybody's."""
+    """Training sets the threads of its process, which all tests share."""
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
@@ -62,7 +62,7 @@ def image(seed: int, width: int, height: int) -> np.ndarray:
 
 
 def two_image_row() -> PackedRow:
-    return PackedRow(("look ", image(0, 96, 64), " and ", image(1, 64, 128)), tuple(BRANCHES.values()))
+    return PackedRow(("see ", image(0, 96, 64), " and ", image(1, 64, 128)), tuple(BRANCHES.values()))
 
 
 BRANCHES = {
@@ -96,7 +96,7 @@ def test_a_packed_branch_equals_its_conversation_alone(parts) -> None:
         own[np.flatnonzero(own)[: len(packer._encode(branch.stem))]] = False
         ids = torch.from_numpy(alone.input_ids)
         kinds = (ids == model.config.image_token_id).int()
-        with torch.no_grad():  # no positions and no mask of ours: the model's own
+        with torch.no_grad():  # no explicit positions or mask: those of the model
             plain = model.model(
                 input_ids=ids,
                 mm_token_type_ids=kinds,
@@ -147,7 +147,7 @@ def template_text(processor, messages) -> list[int]:
     )["input_ids"][0].tolist()
 
 
-def test_lessons_use_the_same_tokens_as_the_chat_template(parts) -> None:
+def test_rows_use_the_same_tokens_as_the_chat_template(parts) -> None:
     _, processor, _, packer = parts
     shown = image(2, 256, 192)
     for prompt in (
@@ -188,7 +188,7 @@ def test_soft_numbers_by_hand() -> None:
     assert float(soft[0, 498]) == pytest.approx(float(soft[0, 502]))
 
 
-def test_the_looking_level_teaches_the_vision_tower_only(parts) -> None:
+def test_the_vision_level_trains_the_vision_tower_only(parts) -> None:
     tokenizer, _, _, packer = parts
     model = build_model(tokenizer, 1)
     overviews, _ = make_step_rows(np.random.default_rng(0), LEVELS[0], growth=0.0)
@@ -239,7 +239,7 @@ def test_pooling_by_hand() -> None:
 
 
 @pytest.mark.parametrize("level", range(len(LEVELS)))
-def test_every_level_makes_lessons(parts, level: int) -> None:
+def test_every_level_makes_rows(parts, level: int) -> None:
     _, _, _, packer = parts
     overviews, crops = make_step_rows(np.random.default_rng(level), LEVELS[level], growth=1.0)
     asked = LEVELS[level]
@@ -258,13 +258,13 @@ def test_a_close_up_shows_one_detail_whole() -> None:
         assert row.prefix[1].shape == (96, 96, 3)
         details = {cell.words[2] for cell in row.cells} - {""}
         assert len(details) == 1
-        assert {cell.words[1] for cell in row.cells} == {""}  # a shape cannot be told from its middle
+        assert {cell.words[1] for cell in row.cells} == {""}  # a shape cannot be recognized from its center
 
 
 def test_points_and_names_agree_with_the_scene() -> None:
     rng = np.random.default_rng(0)
     scene = make_scene(rng, SceneSettings())
-    centres = {
+    centers = {
         o.name: f"[{round(1000 * o.x / scene.width)}, {round(1000 * o.y / scene.height)}]" for o in scene.objects
     }
     branches = point_branches(rng, scene, 99)
@@ -272,9 +272,9 @@ def test_points_and_names_agree_with_the_scene() -> None:
     assert len(pointed) == len(scene.objects)
     for branch in pointed:
         name = branch.prompt.removeprefix("Point to the ").split(".")[0]
-        assert branch.reply == centres[name]
+        assert branch.reply == centers[name]
     for branch in set(branches) - set(pointed):
-        assert centres[branch.reply] in branch.prompt
+        assert centers[branch.reply] in branch.prompt
 
 
 def test_only_the_first_coordinate_of_a_box_counts_as_a_hit(parts) -> None:
@@ -308,9 +308,9 @@ def test_crop_and_conversation_rows_withhold_or_keep_the_overview() -> None:
 @pytest.mark.extended
 def test_an_interrupted_run_repeats_the_uninterrupted_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scenes = {"objects": (1, 1), "radius": (0.2, 0.3)}
-    look = curriculum._vision_level((64, 64), 2, 0, advance_at=2.0, **scenes)
-    point = replace(look, is_vision_only=False, groundings=1, goal="coordinate_hit")
-    small = [point, point, point, look]
+    vision = curriculum._vision_level((64, 64), 2, 0, advance_at=2.0, **scenes)
+    point = replace(vision, is_vision_only=False, groundings=1, goal="coordinate_hit")
+    small = [point, point, point, vision]
     monkeypatch.setattr(train, "LEVELS", small)
     straight = train.train(PretrainingConfig(tmp_path / "a", steps=4))
     train.train(PretrainingConfig(tmp_path / "b", steps=2))

@@ -42,7 +42,7 @@ def test_a_place_for_images_is_needed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("data", [b"", b"PAR1" * 20, b"x" * 1000])
 def test_what_is_no_parquet(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_bytes(data)
-    with pytest.raises(DataError, match="expected a Parquet file"):
+    with pytest.raises(DataError, match="cannot be read as a Parquet file"):
         load_hf_parquet(tmp_path, ImportOptions(image_cache=tmp_path / "cache"))
 
 

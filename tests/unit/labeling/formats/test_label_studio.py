@@ -115,7 +115,7 @@ def test_a_bad_region_is_counted(bad: dict[str, Any], reason: str, tmp_path: Pat
 )
 def test_images_that_are_not_fetched(image: Any, tmp_path: Path) -> None:
     draw_image(tmp_path / "a b.png")
-    with pytest.raises(DataError, match="at least one sample"):
+    with pytest.raises(DataError, match="No valid rows"):
         load_label_studio(tasks(tmp_path / "in", task([region()], image=image)))
 
 

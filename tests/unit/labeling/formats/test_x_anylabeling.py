@@ -61,7 +61,7 @@ def test_a_bad_shape_is_counted(bad: Any, tmp_path: Path) -> None:
 )
 def test_files_about_nothing(more: dict[str, Any], tmp_path: Path) -> None:
     draw_image(tmp_path / "a.png")
-    with pytest.raises(DataError, match="at least one sample"):
+    with pytest.raises(DataError, match="No valid rows"):
         load_x_anylabeling(write(tmp_path / "in", **{"shapes": [shape([[1, 2], [3, 4]])], **more}))
 
 

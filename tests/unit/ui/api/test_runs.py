@@ -216,8 +216,8 @@ def test_a_page_gets_phase_and_device_of_a_run(watch: RunMonitor) -> None:
         assert (first["status"]["phase"], first["about"]["device"]) == ("loading the model", "2 GPUs: NVIDIA A100")
         run.start(PROVENANCE.model_copy(update={"device": "1 x cpu"}))
         assert poll_run(watch, layout, first)["about"]["device"] == "CPU", "an attempt somewhere else says so"
-        run.set_phase("measuring held-out questions, 0 of 40")
-        assert poll_run(watch, layout, first)["status"]["phase"] == "measuring held-out questions, 0 of 40"
+        run.set_phase("evaluating held-out questions, 0 of 40")
+        assert poll_run(watch, layout, first)["status"]["phase"] == "evaluating held-out questions, 0 of 40"
         assert "phase" not in (watch.list_runs({}) or {})["runs"][0], "the list is not sent again for each batch"
     write_status(layout, read_status(layout).replace(phase="loading the model"))
     assert poll_run(watch, layout)["status"]["phase"] == "", "whatever it was at, it is over"
@@ -277,7 +277,7 @@ def test_a_run_that_has_just_been_started_is_not(watch: RunMonitor) -> None:
 
 def test_a_run_that_goes_on_is_not(watch: RunMonitor) -> None:
     layout = create_run(watch.runs_root, "training", RunConfig(), "sft", total=1)
-    with RunWriter(layout, total=1), pytest.raises(InputError, match="stop it first"):
+    with RunWriter(layout, total=1), pytest.raises(InputError, match="Stop it first"):
         watch.delete({"run": layout.run_id})
     assert layout.folder.is_dir()
 
