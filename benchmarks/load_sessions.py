@@ -122,9 +122,9 @@ async def ask(
     if answer.status_code == 503:
         stats.add_refusal(answer.text)
         return
-    place = f"{ASK}/{answer.raise_for_status().json()['event_id']}"
+    url = f"{ASK}/{answer.raise_for_status().json()['event_id']}"
     try:
-        text = (await asyncio.wait_for(client.get(place), patience)).raise_for_status().text
+        text = (await asyncio.wait_for(client.get(url), patience)).raise_for_status().text
     except TimeoutError:
         stats.left += 1
         return

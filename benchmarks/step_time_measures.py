@@ -101,7 +101,7 @@ def time_turn_one(variant: Variant, setup: Setup, group_size: int) -> float:
     policy.take_generations()
     prompt = policy.read(request)
     weight = 1 / (group_size * setup.sizes.turn_tokens)
-    batch = MicroBatch([WeightedSequence(turn_sequence(prompt, said.token_ids), weight) for said in group])
+    batch = MicroBatch([WeightedSequence(turn_sequence(prompt, completion.token_ids), weight) for completion in group])
     batch.ref_logps = trainer._reference_logps(batch)
     trainer.compute_loss(trainer.model, batch).backward()
     seconds = time.perf_counter() - began

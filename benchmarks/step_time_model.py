@@ -221,24 +221,26 @@ class ScriptedModel(TrainableModel):
         written, generations = [], []
         for number, (request, group) in enumerate(zip(requests, sampled, strict=True)):
             write = self._point if is_grounding(request) else _answer
-            group = [write(said, number * group_size + index, count) for index, said in enumerate(group)]
+            group = [write(completion, number * group_size + index, count) for index, completion in enumerate(group)]
             written.append(group)
             generations.append(Generation(request, tuple(group)))
         self._generations.append(generations)
         return written
 
-    def _point(self, said: Completion, index: int, count: int) -> Completion:
+    def _point(self, completion: Completion, index: int, count: int) -> Completion:
         grids = self._sizes.crop_grids
         size_wh = [side * TOKEN_SIDE // self._sizes.zoom for side in grids[index * len(grids) // count]]
-        low = [(whole - part) * index // count for whole, part in zip(said.image_sizes_wh[0], size_wh, strict=True)]
+        low = [
+            (whole - part) * index // count for whole, part in zip(completion.image_sizes_wh[0], size_wh, strict=True)
+        ]
         box = [max(0, edge) for edge in (*low, *(edge + part for edge, part in zip(low, size_wh, strict=True)))]
         encode = partial(self.processor.tokenizer.encode, add_special_tokens=False)
         text = json.dumps([{"bbox_2d": box, "label": "star"}])
-        text += "!" * (len(said.token_ids) - 1 - len(encode(text)))  # no token of the vocabulary has two of them
+        text += "!" * (len(completion.token_ids) - 1 - len(encode(text)))  # no token of the vocabulary has two of them
         ids = (*encode(text), self.processor.tokenizer.eos_token_id)
-        if len(ids) != len(said.token_ids):
-            raise ValueError(f"expected a box of {len(said.token_ids)} tokens, got {len(ids)}; raise turn_tokens")
-        return replace(said, text=text, token_ids=ids, finish_reason="stop")
+        if len(ids) != len(completion.token_ids):
+            raise ValueError(f"expected a box of {len(completion.token_ids)} tokens, got {len(ids)}; raise turn_tokens")
+        return replace(completion, text=text, token_ids=ids, finish_reason="stop")
 
 
 def is_grounding(request: ChatRequest) -> bool:
@@ -246,5 +248,5 @@ def is_grounding(request: ChatRequest) -> bool:
     return any(isinstance(part, str) and GROUNDING_INSTRUCTION in part for part in request.messages[-1].parts)
 
 
-def _answer(said: Completion, index: int, _count: int) -> Completion:
-    return replace(said, text=f"\\boxed{{{CHOICES[index % 2]}}}")
+def _answer(completion: Completion, index: int, _count: int) -> Completion:
+    return replace(completion, text=f"\\boxed{{{CHOICES[index % 2]}}}")

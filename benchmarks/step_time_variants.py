@@ -118,29 +118,31 @@ class Variant:
         self.config = run_config(name, setup)
         self._setup = setup
         self._clock = StepClock()
-        config, place = self.config, setup.model.parent / "out"
-        begun = load_initial_model(config, CPU, None)
-        args = rl_args(config, place, CPU, processes=1, uses_gradient_checkpointing=begun.uses_gradient_checkpointing)
-        self.weights = count_weights(begun.model)
-        self.weight_count = sum(weight.numel() for weight in begun.model.parameters())
+        config, output = self.config, setup.model.parent / "out"
+        initial = load_initial_model(config, CPU, None)
+        args = rl_args(
+            config, output, CPU, processes=1, uses_gradient_checkpointing=initial.uses_gradient_checkpointing
+        )
+        self.weights = count_weights(initial.model)
+        self.weight_count = sum(weight.numel() for weight in initial.model.parameters())
         self.trainer: Any
         if name == VANILLA:
             self._phases = {"rollout": 0.0, "reference": 0.0}
-            self.trainer = self._build_vanilla(begun, args)
+            self.trainer = self._build_vanilla(initial, args)
         else:
             sample = Sample(id="x", image=str(setup.image), question=QUESTION, choices=CHOICES, answer="A")
             self.trainer = HartTrainer(
-                begun.model,
-                begun.processor,
+                initial.model,
+                initial.processor,
                 args,
                 method=METHODS[config.method.stages[0]],
                 config=config,
                 stage=Stage(name, 0, 1, None),
                 samples=[sample],
-                peft_config=begun.new_adapters,
+                peft_config=initial.new_adapters,
                 callbacks=[self._clock],
             )
-            self.trainer.policy = ScriptedModel(self.trainer.model, begun.processor, setup.sizes)
+            self.trainer.policy = ScriptedModel(self.trainer.model, initial.processor, setup.sizes)
         self.trainer.remove_callback(PrinterCallback)
         self._counter = TokenCounter(self.trainer.model)
 
@@ -174,7 +176,7 @@ class Variant:
             raise ValueError(f"expected {sizes.turn_tokens} tokens a turn of {self.name}, got {sorted(lengths)}")
         return Step(self._clock.seconds, phases, self._counter.take(), visual)
 
-    def _build_vanilla(self, begun: Any, args: Any) -> GRPOTrainer:
+    def _build_vanilla(self, initial: Any, args: Any) -> GRPOTrainer:
         """Unmodified TRL trainer; two of its methods are timed."""
         constants.HF_HUB_DISABLE_TELEMETRY = True  # disable telemetry
         sizes, rows = self._setup.sizes, self._setup.vanilla_rows
@@ -185,12 +187,12 @@ class Variant:
         columns = {"prompt": [{"role": Value("string"), "content": Value("string")}], "image": ImageColumn()}
         prompt = [{"role": "user", "content": question_with_choices(QUESTION, CHOICES)}]
         trainer = GRPOTrainer(
-            model=begun.model,
+            model=initial.model,
             reward_funcs=alternate_rewards,
             args=args,
             train_dataset=Dataset.from_dict({"prompt": [prompt], "image": [overview]}, features=Features(columns)),
-            processing_class=begun.processor,
-            peft_config=begun.new_adapters,
+            processing_class=initial.processor,
+            peft_config=initial.new_adapters,
             callbacks=[self._clock],
         )
         roll_out, score = trainer._generate_and_score_completions, trainer._get_per_token_logps_and_entropies

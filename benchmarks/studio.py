@@ -76,10 +76,10 @@ class Page:
         Returns:
             The name of the last event, ``complete`` or ``error``, and its data.
         """
-        place = "/gradio_api/call/ask"
+        url = "/gradio_api/call/ask"
         body = {"data": [image, question, choices, "", model, None]}
-        event = self.client.post(place, json=body).raise_for_status().json()["event_id"]
-        return read_end(self.client.get(f"{place}/{event}").text)
+        event = self.client.post(url, json=body).raise_for_status().json()["event_id"]
+        return read_end(self.client.get(f"{url}/{event}").text)
 
     def press(self, button: str, changes: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         """Press a button of the page with initial field values.
@@ -90,6 +90,9 @@ class Page:
 
         Returns:
             Messages of the server, in order.
+
+        Raises:
+            ValueError: If the button does not take one of the fields.
         """
         parts = {part["id"]: part["props"] for part in self.config["components"]}
         (number,) = [key for key, props in parts.items() if props.get("elem_id") == button]
@@ -131,11 +134,11 @@ class Studio(Page):
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         argv = [sys.executable, *program, "--port", str(port), *flags]
-        places = {"TMPDIR": str(folder)} if folder else {}
+        variables = {"TMPDIR": str(folder)} if folder else {}
         paths = os.pathsep.join([str(APP.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
         with (folder / "studio.log" if folder else Path(os.devnull)).open("ab") as log:
             self.process = subprocess.Popen(
-                argv, cwd=folder, env={**os.environ, **places, "PYTHONPATH": paths}, stdout=log, stderr=log
+                argv, cwd=folder, env={**os.environ, **variables, "PYTHONPATH": paths}, stdout=log, stderr=log
             )
         deadline = time.monotonic() + TIMEOUT_SECONDS
         while True:
@@ -195,8 +198,8 @@ def memory_of(pid: int, *, with_children: bool = True) -> int:
 def size_of(folder: Path) -> int:
     """Size of all files below a folder, bytes; files may disappear meanwhile."""
     total = 0
-    for place, _, names in os.walk(folder):
+    for parent, _, names in os.walk(folder):
         for name in names:
             with suppress(OSError):
-                total += (Path(place) / name).stat().st_size
+                total += (Path(parent) / name).stat().st_size
     return total

@@ -247,7 +247,7 @@ def parse_bounded_json(data: bytes) -> Any:
     anything is parsed.
 
     Raises:
-        ValueError: If it is no JSON, or its objects would take more memory.
+        ValueError: If it is not JSON, or its objects would take more memory.
         RecursionError: If it is nested too deeply.
     """
     needed = _PAIR_BYTES * data.count(b"{") + _VALUE_BYTES * (data.count(b"[") + data.count(b","))

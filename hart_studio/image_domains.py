@@ -1,7 +1,7 @@
 """Image domain of a file, read from a digest in the file itself.
 
 Images that this project draws carry a JPEG comment with the name of their domain and a SHA-256 of all other bytes of
-the file. A file name, a dataset name or a copied comment is no evidence: a photograph has no such digest, and an image
+the file. A file name, a dataset name or a copied comment is not evidence: a photograph has no such digest, and an image
 that was edited or encoded again no longer matches its own. The digest has no key. It protects against mistakes, and
 not against deliberate forgery.
 """
@@ -60,13 +60,13 @@ def embed_domain(jpeg: bytes, domain: str) -> bytes:
         The bytes of the file with the comment.
 
     Raises:
-        ValueError: If it is no JPEG, or there is no such domain.
+        ValueError: If it is not a JPEG, or there is no such domain.
     """
     if not jpeg.startswith(_START) or domain not in DOMAIN_TITLES:
         raise ValueError(f"expected a JPEG and a domain of {', '.join(DOMAIN_TITLES)}, got {domain!r}")
     text = f"HART Studio image; domain={domain}; sha256={hashlib.sha256(jpeg).hexdigest()}".encode()
-    place = _end_of_jfif(jpeg)
-    return jpeg[:place] + _COMMENT_MARKER + (len(text) + 2).to_bytes(2, "big") + text + jpeg[place:]
+    offset = _end_of_jfif(jpeg)
+    return jpeg[:offset] + _COMMENT_MARKER + (len(text) + 2).to_bytes(2, "big") + text + jpeg[offset:]
 
 
 def supported_domains(made_for: str) -> tuple[str, ...]:
@@ -108,7 +108,7 @@ def read_stream_domain(stream: BinaryIO) -> str:
 
 
 def _end_of_jfif(head: bytes) -> int:
-    """Offset behind the start marker and the JFIF segment, which must come first where there is one."""
+    """Offset after the start marker and the JFIF segment, which must come first if present."""
     if head[2:4] != _JFIF:
         return 2
     return 4 + int.from_bytes(head[4:6], "big")

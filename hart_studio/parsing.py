@@ -7,7 +7,7 @@ One scanner reads every notation, because models mix them, truncate them and wra
 the corner pair ``(x1,y1),(x2,y2)`` with or without Qwen's special tokens. A label is taken from ``<ref>`` tags, from
 ``<|object_ref_start|>`` or from a ``"label"`` key of the same JSON object.
 
-Limits (project defaults): a list of four numbers that is no box, such as years in prose, is read as
+Limits (project defaults): a list of four numbers that is not a box, such as years in prose, is read as
 one. One or two numbers alone are ignored. Percentages and ``width x height`` notations
 are not read.
 """
@@ -25,7 +25,7 @@ from hart_studio.geometry import WH, XYXY, BoxFrame, clip, to_original
 from hart_studio.records import Box, is_finite_xyxy
 
 ParseStatus = Literal["ok", "none", "partly_invalid", "invalid"]
-"""``none``: no coordinates were written. ``invalid``: some were, none is usable. ``partly_invalid``: some are."""
+"""``none``: no coordinates were written. ``invalid``: some were, none is valid. ``partly_invalid``: some are."""
 
 BoxStyle = Literal["qwen_json", "qwen2_special", "internvl", "unit_list"]
 """Native box text of a model family (``models.families``)."""
@@ -118,8 +118,8 @@ def parse_boxes(text: str, *, max_boxes: int = 64) -> ParsedBoxes:
     for found, label in _scan(text[:MAX_TEXT_CHARS]):
         if isinstance(found, str):
             rejected.append(found)
-        elif fault := _invalid_reason(found):
-            rejected.append(fault)
+        elif reason := _invalid_reason(found):
+            rejected.append(reason)
         elif found not in boxes and len(boxes) == max_boxes:
             rejected.append(f"expected at most {max_boxes} boxes, got more; the rest was not read")
             break

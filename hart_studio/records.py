@@ -97,7 +97,7 @@ class Sample(Record):
     choices: tuple[str, ...] = ()
     """Texts of the options without letters; empty for an open question. At most 26."""
     answer: str | None = None
-    """The option's letter when there are choices, else the expected text; None when unknown."""
+    """Letter of the option if there are choices, otherwise the expected text; None if unknown."""
     category: str = ""
     """Category of the question, for metrics per category."""
     source: Annotated[str, AfterValidator(to_printable)] = ""

@@ -1,7 +1,7 @@
 r"""Extract and score answers from model text. ONE strict extractor for every dataset and for the reward.
 
 A model would learn to exploit a lenient extractor, so nothing is read from prose: the first letter of
-"Based on the sign" is no answer, and neither is an article. Rules; the first match applies:
+"Based on the sign" is not an answer, and neither is an article. Rules; the first match applies:
 
 1. ``boxed``: the last ``\boxed{...}`` that is not empty;
 2. ``answer_tag``: the last ``<answer>...</answer>`` that is not empty;
@@ -12,7 +12,7 @@ A model would learn to exploit a lenient extractor, so nothing is read from pros
 Rules 1 and 2 are explicit: if their content cannot be read, no weaker rule is tried. Of two different
 answers under one rule the last counts; with ``strict_single``, none does.
 
-A benchmark may publish results of its own, more lenient extractor. Such an ``official`` extractor is part of
+Published results of a benchmark may use its own, more lenient extractor. Such an ``official`` extractor is part of
 ``evaluation``, for comparison only; it is never used as a reward.
 """
 
@@ -129,9 +129,9 @@ def extract_choice(text: str, letters: str, choices: Sequence[str] = (), *, stri
     if not (letters.isascii() and letters.isalpha() and letters.isupper()):
         raise InputError(f"expected option letters such as 'ABCD', got {letters!r}; give one capital letter per option")
     text = _cleaned(text)
-    contents, place = _explicit_contents(text)
+    contents, rule = _explicit_contents(text)
     if contents:
-        return _decide([_read_explicit(content, letters, choices) for content in contents], place, strict_single)
+        return _decide([_read_explicit(content, letters, choices) for content in contents], rule, strict_single)
     stated = list(_stated_options(text, letters, choices))
     if stated:
         return _decide(stated, "statement", strict_single)
@@ -152,10 +152,10 @@ def extract_open(text: str) -> Extraction:
         ``MAX_OPEN_WORDS`` words), or ``NOT_FOUND``.
     """
     text = _cleaned(text)
-    contents, place = _explicit_contents(text)
+    contents, rule = _explicit_contents(text)
     if contents:
         stated = list(_stated_texts(contents[-1]))
-        return _open_extraction(stated[-1] if stated else contents[-1], place)
+        return _open_extraction(stated[-1] if stated else contents[-1], rule)
     stated = list(_stated_texts(text))
     if stated:
         return _open_extraction(stated[-1], "statement")
@@ -315,10 +315,10 @@ def _named_option(text: str, letters: str, choices: Sequence[str], *, may_differ
     if not marked or marked[1].upper() not in letters:
         return _option_with_words(text, letters, choices)
     letter, words = marked[1].upper(), marked[2]
-    meant = _option_with_words(words, letters, choices)
-    if meant is None and may_differ and len(words.split()) <= MAX_OPEN_WORDS and not _OPTION_MARK.search(words):
+    matched = _option_with_words(words, letters, choices)
+    if matched is None and may_differ and len(words.split()) <= MAX_OPEN_WORDS and not _OPTION_MARK.search(words):
         return letter
-    return letter if meant == letter else None
+    return letter if matched == letter else None
 
 
 def _option_with_words(text: str, letters: str, choices: Sequence[str]) -> str | None:

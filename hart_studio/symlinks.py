@@ -51,7 +51,7 @@ def unlink_symlink(path: Path) -> None:
 
 
 def reject_external_symlinks(folder: Path, names: Iterable[str] | None = None) -> None:
-    """Check that no symbolic link in a folder leads out of it. The folder itself may be a link.
+    """Check that no symbolic link in a folder points outside it. The folder itself may be a link.
 
     Args:
         folder: A run or a project.

@@ -17,15 +17,15 @@ JSON = (b"content-type", b"application/json")
 
 @dataclass
 class Answer:
-    """What an application has answered."""
+    """Response of an application."""
 
     messages: list[Any] = field(default_factory=list)
     unread: int = 0
-    """Messages that no one asked for."""
+    """Unexpected messages."""
 
     @property
     def status(self) -> int:
-        """0 = nothing was answered."""
+        """0 = no response."""
         return int(self.messages[0]["status"]) if self.messages else 0
 
     @property
@@ -38,12 +38,12 @@ class Answer:
 
     @property
     def detail(self) -> str:
-        """The words of a refusal."""
+        """Text of a refusal."""
         return str(json.loads(self.body)["detail"])
 
 
 def run_async(work: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine in a thread of its own: browser tests keep an event loop running in this one."""
+    """Run a coroutine in its own thread, because browser tests keep an event loop running in this one."""
     with ThreadPoolExecutor(1) as pool:
         pool.submit(asyncio.run, work).result()
 
@@ -63,7 +63,7 @@ def call(
     client: tuple[str, int] | None = ("10.0.0.1", 1),
     kind: str = "http",
 ) -> Answer:
-    """The answer to one request; what the application raises is raised.
+    """Return the response to one request; re-raises errors of the application.
 
     Args:
         app: The application.

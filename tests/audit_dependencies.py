@@ -24,9 +24,9 @@ ROOT = Path(__file__).resolve().parents[1]
 KNOWN = Path(__file__).with_name("known_vulnerabilities.json")
 AUDIT_VARIABLE = "HART_STUDIO_PIP_AUDIT"
 STARTUP_FILES = frozenset({"distutils-precedence.pth"})
-"""Files that may run when Python starts: that of setuptools, which torch brings."""
+"""Allowed files that run when Python starts: that of setuptools, a dependency of torch."""
 KNOWN_LICENCES = {"cuda-toolkit": "holds no file of its own; names packages of NVIDIA"}
-"""Distributions that say nothing themselves."""
+"""Licenses of distributions without license metadata."""
 
 
 def read_requirements(path: Path = ROOT / "requirements.txt") -> list[Requirement]:
@@ -36,7 +36,7 @@ def read_requirements(path: Path = ROOT / "requirements.txt") -> list[Requiremen
 
 
 def find_unbounded(requirements: Iterable[Requirement]) -> list[str]:
-    """Those that would take any later version."""
+    """Requirements without an upper bound."""
     closing = {"<", "<=", "==", "~="}
     return [each.name for each in requirements if not any(part.operator in closing for part in each.specifier)]
 
@@ -72,7 +72,7 @@ def list_installed(requirements: Iterable[Requirement]) -> dict[str, Distributio
 
 
 def find_outside(requirements: Iterable[Requirement], installed: dict[str, Distribution]) -> Iterator[str]:
-    """Distributions whose version is not in the range that is asked for."""
+    """Distributions whose version is out of range."""
     for each in requirements:
         version = installed[canonicalize_name(each.name)].version
         if not each.specifier.contains(version, prereleases=True):
@@ -80,7 +80,7 @@ def find_outside(requirements: Iterable[Requirement], installed: dict[str, Distr
 
 
 def find_licence(found: Distribution) -> str:
-    """What a distribution says of its licence, in any of the ways to say it; at least the name of the file with it."""
+    """License of a distribution, from any metadata field; at least the name of its license file."""
     data = found.metadata
     classifiers = [line for line in data.get_all("Classifier") or [] if line.startswith("License")]
     declared = (
@@ -90,7 +90,7 @@ def find_licence(found: Distribution) -> str:
 
 
 def find_vulnerable(installed: dict[str, Distribution], path: Path = KNOWN) -> Iterator[str]:
-    """Distributions of a version with a known hole."""
+    """Distributions with a known vulnerability."""
     for advisory in json.loads(path.read_text("utf-8"))["advisories"]:
         found = installed.get(canonicalize_name(advisory["package"]))
         if found is not None and Version(found.version) < Version(advisory["below"]):
@@ -108,20 +108,20 @@ def find_startup_code(installed: dict[str, Distribution]) -> Iterator[str]:
 
 
 def audit() -> list[str]:
-    """Everything that is wrong, a line each."""
+    """List all problems, one per line."""
     requirements = read_requirements()
     installed = list_installed(requirements)
     return [
         *(f"no upper bound: {name}" for name in find_unbounded(requirements)),
         *(f"out of range: {problem}" for problem in find_outside(requirements, installed)),
         *(f"no licence: {name}" for name, found in sorted(installed.items()) if not find_licence(found)),
-        *(f"known hole: {problem}" for problem in find_vulnerable(installed)),
+        *(f"known vulnerability: {problem}" for problem in find_vulnerable(installed)),
         *(f"runs when Python starts: {problem}" for problem in find_startup_code(installed)),
     ]
 
 
 def main() -> int:
-    """Print what is wrong; 1 when something is."""
+    """Print all problems; return 1 if there are any."""
     problems = audit()
     for problem in problems:
         print(problem)  # noqa: T201 - this is the command line

@@ -1,4 +1,4 @@
-"""Every benchmark in its published forms, in miniature: needle scenes in the schema of each, with the traps of each.
+"""Miniature versions of all benchmarks in their published formats: needle scenes in each schema, with its edge cases.
 
 Each function writes one form into a folder and returns what a user would name: the folder, or a file in it.
 """
@@ -195,7 +195,7 @@ def write_hr_bench_4k(folder: Path) -> Path:
 
 
 def write_hr_bench_8k(folder: Path) -> Path:
-    """The same of other images, beside it."""
+    """The same with other images, in the same folder."""
     return _write_hr_bench(folder / "hr_bench_8k.tsv", range(3, 6))
 
 
@@ -279,7 +279,7 @@ def write_visual_cot(folder: Path) -> Path:
 
 
 def write_needle(folder: Path) -> Path:
-    """What ``python -m hart_studio.needle`` writes."""
+    """Output of ``python -m hart_studio.needle``."""
     (folder / "images").mkdir()
     settings = SceneSettings(width=SMALL[0], height=SMALL[1], objects=(3, 5), radius=(0.08, 0.12))
     for item in iterate_items("test", 6, settings=settings):
@@ -299,7 +299,7 @@ WRITERS: dict[str, Callable[[Path], Path]] = {
     "visual_cot": write_visual_cot,
     "needle": write_needle,
 }
-"""Name of each benchmark -> how its first form is written."""
+"""Name of each benchmark -> writer of its first format."""
 
 COUNTS: dict[str, tuple[int, int]] = {
     "mme_realworld": (6, 0),
@@ -313,7 +313,7 @@ COUNTS: dict[str, tuple[int, int]] = {
     "visual_cot": (5, 1),
     "needle": (6, 0),
 }
-"""Name of each benchmark -> its good and its bad rows in that form."""
+"""Name of each benchmark -> number of its valid and invalid rows in that format."""
 
 
 def _five(drawn: Drawn) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Images of the benchmarks in miniature, each with a question about it, and the ways to write them down."""
+"""Images of the miniature benchmarks, each with a question, and their encodings."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def save(path: Path, drawn: Drawn) -> None:
 
 
 def write_tsv(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
-    """A table with tabs, and where it is."""
+    """Write a TSV table; return its path."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), delimiter="\t")
         writer.writeheader()

@@ -1,4 +1,4 @@
-"""Evaluations made by hand: records of made-up answers in real run directories, without a model."""
+"""Synthetic evaluations: records with given answers in real run folders, without a model."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def draw_image(path: Path) -> Path:
 
 
 def make_judged(value: float | None, text: str = "It is \\boxed{A}", official: float | None = None) -> AnswerResult:
-    """An answer that was read as A when it is right, as B when it is wrong."""
+    """An answer extracted as A if right, as B if wrong."""
     extracted = None if value is None else "A" if value else "B"
     return AnswerResult(
         score=Score(value=value, extracted=extracted, expected="A", rule="boxed"),
@@ -94,7 +94,7 @@ def make_records(image: Path, count: int = 12) -> list[SampleResult]:
 def write_evaluation(
     root: Path, records: Sequence[SampleResult], *, total: int | None = None, **config: Any
 ) -> RunLayout:
-    """An evaluation that has measured these records: complete, or stopped when ``total`` is larger."""
+    """An evaluation with these records: complete, or stopped if ``total`` is larger."""
     settings = EvaluationConfig(**{"protocols": ("crops_only", "direct"), **config})
     layout = prepare_run(root, settings)
     asked = DatasetInfo(benchmark=settings.benchmark, samples=total or len(records), fingerprint="f" * 64)

@@ -1,4 +1,4 @@
-"""A server with OpenAI's chat interface on this machine that follows a script and keeps what it is sent."""
+"""Scripted OpenAI-compatible server that records requests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Seen:
 
     @property
     def text(self) -> str:
-        """The words of the last message."""
+        """Text of the last message."""
         content = self.body["messages"][-1]["content"]
         return "".join(part.get("text", "") for part in content)
 
@@ -42,7 +42,7 @@ class Answer:
     is_dropped: bool = False
     """The connection is closed before anything is sent."""
     is_dripping: bool = False
-    """A space every 50 ms, for as long as someone listens."""
+    """A space every 50 ms, as long as the client is connected."""
 
     def written(self) -> bytes:
         """The body."""
@@ -87,7 +87,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: FakeEndpoint
 
     def log_message(self, *_: Any) -> None:
-        """Nothing is printed."""
+        """Print nothing."""
 
     def do_GET(self) -> None:
         self._keep({})
@@ -136,7 +136,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def serving(script: Script = lambda _: Answer()) -> Iterator[FakeEndpoint]:
-    """A running server for the block."""
+    """Run a server inside the block."""
     server = FakeEndpoint(script)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()

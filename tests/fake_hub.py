@@ -1,4 +1,4 @@
-"""As much of a hub as publishing needs, on this machine: it keeps what it is sent."""
+"""Minimal local Hub server for publishing tests; it records uploads."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class FakeHub(ThreadingHTTPServer):
-    """As much of a hub as a commit needs; files travel inside the commit."""
+    """Minimal Hub for a commit with inline files."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Answers)
@@ -27,7 +27,7 @@ class Answers(BaseHTTPRequestHandler):
     server: FakeHub
 
     def log_message(self, *_: Any) -> None:
-        """Nothing is printed."""
+        """Print nothing."""
 
     def reply(self, value: Any, status: int = 200) -> None:
         body = json.dumps(value).encode()

@@ -1,4 +1,4 @@
-"""A chat model that follows a script and remembers every request: the loop without a network or weights."""
+"""Scripted chat model that records requests, for tests without a network or weights."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Call:
 
 @dataclass
 class ScriptedModel:
-    """A ``ChatModel`` whose words are given per kind of turn; a turn without a script fails the test.
+    """A ``ChatModel`` with scripted outputs per turn kind; a turn without a script fails the test.
 
     Like a real processor it fits each image into its budget and to multiples of the family's factor, so that the
     frame of the model differs from that of the overview.
@@ -106,7 +106,7 @@ class ScriptedModel:
 
 @dataclass
 class PointingModel:
-    """A real model whose grounding text is given: one of random weights does not point."""
+    """A real model with scripted grounding text, because random weights do not write boxes."""
 
     real: ChatModel
     grounding: str
@@ -140,7 +140,7 @@ def turn_kind(request: ChatRequest) -> TurnKind:
 
 
 def text_of(request: ChatRequest) -> str:
-    """The words of the last message."""
+    """Text of the last message."""
     return "".join(part for part in request.messages[-1].parts if isinstance(part, str))
 
 
@@ -150,6 +150,6 @@ def images_in(request: ChatRequest) -> list[ImageInput]:
 
 
 def fed_wh(image: ImageInput, factor: int) -> tuple[int, int]:
-    """Size at which the scripted model says that it saw an image: within its budget, multiples of ``factor``."""
+    """Image size reported by the scripted model: within its budget, multiples of ``factor``."""
     width, height = fit_inside(image.pixels.size, image.max_pixels)
     return max(factor, math.floor(width / factor) * factor), max(factor, math.floor(height / factor) * factor)

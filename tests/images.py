@@ -1,4 +1,4 @@
-"""Small images, encoded the way a test needs them."""
+"""Small encoded test images."""
 
 import io
 import struct
@@ -33,7 +33,7 @@ def png_chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def png(width: int, height: int, rows: bytes, depth: int = 8, color: int = 2, tail: bytes = b"") -> bytes:
-    """A PNG written by hand; ``rows`` has the filter byte in front of each row."""
+    """Build a PNG from raw rows, each with its filter byte."""
     header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
     body = png_chunk(b"IHDR", header) + png_chunk(b"IDAT", zlib.compress(rows)) + tail
     return b"\x89PNG\r\n\x1a\n" + body + png_chunk(b"IEND", b"")

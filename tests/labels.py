@@ -19,7 +19,7 @@ from hart_studio.records import Box, Sample
 
 AT = datetime(2026, 1, 31, 12, 0, 0, 123456, tzinfo=UTC)
 NASTY = "a \"b\" 'c' <d> & e\n\t漢字 🙂 \\ ]]> {label} %s"
-"""Text that breaks whatever is not escaped."""
+"""Text that breaks unescaped output."""
 TRAIN_ONLY = {"train": 1.0}
 
 

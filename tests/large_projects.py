@@ -1,4 +1,4 @@
-"""Labeling projects of many items, written by SQL: an import would take minutes."""
+"""Large labeling projects, written with SQL because an import would take minutes."""
 
 from __future__ import annotations
 

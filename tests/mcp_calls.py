@@ -1,4 +1,4 @@
-"""Calls of the tools through the official client, one connection each."""
+"""MCP tool calls with the official client, one connection each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run the program as a Hugging Face Space would, without the Hub: ``python -m tests.simulate_space``.
+"""Run the program in the environment of a Hugging Face Space, without the Hub: ``python -m tests.simulate_space``.
 
 The source is copied to a tree that nothing may write to, the variables of a Space are set, the system's libGL is taken
 away, and the page is used as visitors use it. Checks are printed; the exit code is 1 when something is not
@@ -60,11 +60,11 @@ sys.meta_path.insert(0, _Missing())
 
 
 class SpaceError(Exception):
-    """Something is not as it should be."""
+    """A check failed."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the simulation; returns 1 when something is not as it should be."""
+    """Run the simulation; return 1 if a check fails."""
     parser = argparse.ArgumentParser(prog="tests.simulate_space", description=__doc__)
     parser.add_argument("--fresh", action="store_true", help="install requirements.txt into an environment of its own")
     parser.add_argument(
@@ -189,7 +189,7 @@ def use_page(url: str, folder: Path, *, is_thorough: bool) -> None:
 
 
 def wait_for_work(url: str, ids: dict[str, int], project: dict[str, str]) -> None:
-    """Let a labeling run and an evaluation come to their end."""
+    """Run a labeling run and an evaluation to completion."""
     label, pages = ids["label-page"], ids["evaluate-page"]
     call(url, label, "start", {**project, "model": "built-in-hart", "rollouts": 2})
     ended = ("completed", "failed", "stopped", "lost")
@@ -215,7 +215,7 @@ def wait_for_work(url: str, ids: dict[str, int], project: dict[str, str]) -> Non
 
 
 def copy_source(target: Path) -> Path:
-    """Copy what a Space is made of, without what runs have left, and take away the right to write."""
+    """Copy the source of a Space, without files of runs, and remove write permission."""
     target.mkdir(parents=True)
     unwanted = shutil.ignore_patterns("__pycache__", "*.pyi", "*.pyc")
     for name in PARTS:
@@ -252,7 +252,7 @@ def make_environment(folder: Path) -> str:
 
 
 def can_wall_off() -> bool:
-    """Whether a process here may have mounts of its own."""
+    """Whether a process may create its own mounts."""
     if os.geteuid() != 0 or shutil.which("unshare") is None:
         return False
     return subprocess.run(["unshare", "--mount", "true"], check=False, capture_output=True).returncode == 0
@@ -270,7 +270,7 @@ def _become_program(source: Path, python: str) -> int:
 
 
 def find_address(process: subprocess.Popen[bytes], log: Path) -> str | None:
-    """The address that the program says it listens to."""
+    """Address in the output of the program."""
     text = log.read_text("utf-8", errors="replace")
     if process.poll() is not None:
         raise SpaceError(f"the program ended with {process.returncode}:\n{text[-3000:]}")
@@ -279,14 +279,14 @@ def find_address(process: subprocess.Popen[bytes], log: Path) -> str | None:
 
 
 def call(url: str, component: int, name: str, request: dict[str, Any]) -> Any:
-    """A function of a display, as its script calls it."""
+    """Call a server function of a component."""
     body = {"data": request, "fn_name": name, "component_id": component, "session_hash": "simulated"}
     answer = httpx.post(f"{url}/gradio_api/component_server", json=body, timeout=60)
     return answer.json() if answer.status_code == 200 else {"status": answer.status_code}
 
 
 def fire(url: str, number: int, data: list[Any]) -> str:
-    """The handler of an event; all that is said of it."""
+    """Call an event handler; return all its messages."""
     session = secrets.token_hex(8)
     body = {"fn_index": number, "data": data, "session_hash": session}
     httpx.post(f"{url}/gradio_api/queue/join", json=body, timeout=60)
@@ -300,7 +300,7 @@ def fire(url: str, number: int, data: list[Any]) -> str:
 
 
 def upload(url: str, data: bytes) -> str:
-    """Upload a zip; returns where the server keeps it."""
+    """Upload a zip; return its path on the server."""
     return str(httpx.post(f"{url}/gradio_api/upload", files={"files": ("images.zip", data)}, timeout=60).json()[0])
 
 
@@ -323,7 +323,7 @@ def wait_for(poll: Callable[[], Any], seconds: float, what: str) -> Any:
 
 
 def report(text: str) -> None:
-    """Print what is done."""
+    """Print progress."""
     print(f"ok     {text}", flush=True)
 
 

@@ -18,7 +18,7 @@ from hart_studio.ui.spaces.sessions import SessionStore
 
 
 class Clock:
-    """A clock that the test moves."""
+    """A clock controlled by the test."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -69,7 +69,7 @@ def import_source(sessions: SessionStore, session_token: str, source: Path, **mo
 
 
 def sleep_instead(layout: RunLayout, *arguments: Any) -> Any:
-    """A job that does nothing for a while in place of a labeling run."""
+    """A fake labeling run that only waits."""
     return start_run(layout, ["sleep", "60"])
 
 

@@ -1,4 +1,4 @@
-"""A studio served as on a Space, and its callers: visitors, the owner, and those who say that they are."""
+"""A server in Space mode, and its clients: visitors, the owner, and impostors."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def sign_in(name: str, secret: str = SECRET, expires_in: float = 3600) -> dict[s
 
 @dataclass
 class Caller:
-    """Someone who calls a server as the page's scripts do."""
+    """A client that calls a server like the scripts of the page."""
 
     space: Space
     headers: dict[str, str] = field(default_factory=dict)
@@ -108,14 +108,14 @@ class Caller:
     session: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def call(self, component: int, name: str, data: Any) -> Any:
-        """A function of a display."""
+        """Call a server function of a component."""
         body = {"data": data, "fn_name": name, "component_id": component, "session_hash": self.session}
         address = f"{self.space.url}gradio_api/component_server{self.query}"
         answer = httpx.post(address, json=body, headers=self.headers, timeout=60)
         return answer.json() if answer.status_code == 200 else {"status": answer.status_code}
 
     def fire(self, name: str, data: list[Any], event: Any = None, **more: Any) -> str:
-        """The handler of an event; everything that the server says of it."""
+        """Call an event handler; return all messages of the server."""
         number = next(key for key, found in self.space.app.fns.items() if getattr(found.fn, "__name__", "") == name)
         joined = httpx.post(
             f"{self.space.url}gradio_api/queue/join{self.query}",

@@ -1,4 +1,4 @@
-"""Test tiers: which tests run by default, and which run with ``--all``, ``--rest`` and ``--slow`` only."""
+"""Test tiers: tests that run by default, and tests that run with ``--all``, ``--rest`` and ``--slow`` only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small models of random weights and REAL architecture, one per family, saved with a processor built here.
+"""Small models with random weights and the REAL architecture of each family, saved with a processor built here.
 
 The tokenizer is byte-level without merges, so every text survives encoding and decoding. Weights are drawn wider than
 usual, so that a change of input changes the output.

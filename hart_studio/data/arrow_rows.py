@@ -197,17 +197,17 @@ def _parse_message(metadata: bytes) -> _Message:
     return found
 
 
-def _follow(data: bytes, place: int) -> int:
+def _follow(data: bytes, position: int) -> int:
     """Position of the table that an offset of a FlatBuffer points to."""
-    return place + int(struct.unpack_from("<I", data, place)[0])
+    return position + int(struct.unpack_from("<I", data, position)[0])
 
 
 def _find_field(data: bytes, table: int, number: int) -> int:
     """Position of a field of a FlatBuffer table; 0 = missing."""
     start = table - struct.unpack_from("<i", data, table)[0]
     size = struct.unpack_from("<H", data, start)[0]
-    place = 4 + 2 * number
-    offset = struct.unpack_from("<H", data, start + place)[0] if place + 2 <= size else 0
+    position = 4 + 2 * number
+    offset = struct.unpack_from("<H", data, start + position)[0] if position + 2 <= size else 0
     return table + offset if offset else 0
 
 

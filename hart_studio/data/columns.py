@@ -51,7 +51,7 @@ class ColumnMapping:
         values = (getattr(self, each.name) for each in fields(self))
         return tuple(name for value in values if value for name in ((value,) if isinstance(value, str) else value))
 
-    def check(self, names: Sequence[str], place: str) -> None:
+    def check(self, names: Sequence[str], location: str) -> None:
         """Check that all columns exist.
 
         Raises:
@@ -60,7 +60,7 @@ class ColumnMapping:
         missing = sorted(set(self.named) - set(names))
         if missing:
             raise DataError(
-                f"Missing columns in {place}: {', '.join(missing)}. It has {', '.join(names)}. Map the columns."
+                f"Missing columns in {location}: {', '.join(missing)}. It has {', '.join(names)}. Map the columns."
             )
 
 

@@ -78,8 +78,8 @@ def read_dataset_rows(files: Sequence[Path]) -> Iterator[LocatedRow]:
     """
     for path in files:
         prefix = f"{path.name}, " if len(files) > 1 else ""
-        for place, row in _read_file(path):
-            yield f"{prefix}{place}", row
+        for location, row in _read_file(path):
+            yield f"{prefix}{location}", row
 
 
 def _read_file(path: Path) -> Iterator[LocatedRow]:

@@ -134,10 +134,10 @@ def _longest_run(marks: Sequence[_Mark]) -> list[_Mark]:
             run = [start]
             for letter in OPTION_LETTERS[1:]:
                 candidates = by_letter.get(letter, [])
-                place = bisect_right(candidates, run[-1].end - 1, key=lambda mark: mark.start)
-                if place == len(candidates):
+                index = bisect_right(candidates, run[-1].end - 1, key=lambda mark: mark.start)
+                if index == len(candidates):
                     break
-                run.append(candidates[place])
+                run.append(candidates[index])
             if len(run) > 1 and len(run) >= len(best):
                 best = run
     return best

@@ -86,7 +86,7 @@ def collect_samples(
     source = to_printable(source)
     samples: dict[str, SampleT] = {}
     invalid_rows = []
-    for place, row in rows:
+    for location, row in rows:
         try:
             sample = read(row)
             if needs_answer and sample.answer is None:
@@ -94,7 +94,7 @@ def collect_samples(
             if sample.id in samples:
                 raise ValueError("the id of an earlier row")
         except (ValueError, RecursionError, HartError) as error:  # deeply nested JSON raises RecursionError
-            invalid_rows.append(InvalidRow(place, _describe_error(error)))
+            invalid_rows.append(InvalidRow(location, _describe_error(error)))
         else:
             samples[sample.id] = sample
     loaded = LoadedSamples(source, tuple(samples.values()), tuple(invalid_rows))

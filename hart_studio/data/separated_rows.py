@@ -68,20 +68,20 @@ def read_separated(path: Path, separators: str) -> Iterator[tuple[str, Any]]:
         separator = max(separators, key=header.count)
         rows = _Rows(file, separator, path.name)
         columns: list[str] | None = None
-        for place, cells in rows:
+        for location, cells in rows:
             if isinstance(cells, ValueError):
                 if columns is None:
                     raise DataError(f"Cannot read the column names of {path.name!r}: {cells}. Repair the first line.")
-                yield place, cells
+                yield location, cells
             elif columns is None:
                 columns = rows.columns = cells
                 _check_columns(columns, path.name)
             elif len(cells) > len(columns):
-                yield place, ValueError("more cells than the header has columns")
+                yield location, ValueError("more cells than the header has columns")
             elif len(cells) < len(columns):
-                yield place, ValueError("fewer cells than the header has columns")
+                yield location, ValueError("fewer cells than the header has columns")
             else:
-                yield place, dict(zip(columns, cells, strict=True))
+                yield location, dict(zip(columns, cells, strict=True))
 
 
 class _Rows:
@@ -91,7 +91,7 @@ class _Rows:
         self.columns: list[str] | None = None
         self._file, self._separator, self._name = file, separator, name
         self._waiting: deque[NumberedLine] = deque()
-        self._read = self._given_back = 0
+        self._read = self._read_again = 0
 
     def __iter__(self) -> Iterator[tuple[str, list[str] | ValueError]]:
         while (first := self._next_line()) is not None:
@@ -138,8 +138,8 @@ class _Rows:
 
     def _give_back(self, lines: list[NumberedLine]) -> tuple[list[NumberedLine], ValueError]:
         """Skip the first line, and read the others again as separate rows."""
-        self._given_back += len(lines) - 1
-        if self._given_back > MOST_READ_AGAIN:
+        self._read_again += len(lines) - 1
+        if self._read_again > MOST_READ_AGAIN:
             raise DataError(
                 f"Too many unclosed quotation marks in {self._name!r}, the last one in line {lines[0][0]}. "
                 "Repair the quotation marks, or export the table again."

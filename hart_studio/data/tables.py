@@ -88,7 +88,7 @@ def collect_rows(
         whole = {name: row.get(name) for name in columns.named}
         return read_row(whole, columns, number=number, source=source, root=root, cache=cache)
 
-    placed = ((place, (number, row)) for number, (place, row) in enumerate(rows, start=1))
+    placed = ((location, (number, row)) for number, (location, row) in enumerate(rows, start=1))
     return collect_samples(source, placed, read, needs_answer=needs_answer)
 
 

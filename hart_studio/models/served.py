@@ -49,7 +49,7 @@ class ServedChatModel:
         name: Name of the model on the server, and the URL.
         family: Box frame, native box text, limits.
         overview_budget: Default budget of the full image: of the family, or of the server's processor if it is smaller.
-        crop_budget: Default budget of one crop, likewise.
+        crop_budget: Default budget of one crop, with the same rule.
     """
 
     def __init__(self, settings: ServedSettings) -> None:

@@ -164,14 +164,14 @@ def _draw_object(canvas: _Canvas, item: SceneObject) -> None:
     canvas.polygon(outline, _shade(fill, 0.55))
     canvas.polygon(center + (outline - center) * 0.93, fill)
     unit = item.radius * item.detail_scale
-    place = np.array([item.detail_x, item.detail_y])
+    detail_center = np.array([item.detail_x, item.detail_y])
     ink = _INK if sum(fill) > 330 else (250, 250, 250)
     if item.detail == "character":
         for line in GLYPHS[item.value]:
-            canvas.stroke((np.array(line) - 0.5) * (0.26 * unit, 0.36 * unit) + place, ink, 0.052 * unit)
+            canvas.stroke((np.array(line) - 0.5) * (0.26 * unit, 0.36 * unit) + detail_center, ink, 0.052 * unit)
     elif item.detail == "mark":
-        canvas.disc(place, 0.117 * unit, _INK)
-        canvas.disc(place, 0.094 * unit, COLORS[item.value])
+        canvas.disc(detail_center, 0.117 * unit, _INK)
+        canvas.disc(detail_center, 0.094 * unit, COLORS[item.value])
     else:
         for column_row in _DOT_POSITIONS[item.value]:
-            canvas.disc(place + np.array(column_row) * 0.136 * unit, 0.052 * unit, ink)
+            canvas.disc(detail_center + np.array(column_row) * 0.136 * unit, 0.052 * unit, ink)

@@ -51,8 +51,8 @@ def crops_only_request(sample: Sample, crops: Crops) -> ChatRequest:
 def full_and_crops_request(sample: Sample, grounding: GroundingResult, crops: Crops) -> ChatRequest:
     """``full_and_crops`` (MGPO): the conversation of turn 1, with its own overview object, continues with the crops."""
     prompt = full_and_crops_prompt(sample.question, sample.choices, len(crops.images))
-    said = Message("assistant", (grounding.turn.text,))
-    return ChatRequest((*grounding.request.messages, said, compose_message(prompt, crops.images)))
+    grounding_message = Message("assistant", (grounding.turn.text,))
+    return ChatRequest((*grounding.request.messages, grounding_message, compose_message(prompt, crops.images)))
 
 
 def parse_answer(sample: Sample, request: ChatRequest, completion: Completion) -> AnswerResult:

@@ -24,7 +24,7 @@ class GroundingResult:
         boxes: Valid regions in original pixels, clipped to the image, in the order of the output.
         outcome: ``ok`` if there is at least one valid box, whether or not the text was cut off. Otherwise
             ``truncated`` if the token limit cut the text off, ``bad_box`` if it contains coordinates,
-            else ``no_box``.
+            otherwise ``no_box``.
     """
 
     request: ChatRequest

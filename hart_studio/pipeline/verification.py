@@ -47,7 +47,7 @@ class Verification(Record):
     """Mean pairwise IoU of the regions of K >= 2 rollouts, in [0, 1]."""
     agreement: float | None
     """Share of K >= 2 crops-only rollouts whose answer is ``majority_answer``, in [0, 1]; one without an extracted
-    answer agrees with no one."""
+    answer agrees with none."""
     majority_answer: str | None
     """The most frequent crops-only answer; of equally frequent ones the first."""
     area_share: float | None

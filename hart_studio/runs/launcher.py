@@ -196,8 +196,8 @@ def _close(
     # The folder may be deleted, or a process forked by the job may still hold the lock: then the reader derives `lost`.
     with suppress(HartError, OSError), hold_lock(layout.lock, _LOCK_TIMEOUT_SECONDS):
         status = read_status(layout)
-        is_meant = status.attempt == attempt and (status.pid is not None) == has_process
-        if is_meant and status.is_active and not is_alive(status.pid, status.pid_start):
+        is_own_attempt = status.attempt == attempt and (status.pid is not None) == has_process
+        if is_own_attempt and status.is_active and not is_alive(status.pid, status.pid_start):
             state: Literal["stopped", "failed"] = "stopped"
             if exit_code is not None and -exit_code in recorded_signals(layout):
                 error = KILLED_ON_REQUEST

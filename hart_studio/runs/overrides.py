@@ -204,12 +204,12 @@ def _describe_unknown(name: str) -> str:
     settings = setting_names()
     sections = dict.fromkeys(full.split(".")[0] for full in settings if "." in full)
     ends = {full: full.split(".")[-1] for full in settings}
-    near_ends = difflib.get_close_matches(name.split(".")[-1], set(ends.values()), n=2, cutoff=0.75)
-    near = [full for end in near_ends for full in settings if ends[full] == end]
+    similar_ends = difflib.get_close_matches(name.split(".")[-1], set(ends.values()), n=2, cutoff=0.75)
+    similar = [full for end in similar_ends for full in settings if ends[full] == end]
     candidates = settings if "." in name else [*settings, *(section for section in sections if section != name)]
-    near += [full for full in difflib.get_close_matches(name, candidates, n=2, cutoff=0.75) if full not in near]
-    if near:
-        return f"unknown setting {name!r}; did you mean {' or '.join(near[:3])}?"
+    similar += [full for full in difflib.get_close_matches(name, candidates, n=2, cutoff=0.75) if full not in similar]
+    if similar:
+        return f"unknown setting {name!r}; did you mean {' or '.join(similar[:3])}?"
     section = name.split(".")[0]
     listed = [full for full in settings if full.startswith(f"{section}.")] or settings
     return f"unknown setting {name!r}; available: {', '.join(listed)}"

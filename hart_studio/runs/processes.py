@@ -47,7 +47,7 @@ def is_alive(pid: int | None, start: str | None) -> bool:
 
 
 def signal_group(pid: int, start: str, number: int) -> bool:
-    """Send a signal to the process group that a job leads, and to nothing else.
+    """Send a signal to the process group of a job only.
 
     Args:
         pid: PID of the first process of the job.

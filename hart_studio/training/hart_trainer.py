@@ -146,8 +146,8 @@ class HartTrainer(RunCheckpoints, GRPOTrainer):
         self._accumulator.add("seconds_rollout", time.perf_counter() - began)
         add_group_metrics(self._accumulator, groups)
         self.last_groups = groups[: self._run_config.schedule.rollout_log_prompts]
-        mine = torch.tensor(count_rollouts(groups), device=self.accelerator.device)
-        in_step = int(self.accelerator.reduce(mine, reduction="sum"))
+        local_count = torch.tensor(count_rollouts(groups), device=self.accelerator.device)
+        in_step = int(self.accelerator.reduce(local_count, reduction="sum"))
         rows = build_rows(groups, in_step, self._run_config.method.loss_aggregation)
         batches = make_micro_batches(rows, micro_batches, filler_row(self._tokenizer.eos_token_id))
         if self.beta:

@@ -74,15 +74,19 @@ def evaluate_held_out(
     """
     metrics = MetricAccumulator(HELD_OUT_METRICS)
     rank, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
-    mine = samples[rank::processes]
+    local_samples = samples[rank::processes]
     recorded: list[GroupImages] = []
     is_recorded = False
     for start in range(0, math.ceil(len(samples) / processes), BATCH_SIZE):
         if not should_continue(start * processes):
             return None
-        batch = mine[start : start + BATCH_SIZE]
+        batch = local_samples[start : start + BATCH_SIZE]
         recorded += _evaluate_batch(metrics, model, batch, method, config, open_image, recorded_samples - len(recorded))
-        if recorded and not is_recorded and (len(recorded) == recorded_samples or start + BATCH_SIZE >= len(mine)):
+        if (
+            recorded
+            and not is_recorded
+            and (len(recorded) == recorded_samples or start + BATCH_SIZE >= len(local_samples))
+        ):
             is_recorded = True
             record(recorded)
     return metrics.means(accelerator)

@@ -53,8 +53,8 @@ class NonFiniteSteps(Trainer):
 
     def _any_process(self, flags: Sequence[bool]) -> list[bool]:
         """Whether each flag is set on any process."""
-        mine = torch.tensor([float(flag) for flag in flags], device=self.accelerator.device)
-        return [total > 0 for total in self.accelerator.reduce(mine, reduction="sum").tolist()]
+        local_flags = torch.tensor([float(flag) for flag in flags], device=self.accelerator.device)
+        return [total > 0 for total in self.accelerator.reduce(local_flags, reduction="sum").tolist()]
 
 
 @torch.no_grad()

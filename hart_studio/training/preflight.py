@@ -242,10 +242,10 @@ def _check_samples(config: RunConfig, folder: Path) -> Iterator[Finding]:
 
 
 def _check_blindness(split: Split) -> Finding:
-    seeing = sum(isinstance(sample, GoldSample) or hasattr(sample, "gold_boxes") for sample in (*split.rl, *split.sft))
-    if seeing:
+    exposed = sum(isinstance(sample, GoldSample) or hasattr(sample, "gold_boxes") for sample in (*split.rl, *split.sft))
+    if exposed:
         return Finding(
-            "Gold boxes", "bad", f"{seeing} training samples contain them", "Report this as a bug of HART Studio."
+            "Gold boxes", "bad", f"{exposed} training samples contain them", "Report this as a bug of HART Studio."
         )
     known = sum(bool(sample.gold_boxes) for sample in split.evaluation)
     return Finding(

@@ -123,9 +123,9 @@ def two_turn_sequences(
     Returns:
         One sequence or one per turn; never a sequence without a trained turn.
     """
-    said = first.ids + tuple(first_ids)
+    first_turn = first.ids + tuple(first_ids)
     shown = len(first.images)
-    has_same_start = second.ids[: len(said)] == said and all(
+    has_same_start = second.ids[: len(first_turn)] == first_turn and all(
         one is other for one, other in zip(first.images, second.images[:shown], strict=True)
     )
     if trained_turns == "grounding":
@@ -133,7 +133,7 @@ def two_turn_sequences(
     if not has_same_start:
         answer = turn_sequence(second, second_ids)
         return (answer,) if trained_turns == "answer" else (turn_sequence(first, first_ids), answer)
-    between = second.ids[len(said) :]
+    between = second.ids[len(first_turn) :]
     is_trained = (trained_turns == "both",) * len(first_ids) + (False,) * len(between) + (True,) * len(second_ids)
     completion_ids = (*first_ids, *between, *second_ids)
     return (TrainingSequence(first, completion_ids, is_trained, second.images[shown:]),)

@@ -109,8 +109,8 @@ class SftTrainer(RunCheckpoints):
         rows = list(itertools.islice(epoch_iterator, num_batches))
         with whole_weights(self):
             parts = [self._read([self._samples[row["sample"]] for row in part]) for part in rows]
-        mine = torch.tensor(sum(map(len, parts)), device=self.accelerator.device)
-        in_step = int(self.accelerator.reduce(mine, reduction="sum"))
+        local_count = torch.tensor(sum(map(len, parts)), device=self.accelerator.device)
+        in_step = int(self.accelerator.reduce(local_count, reduction="sum"))
         batches = []
         for sequences in parts:
             weights = row_weights(

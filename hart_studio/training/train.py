@@ -82,7 +82,7 @@ def run(config: RunConfig, run_dir: Path, resume: bool = False) -> TrainingResul
     Raises:
         HartError: If settings, samples or model are invalid, or memory runs out.
         KeyboardInterrupt: After SIGINT without a stop file, after the step is completed and saved.
-        SystemExit: After SIGTERM, likewise.
+        SystemExit: After SIGTERM, in the same way.
     """
     layout = RunLayout(run_dir.resolve())
     state = PartialState(cpu=config.model.device == "cpu")
@@ -200,7 +200,7 @@ class _Job:
         previous = self._layout.checkpoint_of(stage.first_step) if stage.first_step else None
         # The sharding of the previous stage would split the model while it is loaded.
         unset_hf_deepspeed_config()  # type: ignore[no-untyped-call]
-        begun = load_initial_model(config, self._device, previous)
+        initial = load_initial_model(config, self._device, previous)
         measure = self._measure(method, source, split) if split.evaluation else None
         held_out = (len(split.evaluation), fingerprint(split.evaluation))
         callback = RunCallback(stage, config, self._signals, measure, *held_out)
@@ -209,24 +209,24 @@ class _Job:
         output = draft_folder(self._layout)
         share: dict[str, Any] = {
             "processes": self._processes,
-            "uses_gradient_checkpointing": begun.uses_gradient_checkpointing,
+            "uses_gradient_checkpointing": initial.uses_gradient_checkpointing,
         }
         trainer: HartTrainer | SftTrainer
         with tracker_output(self._layout.folder / TENSORBOARD_FOLDER / stage.name):
             if method.is_rl:
                 trainer = HartTrainer(
-                    begun.model,
-                    begun.processor,
+                    initial.model,
+                    initial.processor,
                     rl_args(config, output, self._device, **share),
                     method=method,
                     samples=split.rl,
-                    peft_config=begun.new_adapters,
+                    peft_config=initial.new_adapters,
                     **common,
                 )
             else:
                 trainer = SftTrainer(
-                    begun.with_adapters(config.seed),
-                    begun.processor,
+                    initial.with_adapters(config.seed),
+                    initial.processor,
                     sft_args(config, output, self._device, **share),
                     samples=split.sft,
                     **common,
@@ -234,7 +234,7 @@ class _Job:
         check_sharding(trainer, trainer.policy.model)
         trainer.remove_callback(PrinterCallback)
         if isinstance(trainer.model, PeftModel):
-            trainer.model.peft_config["default"].base_model_name_or_path = begun.base_name
+            trainer.model.peft_config["default"].base_model_name_or_path = initial.base_name
         callback.trainer = trainer
         checkpoint = str(self._layout.checkpoint_of(step)) if step > stage.first_step else None
         try:

@@ -125,7 +125,7 @@ class CacheCleaner:
             max_age_seconds: Age at which a file is always removed.
             clock: Replaced in tests.
         """
-        self._folder, self.max_bytes, self._most_seconds, self._clock = folder, max_bytes, max_age_seconds, clock
+        self._folder, self.max_bytes, self._max_age_seconds, self._clock = folder, max_bytes, max_age_seconds, clock
         self._seen: dict[str, tuple[int, float]] = {}
         self._kept = {file.path for file in _walk(folder)}
         self._is_over = threading.Event()
@@ -193,7 +193,7 @@ class CacheCleaner:
         total = sum(size for _, _, _, size in files)
         for first, _, path, size in files:
             age = now - first
-            if age < spared_seconds or (age < self._most_seconds and total <= max_bytes):
+            if age < spared_seconds or (age < self._max_age_seconds and total <= max_bytes):
                 break
             with suppress(OSError):
                 Path(path).unlink()

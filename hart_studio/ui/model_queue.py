@@ -33,7 +33,7 @@ class ModelQueue:
         Args:
             max_waiting: Maximum number of waiting entries, without the running one.
         """
-        self._most = max_waiting
+        self._max_waiting = max_waiting
         self._changed = threading.Condition()
         self._entries: list[object] = []
         self._turn_seconds: float | None = None
@@ -52,7 +52,7 @@ class ModelQueue:
         entry = object()
         with self._changed:
             waiting = len(self._entries) - 1
-            if waiting >= self._most and not bypass_limit:
+            if waiting >= self._max_waiting and not bypass_limit:
                 raise BusyError(f"Queue full ({waiting} waiting{self._format_wait(waiting)}). Try again later.")
             self._entries.append(entry)
         try:

@@ -134,7 +134,7 @@ def test_the_page_answers_while_many_drip(target: Target) -> None:
 
 
 def test_silence_and_dripping_have_an_end() -> None:
-    limit = RequestLimitMiddleware(accepting, patience=0.3)
+    limit = RequestLimitMiddleware(accepting, timeout=0.3)
     assert call(limit, [part(b"[1"), 0.1, part(b"]", is_last=True)]).status == 200
     assert call(limit, [part(b"[1"), 5, part(b"]", is_last=True)]).status == 408
     drips = [each for _ in range(30) for each in (0.05, part(b" "))]
@@ -146,7 +146,7 @@ def test_silence_and_dripping_have_an_end() -> None:
 
 def test_one_address_leaves_slots_for_others() -> None:
     """A request over the limit is accepted; the slowest request of the busiest address is dropped."""
-    limit = RequestLimitMiddleware(accepting, patience=5, max_unfinished=3, max_per_client=2)
+    limit = RequestLimitMiddleware(accepting, timeout=5, max_unfinished=3, max_per_client=2)
     statuses: dict[str, list[int]] = {"a": [], "b": []}
 
     def drip(address: str, size: int) -> None:

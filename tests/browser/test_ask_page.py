@@ -107,7 +107,7 @@ def test_a_model_that_fails_is_explained(studio, open_page):
     for model, title, text in [
         ("absent/model", "Model unavailable", "Model 'absent/model' not found, neither as a folder nor on the Hub"),
         ("unreachable/model", "Model unavailable", "the Hub cannot be reached"),
-        ("full", "Out of memory", "Lower the Overview max pixels"),
+        ("full", "Out of memory", "Lower Overview max pixels"),
         ("broken", "Internal error", "Search the log for"),
     ]:
         choose_model(page, model)

@@ -180,7 +180,7 @@ def test_a_missing_source_is_reported(open_page: Callable[..., Page], studio: st
     create(page, "Nowhere")
     page.locator(".hs-source").fill("/no/such/place.csv")
     page.locator(".hs-import-button").click()
-    expect(page.locator(".hs-import-message")).to_contain_text("expected a readable file")
+    expect(page.locator(".hs-import-message")).to_contain_text("Cannot read")
     page.locator("[data-panel=propose]").click()
     page.locator(".hs-start-run").click()
     expect(page.locator(".hs-label-message")).to_contain_text("No item to label")
@@ -219,7 +219,7 @@ def test_the_list_is_filtered_and_accepted_at_once_after_a_question(
     expect(page.locator(".hs-label-message")).to_have_text("5 labels accepted.")
     assert "Accept 5 labels" in asked[0]
     assert "1 has no calibrated score" in asked[0]
-    assert "1 label without a box is left" in asked[0]
+    assert "1 label without a box is skipped" in asked[0]
     assert project.count_by("status") == {"accepted": 5, "proposed": 1}
 
 

@@ -248,7 +248,7 @@ def test_undo_and_redo_across_items_and_after_a_reload(review: tuple[Page, Proje
     expect(page.locator(".hs-review-question")).to_have_text("Which number is on sign 0?")
     assert labels_of(project)[:2] == ["proposed", "proposed"]
     page.keyboard.press("u")
-    expect(page.locator(".hs-review-message")).to_have_text("Nothing to undo")
+    expect(page.locator(".hs-review-message")).to_have_text("Nothing to undo.")
     page.keyboard.press("y")
     expect(page.locator(".hs-review-message")).to_have_text("Redone: accept")
     assert labels_of(project)[:2] == ["accepted", "proposed"]

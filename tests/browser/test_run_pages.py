@@ -136,7 +136,7 @@ def test_runs_are_searched_and_compared(open_page: OpenPage, shelf_url: str) -> 
     with page.expect_download() as download:
         page.get_by_role("button", name="Download CSV").click()
     lines = Path(download.value.path()).read_text().splitlines()
-    assert lines[0] == "run,title,kind,step,figure,mean,least,greatest,questions,question_set"
+    assert lines[0] == "run,title,kind,step,metric,mean,min,max,questions,question_set"
     assert sum(",plain,evaluation," in line and line.endswith(",8,a1b2c3") for line in lines) == 8
     assert sum(",plain,step," in line and ",reward," in line for line in lines) == 5
     with page.expect_download() as download:

@@ -74,7 +74,7 @@ def test_a_preset_brings_its_data_and_start_waits_for_what_is_missing(
     expect(notes).to_contain_text(f"Kept: your dataset {own} with its sample counts.")
     expect(start).to_be_enabled()
     choose_preset(page, "CPU demo, 10 minutes")
-    expect(notes).to_contain_text(f"Your dataset {own}.")
+    expect(notes).to_contain_text(f"Your dataset {own} is not used")
     expect(page.locator(".hs-facts")).to_contain_text("needle scenes, 1,000 generated for the run")
     expect(needles).to_have_value("1000")
     expect(start).to_be_enabled()

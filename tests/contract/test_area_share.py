@@ -1,4 +1,4 @@
-"""A mean area share is over the questions with a usable box, wherever the project reports one."""
+"""The mean area share is always over the questions with a valid box."""
 
 from __future__ import annotations
 

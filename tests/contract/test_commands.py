@@ -1,4 +1,4 @@
-"""Every command says in its --help what else there is, and every subcommand has a --help of its own."""
+"""Every --help lists the subcommands, and every subcommand has its own --help."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is installed is what was asked for, has a licence, and no hole that is known here."""
+"""Installed packages match the requirements, have a license, and no known vulnerability."""
 
 import json
 from datetime import date

@@ -1,4 +1,4 @@
-"""Labels are made without gold boxes: no module that labels or reviews can name them, let alone read them."""
+"""Labels are created without gold boxes: modules for labeling and review have no access to them."""
 
 import ast
 from pathlib import Path

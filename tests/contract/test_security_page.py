@@ -1,4 +1,4 @@
-"""Every row of docs/security.md names tests, and every test that it names exists."""
+"""All tests named in docs/security.md exist."""
 
 import ast
 import re

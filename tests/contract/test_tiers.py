@@ -1,4 +1,4 @@
-"""Every test belongs to one tier, and the options select the tiers that the documents name."""
+"""Every test belongs to one tier, and the options select the documented tiers."""
 
 from __future__ import annotations
 

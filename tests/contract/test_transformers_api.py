@@ -1,4 +1,4 @@
-"""What sampling and scoring rely on in transformers beyond its documented API. Each failure names the file to edit."""
+"""Undocumented transformers API used by sampling and scoring. Each failure names the file to edit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What training relies on in TRL 1.16.0 and in the trainer below it, beyond their documented APIs.
+"""Undocumented API of TRL 1.16.0 and its base trainer used by training.
 
 Each failure names the file to edit.
 """

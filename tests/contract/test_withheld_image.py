@@ -1,4 +1,4 @@
-"""The promise of the method: in the crops-only turn the model sees no pixel of the full image (method, Sec. 2.3).
+"""Core guarantee: the crops-only turn contains no pixel of the full image outside the crops (method, Sec. 2.3).
 
 Everything outside the region carries a signature that occurs nowhere inside it: full red. The first part checks
 what the loop hands to any model, the second at the tensors that enter a real one. Both show first that the detector
@@ -145,17 +145,17 @@ def test_no_family_is_shown_more_than_the_region(image: Path, family_key: str) -
 
 @dataclass
 class Seen:
-    """What entered the vision tower and the language model."""
+    """Inputs of the vision tower and the language model."""
 
     pixel_values: list[torch.Tensor] = field(default_factory=list)
     input_ids: list[torch.Tensor] = field(default_factory=list)
     tensors: list[torch.Tensor] = field(default_factory=list)
-    """Every tensor among the arguments of every forward pass, but for the cache of keys and values."""
+    """All tensor arguments of all forward passes, except the key-value cache."""
 
 
 @contextmanager
 def watching(model: LocalChatModel) -> Iterator[Seen]:
-    """Records the inputs of the network itself; it begins with no image remembered."""
+    """Record the inputs of the network, starting with an empty image cache."""
     model.clear_features()
     seen = Seen()
     encode = model.model.get_image_features

@@ -1,4 +1,4 @@
-"""Conversations of every shape for the tiny models, and ways to watch what a model does with them."""
+"""Conversations of all forms for tiny models, and helpers to observe model calls."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def forward_ids(model: LocalChatModel) -> Iterator[list[torch.Tensor]]:
 
 @contextmanager
 def tower_runs(model: LocalChatModel) -> Iterator[list[int]]:
-    """Grows by one for each run of the vision tower inside the block."""
+    """Count the runs of the vision tower inside the block."""
     runs: list[int] = []
     core = model.model.model
     tower = core.visual if hasattr(core, "visual") else core.vision_tower

@@ -1,4 +1,4 @@
-"""Programs for tests that end them at any moment: a labeling run and a reviewer, with a model that follows a script."""
+"""Programs for kill tests: a labeling run and a reviewer, with a scripted model."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def label(run: Path) -> None:
 
 
 def review(project: Path, reviewer: str, journal: Path) -> None:
-    """Decide, undo and redo for ever; each action is written to the journal once it was answered."""
+    """Decide, undo and redo forever; each completed action is written to the journal."""
     queue = ReviewQueue(Project(project))
     with journal.open("a") as file:
         for turn in range(1_000_000):

@@ -1,4 +1,4 @@
-"""One process of a training in which one process alone has a NaN loss: ``OUT FOLDER``; see ``test_processes``."""
+"""One process of a training run in which a single process has a NaN loss: ``OUT FOLDER``; see ``test_processes``."""
 
 from __future__ import annotations
 

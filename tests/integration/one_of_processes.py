@@ -1,4 +1,4 @@
-"""One process of a training, started with the variables that launchers set: ``OUT FOLDER``; see ``test_processes``."""
+"""One process of a training run, started with the variables of a launcher: ``OUT FOLDER``; see ``test_processes``."""
 
 from __future__ import annotations
 

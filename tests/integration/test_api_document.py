@@ -1,4 +1,4 @@
-"""Runs docs/api.md: its servers, its commands and its programs, and compares what they print with what it shows."""
+"""Run the servers, commands and programs in docs/api.md, and compare their output with the document."""
 
 import json
 import os
@@ -32,14 +32,14 @@ def name_block(place):
 
 
 class Reader:
-    """Someone who follows the page from top to bottom in a folder of his own, beside a running server."""
+    """A reader who runs the page from top to bottom in a separate folder, with a running server."""
 
     def __init__(self, folder, port, variables):
         self.folder, self.port = folder, port
         self.environment = {**os.environ, **variables, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
     def run(self, block):
-        """What a block prints."""
+        """Output of a block."""
         code = block.code.replace(PORT, self.port)
         command = ["bash", "-euo", "pipefail", "-c", code] if block.language == "bash" else [sys.executable, "-c", code]
         done = subprocess.run(
@@ -106,7 +106,7 @@ def friend(tmp_path_factory):
 
 
 def check_shape(shown, printed, where="it"):
-    """Whether two values are alike: the same names, the same kinds of values; a number may be another one."""
+    """Whether two values have the same structure: equal keys and types; numbers may differ."""
     if shown is None or printed is None:
         return
     if isinstance(shown, dict):

@@ -120,8 +120,8 @@ def test_the_tools_offer_the_models_that_the_operator_has_added_and_no_others(st
     tools = talk(f"{url}/", lambda client: client.list_tools()).tools
     offered = [tool.input_schema["properties"]["model"]["enum"] for tool in tools]
     assert offered == [["built-in", "built-in-hart", "owner/added"]] * 3
-    reported = words(use(f"{url}/", "locate", image="AA", question="What?", model="Qwen/Qwen2.5-VL-7B-Instruct"))
-    assert "Choose one of built-in, built-in-hart, owner/added" in reported
+    message = words(use(f"{url}/", "locate", image="AA", question="What?", model="Qwen/Qwen2.5-VL-7B-Instruct"))
+    assert "Choose one of built-in, built-in-hart, owner/added" in message
 
 
 def test_behind_a_login_nothing_is_answered_without_it(start):

@@ -1,4 +1,4 @@
-"""The bad-input table: what a person can do wrong, and the one line that each mistake gets.
+"""Invalid input: each user mistake gives a one-line error.
 
 Everything goes through the command, so the message is the one that is really shown.
 """
@@ -21,17 +21,17 @@ JPEG = encoded(landmark(640, 480), "JPEG")
 GOOD_QUESTION = ["Which digit is on the sign?"]
 
 IMAGES: dict[str, tuple[bytes, str]] = {
-    "empty file": (b"", "empty file"),
-    "text": (b"not an image at all", "no image"),
-    "html": (b"<!doctype html><p>404", "no image"),
+    "empty file": (b"", "file is empty"),
+    "text": (b"not an image at all", "not an image"),
+    "html": (b"<!doctype html><p>404", "not an image"),
     "svg": (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "SVG"),
     "pdf": (b"%PDF-1.7\n", "PDF"),
     "heic": (b"\0\0\0\x18ftypheic" + bytes(40), "HEIC"),
     "video": (b"\0\0\0\x18ftypisom" + bytes(40), "MP4"),
-    "jpeg cut in the header": (JPEG[:12], "cut short"),
-    "jpeg cut in the body": (JPEG[: len(JPEG) // 3], "cut short"),
-    "png cut short": (encoded(landmark(64, 48), "PNG")[:60], "cut short"),
-    "no pixels": (png(0, 5, b""), "at least 1 x 1"),
+    "jpeg cut in the header": (JPEG[:12], "truncated"),
+    "jpeg cut in the body": (JPEG[: len(JPEG) // 3], "truncated"),
+    "png cut short": (encoded(landmark(64, 48), "PNG")[:60], "truncated"),
+    "no pixels": (png(0, 5, b""), "width or height of the PNG is 0"),
     "decompression bomb": (png(100_000, 100_000, b""), "300,000,000"),
 }
 

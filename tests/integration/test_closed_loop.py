@@ -1,4 +1,4 @@
-"""The whole loop with a small model of each family's real architecture; only its pointing is given."""
+"""The closed loop with a small model of each family's architecture; only its boxes are scripted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The preset for any machine, as it is: it learns, its model opens, and it continues after a stop."""
+"""The unmodified CPU preset: reward improves, the model loads, and a stopped run resumes."""
 
 from __future__ import annotations
 
@@ -49,6 +49,6 @@ def test_the_demo_learns_and_goes_on_after_a_stop(tmp_path: Path, monkeypatch: p
 
 
 def thirds(values: list[float | None]) -> tuple[list[float | None], list[float | None]]:
-    """The first and the last third."""
+    """Means of the first and the last third."""
     size = len(values) // 3
     return values[:size], values[-size:]

@@ -1,4 +1,4 @@
-"""Every benchmark from its published form to tables with the built-in model, and the command in several processes."""
+"""All benchmarks from published files to result tables with the built-in model, and evaluation in several processes."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def draw(folder: Path, count: int) -> Path:
 
 
 def found_in(layout: RunLayout) -> list[dict[str, Any]]:
-    """Everything that was measured but for the time that it took."""
+    """All results except times."""
     records = [record.model_dump(mode="json") for record in load_evaluation(layout).records]
     for record in records:
         record.pop("attempt")

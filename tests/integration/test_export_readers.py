@@ -1,4 +1,4 @@
-"""Exports in the hands of the tools that they are made for.
+"""Exports, read by their target tools.
 
 Readers that are not installed are skipped, and say so. Nothing here touches the network or the home folder.
 """
@@ -110,7 +110,7 @@ print("RESULT" + json.dumps(results))
 
 
 def test_ultralytics(items: list[Item], tmp_path: Path) -> None:
-    """In a process of its own: it reads its settings when it is imported, and it is started from another folder."""
+    """Run in a separate process: it reads its settings on import, and runs in another folder."""
     pytest.importorskip("ultralytics", reason="ultralytics is not installed: pip install -r requirements-readers.txt")
     options = ExportOptions(splits=SHARES)
     cases = {"all": items, "val": negatives_in("val", items, options)}

@@ -1,4 +1,4 @@
-"""Every family, with random weights of its real architecture, from chat requests to completions."""
+"""All families with random weights of their architecture, from chat requests to completions."""
 
 from __future__ import annotations
 

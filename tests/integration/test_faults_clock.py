@@ -1,4 +1,4 @@
-"""The clock of the machine is put forward and back by years: no run is lost, no id is given twice, no claim stays."""
+"""Clock changes by years: no run is lost, ids stay unique, and claims expire."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ YEAR = timedelta(days=365).total_seconds()
 
 @pytest.fixture
 def put_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """``put_clock(seconds)``: the time of day is off by so much from now on; the monotonic clock continues."""
+    """``put_clock(seconds)``: shift the wall clock from now on; the monotonic clock continues."""
     now, offset = time.time, [0.0]
 
     class Shifted(datetime):

@@ -53,7 +53,7 @@ def full_disk() -> Iterator[None]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder but those that SQLite makes again at any time."""
+    """All files below a folder except those that SQLite recreates."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))

@@ -44,7 +44,7 @@ OVER = {"completed", "stopped", "failed", "lost"}
 
 
 class Roots:
-    """What outlives the servers of a test."""
+    """State that outlives the servers of a test."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -144,7 +144,7 @@ def wait(is_over: Any, seconds: float = 600) -> None:
 
 
 def begin(studio: Studio, roots: Roots) -> set[str]:
-    """LaunchRequest a training, and label what is left when no one does; returns the ids of both."""
+    """Start a training run, and a labeling run if none runs; return the ids of both."""
     roots.orders += 1
     studio.press("train-start", {**TRAINING, "set-seed": roots.orders})
     reply = studio.call("start", {"project": "signs", "rollouts": 2}, beside="start_import")
@@ -153,7 +153,7 @@ def begin(studio: Studio, roots: Roots) -> set[str]:
 
 
 def processes_of(folder: Path) -> list[int]:
-    """Processes that were started by a server of this test."""
+    """Processes started by a server of this test."""
     found = []
     for place in Path("/proc").iterdir():
         with suppress(OSError):

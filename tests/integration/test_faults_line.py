@@ -1,4 +1,4 @@
-"""A full model queue: positions are reported, excess questions are refused, closed tabs are dropped."""
+"""Model queue under load: positions are reported, excess questions are refused, disconnected clients are skipped."""
 
 from __future__ import annotations
 
@@ -91,8 +91,8 @@ def test_places_are_reported_and_the_one_too_many_is_refused(
         name, refusal = page.ask(image, "Which number?")
         assert (name, refusal["title"]) == ("error", "Server busy")
         assert f"Queue full ({MAX_WAITING} waiting" in refusal["error"] and "Try again later" in refusal["error"]
-        messages = page.press("ask-button", {**FIELDS, "ask-image": image})
-        assert '"title": "Server busy"' in json.dumps(messages), "the page says it in its own line, too"
+        reply = page.press("ask-button", {**FIELDS, "ask-image": image})
+        assert '"title": "Server busy"' in json.dumps(reply), "the page says it in its own line, too"
         assert page.client.get("/").status_code == page.client.get("/config").status_code == 200
         assert page.call("list_runs", {}) is not None, "other tabs are not held up"
         assert time.monotonic() - began < 20

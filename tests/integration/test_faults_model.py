@@ -1,4 +1,4 @@
-"""The folder of a model goes away while it is in use, and comes back."""
+"""The folder of a model is removed while in use, and restored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SFT on grounded answers: the boxes of labels and then the answer from their crops, on every family."""
+"""SFT on grounded answers: label boxes and then the answer from their crops, for all families."""
 
 from __future__ import annotations
 

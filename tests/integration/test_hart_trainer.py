@@ -1,4 +1,4 @@
-"""The RL trainer against TRL's own loss, and what its weights promise."""
+"""The RL trainer compared with TRL's loss, and the properties of its weights."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def samples(tmp_path: Path) -> Any:
 
 
 def ready(trainer: HartTrainer) -> HartTrainer:
-    """In the middle of training: away from the reference, one micro-batch a step."""
+    """During training: policy differs from the reference, one micro-batch per step."""
     disturb(trainer.model)
     trainer.model.train()
     trainer.current_gradient_accumulation_steps = 1

@@ -1,4 +1,4 @@
-"""A run that is killed at random, over and over, is the run that was not; the command in two processes is that in one.
+"""A run that is killed repeatedly gives the same result as an uninterrupted run; two processes give the result of one.
 
 The kills happen in one process that has everything imported and forks an attempt each time:
 ``python -m tests.integration.test_kill_and_resume RUNS_ROOT RUN_ID KILLS``. It prints one line per kill.

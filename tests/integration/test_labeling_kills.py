@@ -1,4 +1,4 @@
-"""Processes that label and review are killed at random moments: nothing is lost, nothing is done twice."""
+"""Labeling and review processes are killed at random: nothing is lost or repeated."""
 
 from __future__ import annotations
 

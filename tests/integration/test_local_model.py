@@ -1,4 +1,4 @@
-"""The in-process model as a service: sampling, threads, settings, failures. One family stands for all."""
+"""The in-process model as a service: sampling, threads, settings, failures. Tested with one family."""
 
 from __future__ import annotations
 

@@ -195,8 +195,8 @@ def test_other_sites_and_other_names_are_refused(studio):
     [
         ("ask", {"image": "/etc/passwd"}, "Paths and URLs are not opened"),
         ("ask", {"image": "http://127.0.0.1:1/x.png"}, "Paths and URLs are not opened"),
-        ("ask", {"image": "QUFBQQ=="}, "a file that is no image"),
-        ("locate", {"image": read(STREET)[:4000]}, "cut short"),
+        ("ask", {"image": "QUFBQQ=="}, "not an image"),
+        ("locate", {"image": read(STREET)[:4000]}, "truncated"),
         ("locate", {"image": base64.b64encode(b"<svg xmlns='http://www.w3.org/2000/svg'/>").decode()}, "SVG"),
         ("locate", {"question": ""}, "No question"),
         ("locate", {"model": "someone/else"}, "Choose one of scripted, broken, built-in"),

@@ -1,4 +1,4 @@
-"""Two steps of every method on every family, with random weights; full training and LoRA in turn."""
+"""Two steps of each method and family, with random weights, alternating full training and LoRA."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A study of seconds with real processes and the built-in model: two steps, eight questions, three variants."""
+"""A short study with real processes and the built-in model: two steps, eight questions, three variants."""
 
 from __future__ import annotations
 
@@ -63,6 +63,6 @@ def test_three_cells_are_trained_measured_and_reported(
 
 def test_settings_that_make_no_study_end_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--quick", "--variants", "ppo", "--out", str(tmp_path)]) == 2
-    assert "got 'ppo'" in capsys.readouterr().out
+    assert "Unknown variant 'ppo'" in capsys.readouterr().out
     assert main(["--seeds", "0", "--out", str(tmp_path)]) == 2
     assert list(tmp_path.iterdir()) == []

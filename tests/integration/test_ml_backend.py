@@ -1,4 +1,4 @@
-"""The ML backend as Label Studio itself calls it: its own client against a real server.
+"""The ML backend, called by the Label Studio client.
 
 Label Studio is a Django application. Its client needs little of it, so what it imports is replaced by stand-ins here.
 """

@@ -1,4 +1,4 @@
-"""Runs whose loss, gradient or weights become NaN or infinite: they stop, say why, and keep what was finite."""
+"""Runs with NaN or infinite loss, gradient or weights stop with a reason, and keep the last finite checkpoint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several processes make the update of one."""
+"""Several processes compute the same update as one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shared rows give the log-probabilities and gradients of the sequences one by one, in every family."""
+"""Prefix sharing gives the log-probabilities and gradients of separate sequences, for all families."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The served model against a real server: ``transformers serve`` in a process of its own."""
+"""The served model against a real server: ``transformers serve`` in a separate process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The program as a Space runs it: read-only source, no libGL, a Space's variables; see ``tests.simulate_space``."""
+"""The program in the environment of a Space: read-only source, no libGL and variables; see ``tests.simulate_space``."""
 
 from pathlib import Path
 

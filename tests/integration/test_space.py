@@ -68,7 +68,7 @@ def run_id(space: Space) -> str:
 
 
 def find_owners_functions(space: Space) -> list[tuple[int, str]]:
-    """Functions of the displays that show and make runs; of the two Evaluate pages the one that makes."""
+    """Functions of the components that show and start runs; of the two Evaluate pages the one that starts."""
     found = list_functions(space.app)
     makers = {component for component, _, name in found if name == "delete"}
     makers &= {component for component, _, name in found if name == "evaluations"}  # projects can be deleted, too
@@ -161,7 +161,7 @@ def test_the_label_page_lists_only_projects_of_the_session(space: Space) -> None
 
 
 def test_without_a_sign_in_no_one_makes_anything(tmp_path: Path, examples: Path) -> None:
-    """The session of a Space without a secret could be signed by everyone."""
+    """Without a secret, everyone could sign the session of a Space."""
     with serve_space(tmp_path, load, examples, OAUTH_CLIENT_SECRET="") as served:
         owner = Caller(served, sign_in(OWNER, ""))
         functions = [(number, name) for number, kind, name in list_functions(served.app) if kind in OWNERS_OWN]

@@ -1,4 +1,4 @@
-"""The step-time benchmark runs: every kind of step, of tiny sizes."""
+"""The step-time benchmark runs all variants with tiny sizes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The library's own TensorBoard callback, with a stand-in for the writer's package, and trackers that are not there."""
+"""The TensorBoard callback of transformers with a fake writer package, and missing trackers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model in training as the chat model of the pipeline: the same answers, tokens to score, and nothing left behind."""
+"""A model in training as the chat model of the pipeline: same answers, recorded tokens, and restored model state."""
 
 from __future__ import annotations
 

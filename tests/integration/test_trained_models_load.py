@@ -1,4 +1,4 @@
-"""What a run leaves behind: loaded by this project, by plain transformers and PEFT, and merged."""
+"""Trained models: loaded by this project, by transformers and PEFT, and merged."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def plain(folder: Path) -> Any:
 
 @torch.no_grad()
 def logits(model: Any, trained: Trained) -> torch.Tensor:
-    """What a model makes of an image and a question, through the library's own processor."""
+    """Logits of an image and a question, with the processor of transformers."""
     processor = AutoProcessor.from_pretrained(trained.base, local_files_only=True)
     content = [{"type": "image"}, {"type": "text", "text": "Which?"}]
     text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)

@@ -1,4 +1,4 @@
-"""Whole runs on tiny models: every chain's stages, stopping, exact resuming, and the model at the end."""
+"""Complete runs on tiny models: stages of all chains, stopping, exact resuming, and the final model."""
 
 from __future__ import annotations
 

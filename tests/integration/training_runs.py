@@ -1,4 +1,4 @@
-"""Small trainings: images and questions, settings, and a policy whose words are a function of what it is shown."""
+"""Small training runs: images and questions, settings, and a policy with deterministic output."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CPU = torch.device("cpu")
 
 
 def small_config(folder: Path, chain: str = "ap_grpo", **sections: dict[str, Any]) -> RunConfig:
-    """Settings of a run of seconds; ``sections`` continue top."""
+    """Settings of a short run; ``sections`` continue top."""
     values: dict[str, dict[str, Any]] = {
         "model": {"id": str(folder), "device": "cpu"},
         "data": {"rl_samples": 4, "sft_samples": 4, "eval_samples": 0, "needle_samples": 12},
@@ -88,7 +88,7 @@ def write_jsonl(folder: Path, count: int = 8) -> Path:
 
 
 class ScriptedPolicy(TrainableModel):
-    """Points and answers by a hash of its request, so that rewards differ and do not depend on the batch."""
+    """Boxes and answers from a hash of the request, so that rewards differ and do not depend on the batch."""
 
     def generate(
         self, requests: Sequence[ChatRequest], sampling: SamplingParams, group_size: int = 1

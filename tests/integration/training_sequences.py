@@ -1,4 +1,4 @@
-"""Sequences for the tiny models, the library's own log-probabilities of them, and gradients to compare."""
+"""Sequences for tiny models, with reference log-probabilities and gradients."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def image(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def loaded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    """Puts a scripted model in place of a real one; lists what was loaded."""
+    """Replace the real model with a scripted one; list loaded models."""
     calls: list[tuple[str, str]] = []
 
     def load(name: str, device: str) -> ScriptedModel:

@@ -198,7 +198,7 @@ def test_any_bytes_give_values_or_a_data_error(content: bytes, tmp_path_factory:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A folder with a neighbor, and links that lead out and around."""
+    """A folder with a sibling folder, and links outside and in a loop."""
     root = tmp_path / "runs"
     (root / "one").mkdir(parents=True)
     (root / "one" / "config.json").write_text("{}")

@@ -1,4 +1,4 @@
-"""Percent as people read them."""
+"""Formatting of percentages."""
 
 from __future__ import annotations
 

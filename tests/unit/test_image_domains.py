@@ -1,4 +1,4 @@
-"""Evidence of an image's domain: what counts, and what must not."""
+"""Image domain of a file: valid and invalid evidence."""
 
 from __future__ import annotations
 

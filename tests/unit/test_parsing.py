@@ -1,4 +1,4 @@
-"""Boxes in model text: one table of ugly strings, round trips of every style, and fuzz."""
+"""Boxes in model text: a table of malformed strings, round trips of all styles, and fuzzing."""
 
 from __future__ import annotations
 

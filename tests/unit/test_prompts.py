@@ -1,4 +1,4 @@
-"""The words of the three protocols: the paper's, to the letter, and images where the paper puts them."""
+"""Prompts of the three protocols: the exact text of the paper, with images at its positions."""
 
 from __future__ import annotations
 

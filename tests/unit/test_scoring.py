@@ -1,4 +1,4 @@
-"""Answers in model text: open ones, the score, and fuzz; letters are read in ``test_scoring_choices``."""
+"""Answers in model text: open answers, scores, and fuzzing; for letters see ``test_scoring_choices``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The letter in model text: one table of ugly strings, and what decides. The reward stands on this file."""
+"""Letters in model text: a table of malformed strings, and the rules. The reward depends on this file."""
 
 from __future__ import annotations
 

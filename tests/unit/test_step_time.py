@@ -1,4 +1,4 @@
-"""The step-time benchmark: what it makes of figures, and how its boxes come about."""
+"""The step-time benchmark: report of measurements, and scripted boxes."""
 
 from __future__ import annotations
 

@@ -236,10 +236,10 @@ def _check_subsets(benchmark: Benchmark, subsets: Collection[str] | None) -> Col
 
 def _locate_files(benchmark: Benchmark, path: str, cache: Path, allow_download: bool) -> tuple[Path, tuple[Path, ...]]:
     """Locate the folder of the benchmark and its question files."""
-    place = Path(path) if path else None
-    if place is not None and place.is_file():
-        return place.parent, (place,)
-    if place is None or not place.is_dir():
+    folder = Path(path) if path else None
+    if folder is not None and folder.is_file():
+        return folder.parent, (folder,)
+    if folder is None or not folder.is_dir():
         hub_id = path or benchmark.hub_id
         if not benchmark.files or not is_hub_id(hub_id):
             expected = "a file or a folder" + (", or a Hub id" if benchmark.files else "")
@@ -247,15 +247,15 @@ def _locate_files(benchmark: Benchmark, path: str, cache: Path, allow_download: 
                 f"{benchmark.title} not found: expected {expected} in a published format, got "
                 f"{f'{path!r}, which does not exist' if path else 'no path'}; check the path"
             )
-        place = fetch(hub_id, benchmark.files, cache, allow_download=allow_download)
-    return place, find_tables(place, benchmark.tables, has_parts=benchmark.has_parts)
+        folder = fetch(hub_id, benchmark.files, cache, allow_download=allow_download)
+    return folder, find_tables(folder, benchmark.tables, has_parts=benchmark.has_parts)
 
 
 def _selected_rows(benchmark: Benchmark, tables: tuple[Path, ...], subsets: Collection[str]) -> Iterator[LocatedRow]:
     for table in tables:
-        for place, row in read_rows(table):
+        for location, row in read_rows(table):
             if benchmark.is_included is None or isinstance(row, ValueError) or benchmark.is_included(row, subsets):
-                yield (f"{table.name} {place}" if len(tables) > 1 else place), row
+                yield (f"{table.name} {location}" if len(tables) > 1 else location), row
 
 
 def _key(sample: GoldSample) -> tuple[str, ...]:
@@ -268,17 +268,17 @@ def _exclude_rows(
 ) -> Iterator[tuple[str, GoldSample | Exception]]:
     """Iterate over the samples that are not in the keys, and the errors; both kinds must occur."""
     kept = excluded = 0
-    for place, row in rows:
+    for location, row in rows:
         try:
             sample = read(row)
         except (ValueError, RecursionError, HartError) as error:
-            yield place, error
+            yield location, error
             continue
         if _key(sample) in keys:
             excluded += 1
         else:
             kept += 1
-            yield place, sample
+            yield location, sample
     if keys and bool(kept) != bool(excluded):
         found = "none" if kept else "only those"
         raise DataError(

@@ -27,7 +27,7 @@ def read_mme_realworld_row(row: Any, images: ImageResolver) -> GoldSample:
     Args:
         row: JSON: an object with ``Question_id``, ``Image``, ``Text``, ``Answer choices``, ``Ground truth``,
             ``Task`` and ``Subtask``. Table: ``question``, ``answer``, the options in ``multi-choice options`` or
-            ``choices``, the image in ``bytes`` or ``image``, and mostly ``index`` and ``category``.
+            ``choices``, the image in ``bytes`` or ``image``, and usually ``index`` and ``category``.
         images: Resolves the images.
 
     Raises:

@@ -61,9 +61,9 @@ def read_vstar_row(row: Any, images: ImageResolver) -> GoldSample:
 def _read_boxes(image: str) -> tuple[Box, ...]:
     """Read the boxes in the JSON file of an image, published as ``[x, y, width, height]``; empty without a file."""
     image_path = from_stored_path(image)
-    notes = resolve_inside(image_path.parent, f"{image_path.stem}.json")
-    if not notes.is_file():
+    boxes_file = resolve_inside(image_path.parent, f"{image_path.stem}.json")
+    if not boxes_file.is_file():
         return ()
-    noted = json.loads(read_regular_file(notes, follow_symlinks=True))
-    labels = to_texts(noted.get("target_object"), "target_object") if isinstance(noted, dict) else ()
-    return repair_boxes(get_field(noted, "bbox"), image, labels, is_xywh=True)
+    annotation = json.loads(read_regular_file(boxes_file, follow_symlinks=True))
+    labels = to_texts(annotation.get("target_object"), "target_object") if isinstance(annotation, dict) else ()
+    return repair_boxes(get_field(annotation, "bbox"), image, labels, is_xywh=True)

@@ -22,7 +22,7 @@ def join_seeds(name: str, seeds: Sequence[Mapping[int, float]], window: int = 1)
     half = window // 2
     points = []
     for index, step in enumerate(steps):
-        near = steps[max(0, index - half) : index + half + 1]
-        values = [math.fsum(seed[other] for other in near) / len(near) for seed in seeds]
+        window_steps = steps[max(0, index - half) : index + half + 1]
+        values = [math.fsum(seed[other] for other in window_steps) / len(window_steps) for seed in seeds]
         points.append((step, math.fsum(values) / len(values), min(values), max(values)))
     return Series(name, points)

@@ -179,8 +179,8 @@ def tree_mask(branch: torch.Tensor) -> torch.Tensor:
     """
     size = branch.shape[1]
     causal = torch.ones(size, size, dtype=torch.bool).tril()
-    seen, seeing = branch[:, None, :], branch[:, :, None]
-    allowed = causal & ((seen == seeing) | (seen == 0) | (seen == seeing // STEM_STRIDE * STEM_STRIDE)) & (seen >= 0)
+    key, query = branch[:, None, :], branch[:, :, None]
+    allowed = causal & ((key == query) | (key == 0) | (key == query // STEM_STRIDE * STEM_STRIDE)) & (key >= 0)
     return (allowed | torch.eye(size, dtype=torch.bool))[:, None]
 
 
@@ -203,11 +203,11 @@ def compute_loss(
     images: dict[str, Any] = {}
     cells, counts = torch.zeros(()), LossTotals()
     if len(batch.grids):
-        seen = model.model.get_image_features(
+        encoded = model.model.get_image_features(
             torch.from_numpy(batch.pixel_values), torch.from_numpy(batch.grids), return_dict=True
         )
-        images["mm_encoder_outputs"] = {"image": seen}
-        cells, counts = trainable.cell_loss(torch.cat(list(seen.pooler_output)), batch, number_ids, sigma)
+        images["mm_encoder_outputs"] = {"image": encoded}
+        cells, counts = trainable.cell_loss(torch.cat(list(encoded.pooler_output)), batch, number_ids, sigma)
     if not (labels != IGNORED).any():
         return torch.zeros(()), cells, counts
     mask = tree_mask(torch.from_numpy(batch.branch))
@@ -233,11 +233,11 @@ def compute_loss(
     loss = (losses * weight).sum()
     with torch.no_grad():
         guess = logits[is_coordinate][:, number_ids].argmax(-1)
-        near = (guess - value[is_coordinate]).abs() <= HIT_MARGIN
-        near = near[torch.from_numpy(batch.is_first)[learned][is_coordinate]]
+        is_hit = (guess - value[is_coordinate]).abs() <= HIT_MARGIN
+        is_hit = is_hit[torch.from_numpy(batch.is_first)[learned][is_coordinate]]
         right = logits.argmax(-1) == target
         is_answer = (weight == 1.0) & ~is_coordinate
-    counts += LossTotals(float(loss.detach()), float(weight.sum()), _count(near), _count(right[is_answer]))
+    counts += LossTotals(float(loss.detach()), float(weight.sum()), _count(is_hit), _count(right[is_answer]))
     return loss, cells, counts
 
 

@@ -246,8 +246,8 @@ class Packer:
             tokens = self._encode(stem)
             for offset, token in enumerate(tokens):
                 builder.add(token, (position + offset,) * 3, first)
-            mine = [branch for branch in row.branches if branch.stem == stem]
-            for number, branch in enumerate(mine, start=first + 1):
+            stem_branches = [branch for branch in row.branches if branch.stem == stem]
+            for number, branch in enumerate(stem_branches, start=first + 1):
                 seen = [
                     at for at, cell in zip(builder.visual, row.cells, strict=False) if cell.xyxy == branch.target_box
                 ]

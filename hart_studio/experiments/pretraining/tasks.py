@@ -272,11 +272,11 @@ def cells(
         for column in range(columns):
             x, y = x_min + (column + 0.5) * width, y_min + (row + 0.5) * height
             reach = max(width, height) / 2
-            near = [o for o in scene.objects if max(abs(o.x - x), abs(o.y - y)) < o.radius + reach]
-            if not near:
+            candidates = [o for o in scene.objects if max(abs(o.x - x), abs(o.y - y)) < o.radius + reach]
+            if not candidates:
                 found.append(VisualTokenTarget())
                 continue
-            item = min(near, key=lambda o: (o.x - x) ** 2 + (o.y - y) ** 2)
+            item = min(candidates, key=lambda o: (o.x - x) ** 2 + (o.y - y) ** 2)
             box = item.box()
             seen = Box.from_xyxy((box.x_min - x_min, box.y_min - y_min, box.x_max - x_min, box.y_max - y_min))
             holds_detail = has_details and max(abs(item.detail_x - x) / width, abs(item.detail_y - y) / height) < 0.75

@@ -212,9 +212,9 @@ class AskService:
     def with_folder(self, folder: Path) -> AskService:
         """A copy with the same models and queue and another served folder, such as that of one visitor."""
         folder.mkdir(parents=True, exist_ok=True)
-        twin = copy(self)
-        twin.folder = folder
-        return twin
+        clone = copy(self)
+        clone.folder = folder
+        return clone
 
     def open_image(self, path: Path) -> ViewerImage:
         """Prepare an image for the viewer, without regions. The file is not changed.

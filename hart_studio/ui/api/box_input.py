@@ -31,21 +31,21 @@ class BoxInput(Record):
     """Label. Text only, never HTML."""
 
 
-def parse_boxes(value: Any, most: int, least: int = 0) -> tuple[Box, ...]:
+def parse_boxes(value: Any, max_boxes: int, min_boxes: int = 0) -> tuple[Box, ...]:
     """Parse boxes of a request.
 
     Args:
         value: List of ``BoxInput`` objects, untrusted.
-        most: Greatest number of boxes.
-        least: Smallest number of boxes.
+        max_boxes: Greatest number of boxes.
+        min_boxes: Smallest number of boxes.
 
     Raises:
         InputError: If it is not such a list, or a box has edges that are not finite or not in order.
     """
     if not isinstance(value, (list, tuple)):
         raise InputError(f"Expected a list of boxes, each with {_EDGES}, got {type(value).__name__}.")
-    if not least <= len(value) <= most:
-        bounds = f"{least} to {most}" if least else f"at most {most}"
+    if not min_boxes <= len(value) <= max_boxes:
+        bounds = f"{min_boxes} to {max_boxes}" if min_boxes else f"at most {max_boxes}"
         raise InputError(f"expected {bounds} boxes, got {len(value)}")
     boxes = []
     for number, sent in enumerate(value, start=1):

@@ -103,7 +103,7 @@ def build_endpoints(service: AskService, default_model: str) -> None:
         """
         with _as_gradio_errors():
             form = read_form(_uploaded_file(image), question, choices, answer)
-            given = parse_boxes(boxes, MAX_BOXES, least=1)
+            given = parse_boxes(boxes, MAX_BOXES, min_boxes=1)
             return service.verify(form, given, model or default_model, _stop_on_disconnect()).model_dump(mode="json")
 
     for call in (ask, locate, verify):

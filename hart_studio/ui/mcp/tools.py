@@ -164,7 +164,7 @@ class Toolbox:
             form = _form(given, path, given.answer, given.protocols)
             return AskResponse.model_validate(self._service.answer(form, model, progress)).model_dump(mode="json")
         if isinstance(given, VerifyArguments):
-            boxes = parse_boxes([box.model_dump() for box in given.boxes], MAX_BOXES, least=1)
+            boxes = parse_boxes([box.model_dump() for box in given.boxes], MAX_BOXES, min_boxes=1)
             form = _form(given, path, given.answer)
             return self._service.verify(form, boxes, model, progress).model_dump(mode="json")
         return self._service.locate(_form(given, path), model, progress).model_dump(mode="json")

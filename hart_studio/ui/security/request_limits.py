@@ -75,7 +75,7 @@ class RequestLimitMiddleware:
         self,
         app: ASGIApp,
         *,
-        patience: float = TIMEOUT_SECONDS,
+        timeout: float = TIMEOUT_SECONDS,
         max_unfinished: int = MAX_UNFINISHED,
         max_per_client: int = MAX_UNFINISHED_PER_CLIENT,
         cache: CacheCleaner | None = None,
@@ -84,14 +84,14 @@ class RequestLimitMiddleware:
 
         Args:
             app: The application.
-            patience: Seconds, see ``TIMEOUT_SECONDS``.
+            timeout: Seconds, see ``TIMEOUT_SECONDS``.
             max_unfinished: See ``MAX_UNFINISHED``.
             max_per_client: See ``MAX_UNFINISHED_PER_CLIENT``.
             cache: Limits the upload folder; None = no limit.
         """
         self.app = app
         self._cache = cache
-        self._patience, self._most, self._most_of_one = patience, max_unfinished, max_per_client
+        self._timeout, self._max_unfinished, self._max_per_client = timeout, max_unfinished, max_per_client
         self._unfinished: dict[str, list[_Body]] = {}
         self._uploads = 0
 
@@ -112,18 +112,18 @@ class RequestLimitMiddleware:
             is_started = True
             await send(message)
 
-        most = _find_size_limit(scope["path"], is_upload=is_upload)
+        max_bytes = _find_size_limit(scope["path"], is_upload=is_upload)
         address = (scope.get("client") or ("unknown",))[0]
         space = _UploadSpace(self._cache) if is_upload and self._cache is not None else None
         stated = _stated_length(scope)
-        body = _Body(receive, most, self._patience, stated, space, is_upload=is_upload)
+        body = _Body(receive, max_bytes, self._timeout, stated, space, is_upload=is_upload)
         body.on_close = lambda: self._end(address, body)
         body.on_arrival = lambda: self._bound_bytes(address)
         self._uploads += is_upload
         try:
             self._begin(address, body)
-            if stated > most:  # a wrong Content-Length is noticed while reading
-                _refuse_large(most)
+            if stated > max_bytes:  # a wrong Content-Length is noticed while reading
+                _refuse_large(max_bytes)
             if space is not None:
                 await space.check(stated)
             if not scope["path"].startswith(_OWN_BOUNDS) and not _is_form(scope):
@@ -150,9 +150,9 @@ class RequestLimitMiddleware:
         uploads = [each for each in same if each.is_upload]
         if body.is_upload and len(uploads) >= MAX_UPLOADS_PER_CLIENT:
             _end_slowest(uploads)
-        elif len(same) >= self._most_of_one:
+        elif len(same) >= self._max_per_client:
             _end_slowest(same)
-        elif sum(map(len, self._unfinished.values())) >= self._most:
+        elif sum(map(len, self._unfinished.values())) >= self._max_unfinished:
             _end_slowest(max(self._unfinished.values(), key=len))
         self._unfinished.setdefault(address, []).append(body)
 
@@ -210,13 +210,20 @@ class _Body:
     """
 
     def __init__(
-        self, receive: Receive, most: int, patience: float, stated: int, space: _UploadSpace | None, *, is_upload: bool
+        self,
+        receive: Receive,
+        max_bytes: int,
+        timeout: float,
+        stated: int,
+        space: _UploadSpace | None,
+        *,
+        is_upload: bool,
     ) -> None:
         self.is_upload, self.size = is_upload, 0
         self.on_close: Callable[[], None] = lambda: None
         self.on_arrival: Callable[[], None] = lambda: None
-        self._receive, self._most, self._patience, self._space = receive, most, patience, space
-        self._least_rate = max(MIN_BYTES_PER_SECOND, min(stated, most) / MAX_SECONDS)
+        self._receive, self._max_bytes, self._timeout, self._space = receive, max_bytes, timeout, space
+        self._min_rate = max(MIN_BYTES_PER_SECOND, min(stated, max_bytes) / MAX_SECONDS)
         self._loop = asyncio.get_running_loop()
         self._waiting: asyncio.Future[Message] | None = None
         self._is_closed = self._is_ended = self._is_whole = False
@@ -244,10 +251,10 @@ class _Body:
             self.close()
         elif self.is_upload:
             self.on_arrival()
-        if self.size > self._most:
-            _refuse_large(self._most)
-        late = time.monotonic() - self._began - self._patience
-        if not self._is_whole and late > 0 and (self.size < late * self._least_rate or late > MAX_SECONDS):
+        if self.size > self._max_bytes:
+            _refuse_large(self._max_bytes)
+        late = time.monotonic() - self._began - self._timeout
+        if not self._is_whole and late > 0 and (self.size < late * self._min_rate or late > MAX_SECONDS):
             _refuse_slow()
         if self._space is not None:
             await self._space.take(arrived, is_last=self._is_whole)
@@ -258,7 +265,7 @@ class _Body:
             _refuse_slowest()
         self._waiting = asyncio.ensure_future(self._receive())
         try:
-            return await asyncio.wait_for(self._waiting, self._patience)
+            return await asyncio.wait_for(self._waiting, self._timeout)
         except TimeoutError:
             _refuse_slow()
         except asyncio.CancelledError:
@@ -336,8 +343,8 @@ def _end_slowest(bodies: list[_Body]) -> None:
     min(bodies, key=lambda body: body.rate).end()
 
 
-def _refuse_large(most: int) -> NoReturn:
-    size = f"{most / 2**20:.0f} MB" if most >= 2**20 else f"{most / 2**10:.0f} KB"
+def _refuse_large(max_bytes: int) -> NoReturn:
+    size = f"{max_bytes / 2**20:.0f} MB" if max_bytes >= 2**20 else f"{max_bytes / 2**10:.0f} KB"
     raise BodyError(413, f"Request too large: at most {size} are allowed. Send less at once.")
 
 

@@ -111,7 +111,7 @@ class SessionStore:
             clock: Replaced in tests.
         """
         self.root = root
-        self._service, self._allowed, self._most, self._clock = service, allowed, max_sessions, clock
+        self._service, self._allowed, self._max_sessions, self._clock = service, allowed, max_sessions, clock
         self._sessions: dict[str, Session] = {}
         self._lock = threading.Lock()
         self._turn = threading.Lock()
@@ -128,7 +128,7 @@ class SessionStore:
             if not isinstance(request, dict):
                 raise InputError("Invalid request. Reload the page.")
             asked = {key: value for key, value in request.items() if key != SESSION_FIELD}
-            with self.enter(request.get(SESSION_FIELD), makes=name == "create") as session:
+            with self.enter(request.get(SESSION_FIELD), create=name == "create") as session:
                 if session is None:
                     if name == "projects":
                         return []
@@ -141,12 +141,12 @@ class SessionStore:
         return answer
 
     @contextmanager
-    def enter(self, session_token: Any, *, makes: bool = False) -> Iterator[Session | None]:
+    def enter(self, session_token: Any, *, create: bool = False) -> Iterator[Session | None]:
         """Hold the session of a token, so that it is not removed.
 
         Args:
             session_token: From a browser.
-            makes: Whether to create a missing session.
+            create: Whether to create a missing session.
 
         Yields:
             The session; None if there is none.
@@ -157,19 +157,19 @@ class SessionStore:
         if not isinstance(session_token, str) or not _TOKEN_PATTERN.fullmatch(session_token):
             raise InputError("Session expired. Reload the page.")
         key = hashlib.sha256(session_token.encode()).hexdigest()
-        idle = self._find_idle() if makes else ()
-        leaving: list[Session] = []
+        idle = self._find_idle() if create else ()
+        removed: list[Session] = []
         try:
             with self._lock:
                 session = self._sessions.get(key)
-                if session is None and makes:
-                    leaving = self._evict_idle(idle)
+                if session is None and create:
+                    removed = self._evict_idle(idle)
                     session = self._sessions[key] = self._build(key)
                 if session is not None:
                     session.busy += 1
                     session.seen = self._clock()
         finally:
-            self._clear(leaving)
+            self._clear(removed)
         try:
             yield session
         finally:
@@ -186,8 +186,8 @@ class SessionStore:
         """Stop all runs and remove all sessions."""
         self._is_over.set()
         with self._lock:
-            leaving, self._sessions = list(self._sessions.values()), {}
-        self._clear(leaving)
+            removed, self._sessions = list(self._sessions.values()), {}
+        self._clear(removed)
 
     def sweep(self) -> int:
         """Remove idle sessions, and stop runs that exceed the time limit or whose visitor is away.
@@ -209,9 +209,9 @@ class SessionStore:
                 session.label_api.stop_runs()
                 session.run_since = None
         with self._lock:
-            leaving = [self._sessions.pop(key) for key in list(self._sessions) if self._is_idle(key, IDLE_SECONDS)]
+            removed = [self._sessions.pop(key) for key in list(self._sessions) if self._is_idle(key, IDLE_SECONDS)]
             left = len(self._sessions)
-        self._clear(leaving)
+        self._clear(removed)
         return left
 
     def _is_idle(self, key: str, seconds: float) -> bool:
@@ -222,7 +222,7 @@ class SessionStore:
     def _find_idle(self) -> list[str]:
         """Sessions that may be evicted if the store is full; called without the lock, because it reads from disk."""
         with self._lock:
-            is_full = len(self._sessions) >= self._most
+            is_full = len(self._sessions) >= self._max_sessions
             absent = {
                 key: session for key, session in self._sessions.items() if is_full and self._is_idle(key, AWAY_SECONDS)
             }
@@ -233,13 +233,13 @@ class SessionStore:
 
         Sessions of active visitors are never evicted, whatever the number of new tokens.
         """
-        if len(self._sessions) < self._most:
+        if len(self._sessions) < self._max_sessions:
             return []
         # Check again: visitors may have returned.
-        going = [key for key in idle if key in self._sessions and self._is_idle(key, AWAY_SECONDS)]
-        if not going:
+        idle_keys = [key for key in idle if key in self._sessions and self._is_idle(key, AWAY_SECONDS)]
+        if not idle_keys:
             raise InputError("Too many visitors. Try again in a few minutes.")
-        return [self._sessions.pop(min(going, key=lambda key: self._sessions[key].seen))]
+        return [self._sessions.pop(min(idle_keys, key=lambda key: self._sessions[key].seen))]
 
     def _build(self, key: str) -> Session:
         folder = self.root / key

@@ -1,4 +1,4 @@
-"""Proposition 2 (Eq. 7) on a toy policy whose outcomes can all be listed, so that every expectation is exact.
+"""Proposition 2 (Eq. 7) on a toy policy with enumerable outcomes, so that expectations are exact.
 
 One step: the policy picks an outcome, a region and an answer together. L = 1 when the region is the right one; r = 1
 when the answer counts as right. With the image in view (baselines) a right answer counts whatever the region. With

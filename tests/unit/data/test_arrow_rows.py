@@ -1,4 +1,4 @@
-"""Arrow files: what a few bytes of them may stand for is bounded, and a file that is cut short ends no process."""
+"""Arrow files: decompressed sizes are bounded, and truncated files do not crash the process."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def test_metadata_that_is_none(tmp_path: Path, text: str) -> None:
 
 
 def test_what_was_checked_is_what_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The commit is pinned, so the owner of the data set cannot replace its metadata in between."""
+    """The commit is pinned, so the owner of the dataset cannot replace its metadata in between."""
     asked: list[Any] = []
     card = put(tmp_path, "README.md", CARD.format("data/*.csv"))
 

@@ -1,4 +1,4 @@
-"""Page headers: what a file unpacks to, without unpacking it."""
+"""Page headers: decompressed sizes, without decompressing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parquet files that are built to fill the memory: refused with the limit in words, or read within it."""
+"""Parquet files built to exhaust memory: refused with the limit in the message, or read within it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hart_studio.data.tables import read_rows
 from hart_studio.errors import DataError
 
 MOST_MIB = 700
-"""Memory that one file may add to that of the program."""
+"""Allowed additional memory of one file."""
 _PROBE = """
 import resource, sys
 from pathlib import Path

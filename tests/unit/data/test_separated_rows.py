@@ -1,4 +1,4 @@
-"""CSV and TSV that people and spreadsheets made: an invalid row does not affect other rows, and is counted."""
+"""CSV and TSV from people and spreadsheets: an invalid row does not affect other rows, and is counted."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def test_bad_input_is_said_and_makes_no_run(
     assert command.main(arguments(needle_folder, root, "--resume", "../../etc")) == 2
     assert "Invalid run id" in capsys.readouterr().err
     assert command.main(["report", "20260101-000000-evaluation-abcdef", "--runs-root", str(root)]) == 2
-    assert "not there" in capsys.readouterr().err
+    assert "There is no run" in capsys.readouterr().err
     assert not root.exists()
     with pytest.raises(SystemExit):
         command.main(["--benchmark", "gone"])
@@ -104,7 +104,7 @@ def test_the_command_ends_with_its_figures_and_shows_progress_beside_them(
     reported = err.splitlines()
     phases = ["reading the questions", "loading the model", "asking the first questions"]
     assert [line for line in reported if line in phases] == phases
-    assert sum(line.startswith("warning: 2 rows of") for line in reported) == 1 and "done: " not in err
+    assert sum(line.startswith("warning: 2 invalid rows of") for line in reported) == 1 and "done: " not in err
 
 
 def test_an_evaluation_that_could_not_begin_leaves_nothing(

@@ -118,7 +118,7 @@ def test_an_image_that_cannot_be_read_takes_no_other_along(image: Path, tmp_path
     model = ScriptedModel(grounding=boxes_text(NEAR), crops_only="B", direct="B")
     gone, cut, good = propose(model, [ask(tmp_path / "gone.png"), ask(damaged), ask(image)], FOUR)
     assert "no file of that name" in gone.failure and gone.check is None
-    assert "cut short" in cut.failure and cut.boxes == ()
+    assert "truncated" in cut.failure and cut.boxes == ()
     assert good.failure == "" and good.check.crops_right
 
 

@@ -1,4 +1,4 @@
-"""What a model was made for, and who is warned."""
+"""Intended image domain of a model, and warnings."""
 
 from __future__ import annotations
 

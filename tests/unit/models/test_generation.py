@@ -1,4 +1,4 @@
-"""The sampler's arithmetic."""
+"""Arithmetic of the sampler."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sizes, budgets and prompts on their way into a model."""
+"""Sizes, budgets and prompts of model inputs."""
 
 from __future__ import annotations
 

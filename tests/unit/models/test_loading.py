@@ -1,4 +1,4 @@
-"""Every way in which loading goes wrong says what was expected, what was got and what to do."""
+"""Loading errors: each message says what failed, why, and what to do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Out of memory becomes one clear message; nothing else does."""
+"""Out-of-memory errors become one clear message; other errors pass."""
 
 from __future__ import annotations
 

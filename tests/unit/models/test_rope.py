@@ -1,4 +1,4 @@
-"""Rotary positions written out by hand, and that padding does not move them."""
+"""Rotary positions, compared with hand-written values; padding does not change them."""
 
 from __future__ import annotations
 

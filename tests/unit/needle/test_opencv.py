@@ -1,4 +1,4 @@
-"""Drawing without the libraries of the system says what to install; everything else works."""
+"""Drawing without system libraries reports what to install; everything else works."""
 
 import subprocess
 import sys

@@ -13,7 +13,7 @@ WIDTH, HEIGHT = 1200, 900
 
 @pytest.fixture
 def image(tmp_path: Path) -> Path:
-    """A 1200 x 900 PNG of noise: every pixel says where it came from."""
+    """A 1200 x 900 PNG of noise: every pixel is identifiable."""
     noise = np.random.default_rng(7).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
     path = tmp_path / "noise.png"
     Image.fromarray(noise).save(path)

@@ -1,4 +1,4 @@
-"""What a right answer proves."""
+"""Evidence of a right answer."""
 
 from __future__ import annotations
 

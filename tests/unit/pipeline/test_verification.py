@@ -38,7 +38,7 @@ def make_rollout(
 
 
 def judge(answers: list[str | None], full: str | None = None, masked: str | None = None, **more: Any) -> Verification:
-    """Judge crops-only answers, and a full and a masked answer where given."""
+    """Verify crops-only answers, with optional full and masked answers."""
     return verify_rollouts(
         [make_rollout(answer, **more) for answer in answers],
         make_rollout(full, protocol="direct", **more) if full else None,

@@ -1,4 +1,4 @@
-"""Runs in a temporary folder, what can be recorded in them, and processes that play a job."""
+"""Runs in a temporary folder, records, and fake job processes."""
 
 from __future__ import annotations
 

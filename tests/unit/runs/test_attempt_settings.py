@@ -1,4 +1,4 @@
-"""A resumed run says which of its settings changed."""
+"""A resumed run reports changed settings."""
 
 from __future__ import annotations
 

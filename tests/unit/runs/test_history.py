@@ -39,7 +39,7 @@ def started(attempt: int = 1, resumed_from: int | None = None) -> Started:
 
 
 class Reader:
-    """What a page keeps: it applies the delta as they come."""
+    """A client that applies deltas."""
 
     def __init__(self) -> None:
         self.cursor = Cursor()

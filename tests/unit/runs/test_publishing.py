@@ -1,4 +1,4 @@
-"""A checkpoint goes to a hub that we play ourselves: what it is sent, and where the token is not."""
+"""Publish a checkpoint to a fake Hub: uploaded files, and no leaked token."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What waits is started when its device is free, and stays in the queue through restarts."""
+"""Queued runs are started when their device is free, and stay queued across restarts."""
 
 from __future__ import annotations
 

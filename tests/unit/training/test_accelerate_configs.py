@@ -1,4 +1,4 @@
-"""The launch configurations: read by accelerate's own loader, and what training relies on in them."""
+"""Launch configs: loaded by accelerate, with the settings that training needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model that a stage begins with is checked like any other, also where it is read from the run's own checkpoint."""
+"""The initial model of a stage is checked like any other, also if it is a checkpoint of the run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Log-probabilities against the plain formula in float64."""
+"""Log-probabilities compared with the plain formula in float64."""
 
 from __future__ import annotations
 

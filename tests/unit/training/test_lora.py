@@ -1,4 +1,4 @@
-"""Adapters of every family: which layers get them, on models that exist on paper only."""
+"""Adapted layers of all families, on meta-device models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command: what it says before it does anything, and how it ends."""
+"""The training command: checks before the run, output and exit codes."""
 
 from __future__ import annotations
 
@@ -166,9 +166,9 @@ def test_a_dry_run_of_samples_that_cannot_be_read_ends_with_2(
     broken = write_jsonl(tmp_path / "data", 2)
     broken.write_text("{")
     samples = ["--set", "data.source=jsonl", "--set", "model.device=cpu", "--runs-root", str(tmp_path / "runs")]
-    for path in (tmp_path / "nowhere.jsonl", broken):
+    for path, problem in ((tmp_path / "nowhere.jsonl", "Cannot read"), (broken, "No valid rows")):
         assert main([*samples, "--set", f"data.path={path}", "--dry-run"]) == 2
-        assert "samples: No valid rows" in capsys.readouterr().out
+        assert f"samples: {problem}" in capsys.readouterr().out
 
 
 def test_help_says_what_can_be_set(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""Rows written out by hand: tokens, branches, positions, labels and attention."""
+"""Packed rows compared with hand-written ones: tokens, branches, positions, labels and attention."""
 
 from __future__ import annotations
 

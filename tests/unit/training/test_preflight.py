@@ -1,4 +1,4 @@
-"""Preflight checks: every planted fault is found, with advice."""
+"""Preflight checks: every injected fault is found, with advice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sequences: what is a prompt, what was said, what is trained."""
+"""Training sequences: prompt, completion, trained tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sharded weights: whole inside the block and shards again after it, in one process with real FSDP2."""
+"""Sharded weights: gathered inside the block and sharded again afterwards, in one process with real FSDP2."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Studies whose commands are small programs of their own: no model, no image."""
+"""Studies with small fake commands: no model, no image."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def test_tasks_go_seed_by_seed_and_the_base_is_measured_once() -> None:
     variants = select_variants(["grpo_sft"])
     labels = ["seed 0 base", "seed 0 grpo", "seed 0 grpo_sft", "seed 1 grpo", "seed 1 grpo_sft"]
     assert [job.label for job in plan_jobs(variants, 2)] == labels
-    with pytest.raises(ValueError, match="grpo_sft without"):
+    with pytest.raises(ValueError, match="the parent of grpo_sft is missing"):
         plan_jobs([VARIANTS["base"], VARIANTS["grpo_sft"]], 1)
 
 
@@ -81,7 +81,7 @@ def test_a_cell_that_fails_takes_only_its_dependants_along_and_is_resumed(study:
         "seed 0 sft": "done",
     }
     (failure,) = [line for line in said if line.startswith("failed")]
-    assert "seed 0 grpo: training is failed at step 0: ValueError: broken" in failure
+    assert "seed 0 grpo: the training run is failed at step 0: ValueError: broken" in failure
     assert "the disk is full of needles" in failure
     failed = run_of(study, "grpo")
     statuses, _ = run(study, names, commands())
@@ -138,7 +138,7 @@ def test_models_measured_on_other_questions_are_refused(study: StudyFolder) -> N
     run(study, ["sft"], commands())
     path = study.results_path(VARIANTS["sft"], 0)
     path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
-    with pytest.raises(HartError, match="the same questions"):
+    with pytest.raises(HartError, match="was evaluated on other questions"):
         load_results(study, select_variants(["sft"]), 1, resamples=10)
 
 

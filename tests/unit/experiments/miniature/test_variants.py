@@ -79,5 +79,5 @@ def test_selected_variants_include_their_parents() -> None:
         "sft_ap_grpo_060",
     ]
     assert {variant.name for variant in select_variants(QUICK_VARIANTS)} == set(QUICK_VARIANTS)
-    with pytest.raises(InputError, match="got 'ppo'"):
+    with pytest.raises(InputError, match="Unknown variant 'ppo'"):
         select_variants(["grpo", "ppo"])

@@ -1,4 +1,4 @@
-"""The careless annotator of the last level: which boxes are wrong, and how often."""
+"""Simulated annotation errors of the last level: which boxes are wrong, and how often."""
 
 from __future__ import annotations
 

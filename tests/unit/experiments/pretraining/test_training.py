@@ -1,4 +1,4 @@
-"""Packed rows are exact, the loss is what it says, and an interrupted run repeats the uninterrupted one."""
+"""Packed rows are exact, the loss is correct, and an interrupted run equals the uninterrupted one."""
 
 import json
 from dataclasses import replace

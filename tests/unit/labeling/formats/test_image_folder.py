@@ -92,5 +92,5 @@ def test_bad_rows_are_counted(row: Any, tmp_path: Path) -> None:
 def test_a_file_that_is_no_parquet(tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
     (tmp_path / "train" / "metadata.parquet").write_bytes(b"PAR1" * 10)
-    with pytest.raises(DataError, match="expected a Parquet file"):
+    with pytest.raises(DataError, match="cannot be read as a Parquet file"):
         load_image_folder(tmp_path)

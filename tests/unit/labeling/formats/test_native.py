@@ -94,7 +94,7 @@ def test_records_are_counted(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"labels\.jsonl has 1 records instead of 2"):
         check_records(file, 2)
     file.write_text("{}\n")
-    with pytest.raises(DataError, match="no field 'schema'"):
+    with pytest.raises(DataError, match="missing field 'schema'"):
         check_records(file, 1)
 
 

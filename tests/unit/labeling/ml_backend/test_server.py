@@ -160,7 +160,7 @@ def test_one_batch_in_order_and_a_bad_task_takes_no_other_along(image: Path) -> 
     found = predict(make_client(image.parent, model), *tasks)
     assert [bool(each["result"]) for each in found] == [True, False, False, False, False, False, False, True]
     why = [reason(each) for each in found[1:7]]
-    assert "missing" in why[0] and "cut short" in why[1] and "'data'" in why[2] and "JSON object" in why[3]
+    assert "missing" in why[0] and "truncated" in why[1] and "'data'" in why[2] and "JSON object" in why[3]
     assert "question" in why[4] and "letters" in why[5]
     assert found[0]["result"][0]["id"] != found[7]["result"][0]["id"]
     grounding = [call for call, kinds in zip(model.calls, model.kinds(), strict=True) if "grounding" in kinds]

@@ -12,11 +12,11 @@ GOOD = {"x_min": 10, "y_min": 20, "x_max": 30.5, "y_max": 40}
 
 
 def test_boxes_keep_their_order_and_their_names() -> None:
-    assert parse_boxes([GOOD, {**GOOD, "label": "sign", "x_max": 90}], most=2) == (
+    assert parse_boxes([GOOD, {**GOOD, "label": "sign", "x_max": 90}], max_boxes=2) == (
         Box.from_xyxy((10, 20, 30.5, 40)),
         Box.from_xyxy((10, 20, 90, 40), label="sign"),
     )
-    assert parse_boxes([], most=2) == ()
+    assert parse_boxes([], max_boxes=2) == ()
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_boxes_keep_their_order_and_their_names() -> None:
 )
 def test_what_is_no_box_is_refused_by_its_number(value: Any, text: str) -> None:
     with pytest.raises(InputError, match=text):
-        parse_boxes(value, most=2, least=1)
+        parse_boxes(value, max_boxes=2, min_boxes=1)
 
 
 anything = st.recursive(
@@ -55,7 +55,7 @@ anything = st.recursive(
 @given(anything)
 def test_whatever_is_sent_gives_boxes_or_a_clear_error(value: Any) -> None:
     try:
-        found = parse_boxes(value, most=4)
+        found = parse_boxes(value, max_boxes=4)
     except InputError as error:
         assert str(error).startswith(("Expected ", "expected ", "Invalid boxes: "))
     else:

@@ -124,7 +124,7 @@ def test_images_of_a_table_lie_in_a_folder_that_a_person_names(
 
 def test_an_import_that_fails_says_why(label_api: LabelApi, tmp_path: Path) -> None:
     label_api.create({"name": "p"})
-    assert "expected a readable file" in import_source(label_api, "p", tmp_path / "gone.csv")["error"]
+    assert "Cannot read" in import_source(label_api, "p", tmp_path / "gone.csv")["error"]
 
 
 def test_nothing_new_is_none(label_api: LabelApi) -> None:

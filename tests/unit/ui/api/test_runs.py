@@ -277,7 +277,7 @@ def test_a_run_that_has_just_been_started_is_not(watch: RunMonitor) -> None:
 
 def test_a_run_that_goes_on_is_not(watch: RunMonitor) -> None:
     layout = create_run(watch.runs_root, "training", RunConfig(), "sft", total=1)
-    with RunWriter(layout, total=1), pytest.raises(InputError, match="stop it first"):
+    with RunWriter(layout, total=1), pytest.raises(InputError, match="Stop it first"):
         watch.delete({"run": layout.run_id})
     assert layout.folder.is_dir()
 

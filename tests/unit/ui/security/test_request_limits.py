@@ -180,7 +180,7 @@ def test_the_last_piece_may_be_late(limit, clock):
 
 
 def test_silence_has_an_end():
-    limit = RequestLimitMiddleware(accepting, patience=0.05)
+    limit = RequestLimitMiddleware(accepting, timeout=0.05)
     assert call(limit, [part(b"["), 5, part(b"]", is_last=True)], headers=[JSON]).status == 408
     assert call(limit, [5]).status == 408
 
