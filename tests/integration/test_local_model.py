@@ -104,7 +104,7 @@ def test_training_mode_is_refused(load_tiny: Callable[[str], LocalChatModel]) ->
     model = load_tiny("qwen3_vl")
     model.model.train()
     try:
-        with pytest.raises(InputError, match="eval mode"):
+        with pytest.raises(InputError, match="training mode"):
             model.generate([no_image(model)], GREEDY)
     finally:
         model.model.eval()

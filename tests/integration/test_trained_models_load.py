@@ -127,7 +127,10 @@ def test_what_cannot_be_merged_is_said(adapters: Trained, tmp_path: Path, capsys
     for arguments, reason in (
         ([str(adapters.model), "--out", str(taken)], "is not empty"),
         ([str(tmp_path), "--out", str(tmp_path / "new")], "give one of its checkpoints"),
-        (["20260101-000000-sft-abcdef", "--runs-root", str(tmp_path), "--out", str(tmp_path / "new")], "a run in"),
+        (
+            ["20260101-000000-sft-abcdef", "--runs-root", str(tmp_path), "--out", str(tmp_path / "new")],
+            "There is no run",
+        ),
     ):
         assert merging.main(arguments) == 2
         assert reason in capsys.readouterr().err

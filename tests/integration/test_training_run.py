@@ -285,7 +285,7 @@ def test_a_stop_does_not_wait_for_the_evaluation_of_a_stage(
     assert [found.manifest.step for found in list_checkpoints(layout)][-1] == step, "its last step is saved"
     assert step not in evaluations(layout)
     warned = [event.payload.message for event in read_events(layout).events if isinstance(event.payload, Warned)]
-    assert warned == [f"the stop request cancelled the evaluation at step {step} short: its figures are missing"]
+    assert warned == [f"the stop request cancelled the evaluation at step {step}: its metrics are missing"]
     if step < 4:
         assert run(long_measuring, layout.folder, resume=True).step == 4
         assert [at for at, *_ in losses(layout)] == [1, 2, 3, 4]
