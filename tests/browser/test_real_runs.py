@@ -92,7 +92,7 @@ def test_a_run_is_started_watched_and_found_again(
     expect(page.locator(".hs-step")).to_contain_text("records")
     page.get_by_role("button", name="Gold boxes").click()
     page.wait_for_selector(".hs-gold rect", state="attached")
-    expect(page.locator(".hs-gold-note")).to_contain_text("Evaluation only")
+    expect(page.locator(".hs-gold-note")).to_contain_text("evaluation only")
 
 
 def test_a_stop_saves_and_touches_nothing_else(
