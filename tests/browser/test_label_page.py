@@ -105,7 +105,7 @@ def test_from_the_first_row_to_the_export(
 
     page.locator("[data-panel=quality]").click()
     expect(page.locator(".hs-quality")).to_contain_text("Known answers")
-    expect(page.locator(".hs-quality")).to_contain_text("Comparison with gold boxes")
+    expect(page.locator(".hs-quality")).to_contain_text("Beside gold boxes")
     expect(page.locator(".hs-figures img")).not_to_have_count(0)
     assert page.evaluate("[...document.querySelectorAll('.hs-figures img')].every((image) => image.naturalWidth > 0)")
 
