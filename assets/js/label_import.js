@@ -24,7 +24,7 @@ function createImportPanel(page, { call, showMessage, upload, isVisitor, onBegin
     const line = find(".hs-import-message");
     line.classList.toggle("hs-bad", Boolean(shown?.error));
     line.textContent = !shown ? "" : shown.error || shown.message || `Importing ${formatCount(shown.done)} of ${shown.total ? formatCount(shown.total) : "…"}`;
-    const needsQuestion = Boolean(shown?.error.startsWith("expected a question"));
+    const needsQuestion = /^(expected a question|No question|The question )/.test(shown?.error ?? "");
     if (needsQuestion && !isAsked) askForQuestion();
     isAsked = needsQuestion;
     const rows = shown ? shown.invalid_rows : earlierInvalidRows;
