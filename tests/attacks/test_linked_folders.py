@@ -167,7 +167,7 @@ def test_a_link_to_another_run_or_project_is_none(run: RunLayout, project: Proje
     """Deleting the link would delete the other project."""
     alias = run.folder.with_name(f"{run.run_id[:-6]}000000")
     alias.symlink_to(run.folder)
-    with pytest.raises(InputError, match="is not there"):
+    with pytest.raises(InputError, match="There is no run"):
         find_run(run.folder.parent, alias.name)
     project.folder.with_name("alias").symlink_to(project.folder)
     with pytest.raises(InputError, match="No project"):

@@ -31,7 +31,7 @@ def test_nothing_that_a_page_needs_is_kept_in_a_session_that_others_push_out(tar
 
 @pytest.mark.parametrize("sent", [None, {}, [], ["cpu-demo", {}], ["no preset", {}, []], ["cpu-demo", [], []], "x", 7])
 def test_a_base_that_is_missing_is_refused_and_not_replaced(sent: Any) -> None:
-    with pytest.raises(InputError, match="reload the page"):
+    with pytest.raises(InputError, match="Reload the page"):
         read_base(sent)
 
 

@@ -187,7 +187,9 @@ def test_what_chance_explains_is_no_green_badge(open_page: Callable[..., Page], 
     start_review(page)
     expect(page.locator(".hs-review > header")).to_contain_text("no rollout predicted a box")
     expect(page.locator(".hs-review-facts")).to_contain_text("Warningsno rollout predicted a box")
-    expect(page.locator(".hs-review-facts")).to_contain_text("ScoreUncalibrated: other images than the calibration was")
+    expect(page.locator(".hs-review-facts")).to_contain_text(
+        "ScoreUncalibrated: images differ from those of the calibration"
+    )
     assert "different places" not in page.locator(".hs-review").inner_text()
     page.keyboard.press("n")
     expect(page.locator(".hs-review-badge")).to_have_class("hs-review-badge hs-badge-weak")

@@ -97,7 +97,7 @@ def test_an_export_format(run: Callable[..., str], tmp_path: Path) -> None:
     (status,) = json.loads(run("hart_studio.labeling", "stats", "signs", "--json"))["statuses"]
     arguments = ["export", "signs", "out", "--format", "plain_boxes", "--status", status, "--splits", "1", "0", "0"]
     output = run("hart_studio.labeling", *arguments)
-    assert "1 questions, 1 boxes on 1 train images" in output and "loses" in output
+    assert "1 questions, 1 boxes on 1 train images" in output and "loss: " in output
     (found,) = json.loads((tmp_path / "out" / "boxes.json").read_text())
     assert found["boxes"] == [[16.0, 17.0, 24.0, 23.0, "sign"]]
     assert (tmp_path / "out" / found["image"]).is_file()

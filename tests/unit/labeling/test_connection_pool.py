@@ -407,7 +407,7 @@ def test_importing_a_file_of_an_open_database_as_an_image_keeps_its_locks(
     found = inspect_image(str(file))
     assert isinstance(found, str)
     assert "database" in found
-    with pytest.raises(OSError, match="a file of a database"):
+    with pytest.raises(OSError, match="a database file"):
         open_regular_file(file, follow_symlinks=True)
     log = filled.database.path.with_name(f"{DATABASE}-wal")
     before = log.stat().st_ino

@@ -131,7 +131,7 @@ def test_a_table_in_a_zip_names_images_in_it_and_no_others(
     ("entries", "message"),
     [
         ({"q.csv": b"image,question\n" * 6000}, "Table too long"),
-        ({"a.csv": b"image\n" * 3000, "b.csv": b"image\n" * 3000}, "one table of questions"),
+        ({"a.csv": b"image\n" * 3000, "b.csv": b"image\n" * 3000}, "2 tables of questions"),
         ({"q.json": b"[" * 1000}, "in the zip is not supported"),
         ({"q.parquet": b"PAR1"}, "in the zip is not supported"),
         ({"q.csv": b"x" * (65 << 20)}, "Tables in the zip too large"),
