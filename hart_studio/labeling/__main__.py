@@ -1,4 +1,7 @@
-"""Grounding labels from questions and answers: ``python -m hart_studio.labeling create|import|run|export|...``."""
+"""Grounding labels from questions and answers: ``python -m hart_studio.labeling create|import|run|export|...``.
+
+One file because every command is a few lines between argparse and the package, and shares its options with others.
+"""
 
 from __future__ import annotations
 

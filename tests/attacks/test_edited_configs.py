@@ -248,7 +248,7 @@ def test_a_terminal_says_where_images_go_before_they_do(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     """In a terminal the user decides after a warning; here the server is never reached."""
-    line = f"endpoint: {canary.url}/v1 gets the images; key from the environment variable {VARIABLE} (set)\n"
+    line = f"endpoint: {canary.url}/v1 receives the images; key from environment variable {VARIABLE} (set)\n"
     seen: list[str] = []
 
     def stop(*_: Any, **__: Any) -> None:

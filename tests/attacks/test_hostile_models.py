@@ -90,5 +90,5 @@ def test_a_decoy_of_adapter_weights_does_not_let_a_pickle_in(tmp_path: Path, rea
     (adapter / "adapter_config.json").write_text(json.dumps(config))
     save_file({"x": torch.zeros(1)}, adapter / "adapter_model_x.safetensors")
     (adapter / "adapter_model.bin").write_bytes(b"\x80\x04never read")
-    with pytest.raises(ModelError, match=r"expected adapter_model\.safetensors and no pickled weights"):
+    with pytest.raises(ModelError, match=r"must contain adapter_model\.safetensors and no pickled weights"):
         load_chat_model(str(adapter), device="cpu")

@@ -112,7 +112,7 @@ def test_media_at_any_depth_are_refused(tmp_path: Path, monkeypatch: pytest.Monk
     value: Any = place("file", tmp_path)
     is_nested = isinstance(feature, datasets.List)
     serve(monkeypatch, make(feature, [{"deep": [value]}] if is_nested else value, "question"))
-    with pytest.raises(DataError, match="The column 'question' of the data set a/b holds"):
+    with pytest.raises(DataError, match="The column 'question' of the dataset a/b contains"):
         load_hugging_face("a/b", tmp_path / "cache", COLUMNS)
 
 
