@@ -5,9 +5,11 @@ setup:  ## install everything that development needs
 
 fmt:  ## format and fix what can be fixed
 	ruff check --fix . && ruff format .
+	npm ci --silent && npx prettier --write assets/js assets/css
 
 check:  ## what the style gate runs
 	ruff check . && ruff format --check . && mypy
+	npm ci --silent && npx prettier --check assets/js assets/css
 
 test:  ## default tests
 	pytest

@@ -27,42 +27,49 @@ function transcript(turns) {
 }
 
 function card(answer) {
-  return build("article", {
-    class: `hs-card ${answer.is_primary ? "hs-primary" : ""}`, "data-protocol": answer.protocol,
-  }, [
-    build("header", {}, [
-      build("h3", { text: answer.title }),
-      answer.verdict ? build("span", { class: `hs-verdict hs-${answer.verdict}`, text: answer.verdict_text }) : null,
-    ]),
-    build("p", { class: "hs-muted", text: answer.subtitle }),
-    build("p", { class: "hs-answer" }, [
-      answer.letter ? build("span", { class: "hs-letter", text: answer.letter }) : null,
-      build("span", { class: answer.answer ? "" : "hs-none", text: answer.answer || "no answer" }),
-    ]),
-    answer.note ? build("p", { class: "hs-note", text: answer.note }) : null,
-    build("dl", { class: "hs-facts" }, [
-      fact("Visual tokens", formatCount(answer.visual_tokens)),
-      fact("Time", formatSeconds(answer.seconds)),
-    ]),
-    answer.turns.length ? transcript(answer.turns) : null,
-  ]);
+  return build(
+    "article",
+    {
+      class: `hs-card ${answer.is_primary ? "hs-primary" : ""}`,
+      "data-protocol": answer.protocol,
+    },
+    [
+      build("header", {}, [
+        build("h3", { text: answer.title }),
+        answer.verdict ? build("span", { class: `hs-verdict hs-${answer.verdict}`, text: answer.verdict_text }) : null,
+      ]),
+      build("p", { class: "hs-muted", text: answer.subtitle }),
+      build("p", { class: "hs-answer" }, [
+        answer.letter ? build("span", { class: "hs-letter", text: answer.letter }) : null,
+        build("span", { class: answer.answer ? "" : "hs-none", text: answer.answer || "no answer" }),
+      ]),
+      answer.note ? build("p", { class: "hs-note", text: answer.note }) : null,
+      build("dl", { class: "hs-facts" }, [
+        fact("Visual tokens", formatCount(answer.visual_tokens)),
+        fact("Time", formatSeconds(answer.seconds)),
+      ]),
+      answer.turns.length ? transcript(answer.turns) : null,
+    ],
+  );
 }
 
 function load() {
   const value = props.value;
   if (!value) return board.replaceChildren();
-  board.replaceChildren(...present([
-    ...value.warnings.map((text) => build("p", { class: "hs-warning", role: "alert", text })),
-    build("header", { class: "hs-answers-head" }, [
-      build("h2", { text: "Answers" }),
-      build("span", { class: "hs-model", title: value.model, text: value.model }),
-      value.expected ? build("span", { class: "hs-muted", text: `Known answer: ${value.expected}` }) : null,
+  board.replaceChildren(
+    ...present([
+      ...value.warnings.map((text) => build("p", { class: "hs-warning", role: "alert", text })),
+      build("header", { class: "hs-answers-head" }, [
+        build("h2", { text: "Answers" }),
+        build("span", { class: "hs-model", title: value.model, text: value.model }),
+        value.expected ? build("span", { class: "hs-muted", text: `Known answer: ${value.expected}` }) : null,
+      ]),
+      value.checks.length
+        ? build("ul", { class: "hs-badges", "aria-label": "Self-checks" }, value.checks.map(badge))
+        : null,
+      build("div", { class: "hs-cards" }, value.cards.map(card)),
     ]),
-    value.checks.length
-      ? build("ul", { class: "hs-badges", "aria-label": "Self-checks" }, value.checks.map(badge))
-      : null,
-    build("div", { class: "hs-cards" }, value.cards.map(card)),
-  ]));
+  );
 }
 
 watch("value", load);

@@ -31,7 +31,9 @@ function draw() {
   shapes.replaceChildren();
   scene.crops.forEach((crop) => drawRegion(crop, "hs-crop-area", null));
   scene.boxes.forEach((box, index) => drawRegion(box, index === selected ? "hs-box hs-selected" : "hs-box", index));
-  scene.boxes.forEach((box, index) => drawNumber(shapes, viewer, box, index + 1, index === selected ? "hs-selected" : ""));
+  scene.boxes.forEach((box, index) =>
+    drawNumber(shapes, viewer, box, index + 1, index === selected ? "hs-selected" : ""),
+  );
   zoomLabel.textContent = `${viewer.zoom().toFixed(1)}×`;
   list.querySelectorAll("button").forEach((button, index) => button.setAttribute("aria-pressed", index === selected));
 }
@@ -88,9 +90,9 @@ const commands = addViewerControls(stage, viewer, {
   },
 });
 
-element.querySelectorAll("[data-command]").forEach((button) =>
-  button.addEventListener("click", () => scene && commands[button.dataset.command]()),
-);
+element
+  .querySelectorAll("[data-command]")
+  .forEach((button) => button.addEventListener("click", () => scene && commands[button.dataset.command]()));
 resultColumn().addEventListener("hart-show-area", (event) => scene && showArea(event.detail));
 watch("value", load);
 load();

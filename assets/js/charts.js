@@ -12,7 +12,11 @@ const formatNumber = (value) => {
   return String(Number(value.toPrecision(size >= 1000 ? 5 : 3)));
 };
 const formatValue = (value, unit) =>
-  unit === "share" ? `${(value * 100).toFixed(Math.abs(value) < 0.1 ? 2 : 1)} %` : unit ? `${formatNumber(value)} ${unit}` : formatNumber(value);
+  unit === "share"
+    ? `${(value * 100).toFixed(Math.abs(value) < 0.1 ? 2 : 1)} %`
+    : unit
+      ? `${formatNumber(value)} ${unit}`
+      : formatNumber(value);
 
 // Exponential moving average with a correction for its beginning, so that the first points are not pulled to zero.
 function smooth(points, weight) {
@@ -32,7 +36,8 @@ function ticks(low, high, count) {
   const step = [1, 2, 2.5, 5, 10].map((factor) => factor * power).find((size) => size >= rough);
   const first = Math.ceil(low / step - 1e-9) * step;
   const found = [];
-  for (let value = first; value <= high + step * 1e-6; value += step) found.push(Math.abs(value) < step * 1e-6 ? 0 : value);
+  for (let value = first; value <= high + step * 1e-6; value += step)
+    found.push(Math.abs(value) < step * 1e-6 ? 0 : value);
   return found;
 }
 
@@ -46,11 +51,21 @@ function chartRange(lines, unit) {
 }
 
 const DASHES = [null, "5 4", "1.5 3"];
-const swatch = ({ label, color, dash }) => build("span", { class: "hs-legend" }, [
-  build("svg:svg", { class: "hs-swatch", viewBox: "0 0 18 6", "aria-hidden": "true" }, [
-    build("svg:line", { x1: 0, x2: 18, y1: 3, y2: 3, stroke: color ?? "currentColor", "stroke-width": 2.5, "stroke-dasharray": dash })]),
-  build("span", { text: label }),
-]);
+const swatch = ({ label, color, dash }) =>
+  build("span", { class: "hs-legend" }, [
+    build("svg:svg", { class: "hs-swatch", viewBox: "0 0 18 6", "aria-hidden": "true" }, [
+      build("svg:line", {
+        x1: 0,
+        x2: 18,
+        y1: 3,
+        y2: 3,
+        stroke: color ?? "currentColor",
+        "stroke-width": 2.5,
+        "stroke-dasharray": dash,
+      }),
+    ]),
+    build("span", { text: label }),
+  ]);
 
 // Current value of a chart with one line: the mean of the last steps, computed by the server, or the newest evaluation.
 const meanOf = (count) => (count === 1 ? "last step" : `mean of last ${formatCount(count)} steps`);
@@ -69,7 +84,9 @@ function currentValue(chart, item) {
 // Name of a held-out set: its size, plus the start of its fingerprint if two sets have the same size.
 const setKey = (item) => (item.held_out ? `${item.held_out.samples} ${item.held_out.fingerprint}` : "");
 function setName(heldOut, others) {
-  const hasTwin = others.some((other) => other.samples === heldOut.samples && other.fingerprint !== heldOut.fingerprint);
+  const hasTwin = others.some(
+    (other) => other.samples === heldOut.samples && other.fingerprint !== heldOut.fingerprint,
+  );
   return `n = ${formatCount(heldOut.samples)}${hasTwin ? `, set ${heldOut.fingerprint.slice(0, 6)}` : ""}`;
 }
 
@@ -89,19 +106,30 @@ function drawChart(figure, chart, weight) {
   const [low, high] = chartRange(lines, chart.unit);
   const toX = (x) => left + ((x - first) / (last - first || 1)) * (CHART_WIDTH - left - right);
   const toY = (y) => CHART_HEIGHT - bottom - ((y - low) / (high - low)) * (CHART_HEIGHT - top - bottom);
-  const path = (points) => points.map(([x, y], index) => `${index ? "L" : "M"}${toX(x).toFixed(1)} ${toY(y).toFixed(1)}`).join("");
+  const describeEnd = (line) => `${line.label} ${formatValue(line.points.at(-1)[1], chart.unit)}`;
+  const path = (points) =>
+    points.map(([x, y], index) => `${index ? "L" : "M"}${toX(x).toFixed(1)} ${toY(y).toFixed(1)}`).join("");
   const svg = build("svg:svg", {
-    viewBox: `0 0 ${CHART_WIDTH} ${CHART_HEIGHT}`, tabindex: 0, role: "img",
-    "aria-label": `${chart.title}: ${lines.map((line) => `${line.label} ${formatValue(line.points.at(-1)[1], chart.unit)}`).join(", ")} at step ${last}`,
+    viewBox: `0 0 ${CHART_WIDTH} ${CHART_HEIGHT}`,
+    tabindex: 0,
+    role: "img",
+    "aria-label": `${chart.title}: ${lines.map(describeEnd).join(", ")} at step ${last}`,
   });
   for (const value of ticks(low, high, 4)) {
     svg.append(
       build("svg:line", { class: "hs-grid", x1: left, x2: CHART_WIDTH - right, y1: toY(value), y2: toY(value) }),
-      build("svg:text", { x: left - 6, y: toY(value) + 4, "text-anchor": "end", text: chart.unit === "share" ? `${Number((value * 100).toPrecision(3))} %` : formatNumber(value) }),
+      build("svg:text", {
+        x: left - 6,
+        y: toY(value) + 4,
+        "text-anchor": "end",
+        text: chart.unit === "share" ? `${Number((value * 100).toPrecision(3))} %` : formatNumber(value),
+      }),
     );
   }
   for (const value of ticks(first, last, 5).filter(Number.isInteger)) {
-    svg.append(build("svg:text", { x: toX(value), y: CHART_HEIGHT - 7, "text-anchor": "middle", text: formatCount(value) }));
+    svg.append(
+      build("svg:text", { x: toX(value), y: CHART_HEIGHT - 7, "text-anchor": "middle", text: formatCount(value) }),
+    );
   }
   for (const line of lines) {
     const banded = line.points.filter(([, , least]) => least !== undefined && least !== null);
@@ -111,17 +139,50 @@ function drawChart(figure, chart, weight) {
       svg.append(build("svg:path", { class: "hs-band", d: band, fill: line.color }));
     }
     const shown = weight > 0 && line.points.length > 2 && !line.isSparse;
-    svg.append(build("svg:path", { class: shown ? "hs-raw" : "hs-line", d: path(line.points), stroke: line.color, "stroke-dasharray": line.dash }));
-    if (shown) svg.append(build("svg:path", { class: "hs-line", d: path(smooth(line.points, weight)), stroke: line.color, "stroke-dasharray": line.dash }));
+    svg.append(
+      build("svg:path", {
+        class: shown ? "hs-raw" : "hs-line",
+        d: path(line.points),
+        stroke: line.color,
+        "stroke-dasharray": line.dash,
+      }),
+    );
+    if (shown)
+      svg.append(
+        build("svg:path", {
+          class: "hs-line",
+          d: path(smooth(line.points, weight)),
+          stroke: line.color,
+          "stroke-dasharray": line.dash,
+        }),
+      );
     if (line.points.length <= 60) {
-      for (const [x, y] of line.points) svg.append(build("svg:circle", { class: shown ? "hs-raw" : "", cx: toX(x), cy: toY(y), r: line.isSparse ? 3 : 1.8, fill: line.color }));
+      for (const [x, y] of line.points)
+        svg.append(
+          build("svg:circle", {
+            class: shown ? "hs-raw" : "",
+            cx: toX(x),
+            cy: toY(y),
+            r: line.isSparse ? 3 : 1.8,
+            fill: line.color,
+          }),
+        );
     }
   }
   const hadFocus = figure.contains(document.activeElement);
   const shownStep = figure.dataset.step;
-  const crosshair = build("svg:line", { class: "hs-crosshair", y1: top, y2: CHART_HEIGHT - bottom, visibility: "hidden" });
+  const crosshair = build("svg:line", {
+    class: "hs-crosshair",
+    y1: top,
+    y2: CHART_HEIGHT - bottom,
+    visibility: "hidden",
+  });
   svg.append(crosshair);
-  figure.replaceChildren(caption, svg, ...present([chart.note ? build("p", { class: "hs-muted", text: chart.note }) : null]));
+  figure.replaceChildren(
+    caption,
+    svg,
+    ...present([chart.note ? build("p", { class: "hs-muted", text: chart.note }) : null]),
+  );
   const output = caption.querySelector("output");
   const steps = [...new Set(xs)].sort((a, b) => a - b);
   const showStep = (x) => {
@@ -140,7 +201,8 @@ function drawChart(figure, chart, weight) {
     crosshair.setAttribute("visibility", "hidden");
     output.textContent = chart.current ?? "";
   };
-  const nearest = (x) => steps.reduce((best, step) => (Math.abs(step - x) < Math.abs(best - x) ? step : best), steps[0]);
+  const nearest = (x) =>
+    steps.reduce((best, step) => (Math.abs(step - x) < Math.abs(best - x) ? step : best), steps[0]);
   svg.addEventListener("pointermove", (event) => {
     const box = svg.getBoundingClientRect();
     const x = ((event.clientX - box.left) / box.width) * CHART_WIDTH;
@@ -166,7 +228,8 @@ function pointsOf(table, name) {
   const figure = table.metrics[name];
   if (!figure) return [];
   const points = table.steps.map((step, row) =>
-    figure.low ? [step, figure.mean[row], figure.low[row], figure.high[row]] : [step, figure.mean[row]]);
+    figure.low ? [step, figure.mean[row], figure.low[row], figure.high[row]] : [step, figure.mean[row]],
+  );
   return points.filter(([, value]) => value !== null && value !== undefined);
 }
 

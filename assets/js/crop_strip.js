@@ -4,22 +4,27 @@ const strip = element.querySelector(".hs-model-inputs");
 function figure(image, title, lines) {
   return build("figure", { class: "hs-figure" }, [
     build("img", { src: image.url, alt: title, loading: "lazy", decoding: "async" }),
-    build("figcaption", {}, [
-      build("strong", { text: title }),
-      ...lines.map((line) => build("span", { text: line })),
-    ]),
+    build("figcaption", {}, [build("strong", { text: title }), ...lines.map((line) => build("span", { text: line }))]),
   ]);
 }
 
 function cropFigure(crop, index) {
-  const show = () =>
-    resultColumn().dispatchEvent(new CustomEvent("hart-show-area", { detail: crop.area }));
-  return build("button", {
-    type: "button", class: "hs-crop", onclick: show,
-    "aria-label": `Crop ${index + 1}, ${formatSize(crop.width, crop.height)}: show it in the image`,
-  }, [
-    figure(crop.image, `Crop ${index + 1}`, [formatSize(crop.width, crop.height), `${formatShare(crop.area_share)} of the area`]),
-  ]);
+  const show = () => resultColumn().dispatchEvent(new CustomEvent("hart-show-area", { detail: crop.area }));
+  return build(
+    "button",
+    {
+      type: "button",
+      class: "hs-crop",
+      onclick: show,
+      "aria-label": `Crop ${index + 1}, ${formatSize(crop.width, crop.height)}: show it in the image`,
+    },
+    [
+      figure(crop.image, `Crop ${index + 1}`, [
+        formatSize(crop.width, crop.height),
+        `${formatShare(crop.area_share)} of the area`,
+      ]),
+    ],
+  );
 }
 
 function load() {

@@ -1,5 +1,5 @@
-// Prepended to every component script. Text is inserted as text nodes; no string is parsed as HTML, so questions, labels
-// and model output cannot become markup.
+// Prepended to every component script. Text is inserted as text nodes; no string is parsed as HTML, so questions,
+// labels and model output cannot become markup.
 const SVG_NAMESPACE = "http://www.w3.org/2000/svg";
 
 // build("p", {class: "x", text: "…", onclick: f}, [children]); "svg:rect" makes an SVG node.
@@ -30,7 +30,10 @@ function fillSelect(select, options, value) {
 }
 
 // Opens a tab of the whole page by its name.
-const openTab = (name) => [...document.querySelectorAll("#tabs > .tab-wrapper [role=tab]")].find((tab) => tab.textContent.trim() === name)?.click();
+const openTab = (name) =>
+  [...document.querySelectorAll("#tabs > .tab-wrapper [role=tab]")]
+    .find((tab) => tab.textContent.trim() === name)
+    ?.click();
 
 const capitalize = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 const toSentence = (text) => capitalize(text) + (/[.!?…]$/.test(text) ? "" : ".");

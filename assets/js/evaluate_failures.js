@@ -4,12 +4,20 @@ const TYPING_MILLISECONDS = 250;
 const FAILURES_AGAIN_MILLISECONDS = 10000;
 const LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
 const VERDICT_CLASSES = {
-  "right answer, wrong box": "partial", "wrong answer, right box": "wrong", "wrong answer, wrong box": "wrong",
-  "no usable box": "wrong", "wrong answer": "wrong", unscored: "none", "right answer": "right", "right answer, right box": "right",
+  "right answer, wrong box": "partial",
+  "wrong answer, right box": "wrong",
+  "wrong answer, wrong box": "wrong",
+  "no usable box": "wrong",
+  "wrong answer": "wrong",
+  unscored: "none",
+  "right answer": "right",
+  "right answer, right box": "right",
 };
 const OUTCOMES = {
-  no_box: "No region predicted.", bad_box: "Invalid coordinates: no predicted box lies on the image.",
-  truncated: "Output truncated by the token limit.", error: "This question failed to run.",
+  no_box: "No region predicted.",
+  bad_box: "Invalid coordinates: no predicted box lies on the image.",
+  truncated: "Output truncated by the token limit.",
+  error: "This question failed to run.",
 };
 
 // call(name, request): asks the server. addressOf(path): of a served file. titleOf(protocol): for people.
@@ -33,15 +41,21 @@ function createFailureBrowser(page, call, addressOf, titleOf, showMessage) {
 
   const run = () => evaluations.find((row) => row.id === find(".hs-ev-run").value);
   const filter = () => ({
-    run: run().id, protocol: find(".hs-ev-protocol").value, verdict: find(".hs-ev-verdict").value || null,
-    category: find(".hs-ev-category").value, text: find(".hs-ev-text").value, offset,
+    run: run().id,
+    protocol: find(".hs-ev-protocol").value,
+    verdict: find(".hs-ev-verdict").value || null,
+    category: find(".hs-ev-category").value,
+    text: find(".hs-ev-text").value,
+    offset,
   });
 
   // Show the selected evaluations; called with every poll.
   function show(found) {
     evaluations = found.filter((row) => row.protocols.length);
     const names = evaluations.map((row) => [row.id, `${row.title} · ${row.benchmark}`]);
-    const kept = evaluations.some((row) => row.id === find(".hs-ev-run").value) ? find(".hs-ev-run").value : names[0]?.[0] ?? "";
+    const kept = evaluations.some((row) => row.id === find(".hs-ev-run").value)
+      ? find(".hs-ev-run").value
+      : (names[0]?.[0] ?? "");
     fillSelect(find(".hs-ev-run"), names, kept);
     page.classList.toggle("hs-ev-no-choice", !evaluations.length);
     if (!evaluations.length) return clear("Select an evaluation above to see its questions.");
@@ -56,7 +70,11 @@ function createFailureBrowser(page, call, addressOf, titleOf, showMessage) {
   function choose() {
     const protocols = run().protocols;
     const before = find(".hs-ev-protocol").value;
-    fillSelect(find(".hs-ev-protocol"), protocols.map((name) => [name, titleOf(name)]), protocols.includes(before) ? before : protocols[0]);
+    fillSelect(
+      find(".hs-ev-protocol"),
+      protocols.map((name) => [name, titleOf(name)]),
+      protocols.includes(before) ? before : protocols[0],
+    );
     fillSelect(find(".hs-ev-verdict"), [["", "All outcomes"]], "");
     fillSelect(find(".hs-ev-category"), [["", "All categories"]], "");
     find(".hs-ev-text").value = "";
@@ -79,20 +97,59 @@ function createFailureBrowser(page, call, addressOf, titleOf, showMessage) {
     const all = Object.values(answer.verdicts).reduce((sum, total) => sum + total, 0);
     if (verdict && !answer.verdicts[verdict]) verdicts.push([verdict, `${verdict} (0)`]);
     fillSelect(find(".hs-ev-verdict"), [["", `All outcomes (${formatCount(all)})`], ...verdicts], verdict);
-    fillSelect(find(".hs-ev-category"), [["", "All categories"], ...answer.categories.map((name) => [name, name])], find(".hs-ev-category").value);
-    const place = wanted === "last" ? rows.length - 1 : Math.max(0, rows.findIndex((row) => row.id === selected));
+    fillSelect(
+      find(".hs-ev-category"),
+      [["", "All categories"], ...answer.categories.map((name) => [name, name])],
+      find(".hs-ev-category").value,
+    );
+    const place =
+      wanted === "last"
+        ? rows.length - 1
+        : Math.max(
+            0,
+            rows.findIndex((row) => row.id === selected),
+          );
     drawList();
     if (rows.length) select(place);
     else clear(all ? "No matching questions." : "No results yet.");
   }
 
   function drawList() {
-    list.replaceChildren(...rows.map((row, index) => build("div", { role: "option", id: `hs-ev-option-${index}`, "aria-selected": row.id === selected, class: "hs-ev-item", onclick: () => { select(index); list.focus({ preventScroll: true }); } }, [
-      build("span", { class: `hs-ev-pill hs-ev-${VERDICT_CLASSES[row.verdict] ?? "none"}`, text: row.verdict }),
-      build("span", { class: "hs-ev-question-text", text: row.question || row.id }),
-      build("span", { class: "hs-muted", text: [row.category, row.extracted !== null || row.answer !== null ? `predicted ${row.extracted ?? "–"}, expected ${row.answer ?? "–"}` : ""].filter(Boolean).join(" · ") }),
-    ])));
-    find(".hs-ev-range").textContent = count ? `${formatCount(offset + 1)}–${formatCount(offset + rows.length)} of ${formatCount(count)}` : "none";
+    list.replaceChildren(
+      ...rows.map((row, index) =>
+        build(
+          "div",
+          {
+            role: "option",
+            id: `hs-ev-option-${index}`,
+            "aria-selected": row.id === selected,
+            class: "hs-ev-item",
+            onclick: () => {
+              select(index);
+              list.focus({ preventScroll: true });
+            },
+          },
+          [
+            build("span", { class: `hs-ev-pill hs-ev-${VERDICT_CLASSES[row.verdict] ?? "none"}`, text: row.verdict }),
+            build("span", { class: "hs-ev-question-text", text: row.question || row.id }),
+            build("span", {
+              class: "hs-muted",
+              text: [
+                row.category,
+                row.extracted !== null || row.answer !== null
+                  ? `predicted ${row.extracted ?? "–"}, expected ${row.answer ?? "–"}`
+                  : "",
+              ]
+                .filter(Boolean)
+                .join(" · "),
+            }),
+          ],
+        ),
+      ),
+    );
+    find(".hs-ev-range").textContent = count
+      ? `${formatCount(offset + 1)}–${formatCount(offset + rows.length)} of ${formatCount(count)}`
+      : "none";
     find(".hs-ev-previous").disabled = offset === 0;
     find(".hs-ev-next").disabled = offset + rows.length >= count;
   }
@@ -121,7 +178,8 @@ function createFailureBrowser(page, call, addressOf, titleOf, showMessage) {
     const node = list.children[index];
     // Only the list scrolls: the page stays where it is.
     if (node.offsetTop < list.scrollTop) list.scrollTop = node.offsetTop;
-    else if (node.offsetTop + node.offsetHeight > list.scrollTop + list.clientHeight) list.scrollTop = node.offsetTop + node.offsetHeight - list.clientHeight;
+    else if (node.offsetTop + node.offsetHeight > list.scrollTop + list.clientHeight)
+      list.scrollTop = node.offsetTop + node.offsetHeight - list.clientHeight;
     if (!isSame) open(row.id);
   }
 
@@ -141,23 +199,62 @@ function createFailureBrowser(page, call, addressOf, titleOf, showMessage) {
     const { image: scene, boxes, gold } = shown;
     find(".hs-ev-detail").hidden = false;
     find(".hs-ev-question").textContent = shown.question || shown.id;
-    find(".hs-ev-facts").textContent = [shown.id, shown.category, scene ? `${scene.name}, ${formatSize(scene.width, scene.height)}` : ""].filter(Boolean).join(" · ");
+    find(".hs-ev-facts").textContent = [
+      shown.id,
+      shown.category,
+      scene ? `${scene.name}, ${formatSize(scene.width, scene.height)}` : "",
+    ]
+      .filter(Boolean)
+      .join(" · ");
     const problem = shown.error || shown.problem;
     find(".hs-ev-problem").textContent = problem;
     find(".hs-ev-problem").hidden = !problem;
     find(".hs-ev-ask").disabled = !scene;
     find(".hs-ev-scene").hidden = !scene;
     const copy = (found) => ({ url: addressOf(found.path), width: found.width });
-    viewer.show(scene ? { width: scene.width, height: scene.height, preview: copy(scene.preview), detail: copy(scene.detail) } : null);
+    viewer.show(
+      scene
+        ? { width: scene.width, height: scene.height, preview: copy(scene.preview), detail: copy(scene.detail) }
+        : null,
+    );
     stage.setAttribute("aria-label", `Image with ${boxes.length} predicted and ${gold.length} gold boxes`);
     const found = shown.matches.filter((match) => match.is_found).length;
-    const iou = shown.matches.length ? shown.matches.reduce((sum, match) => sum + match.iou, 0) / shown.matches.length : null;
-    find(".hs-ev-legend").replaceChildren(...present([
-      key("hs-ev-legend-box", boxes.length ? `Predicted: ${boxes.length} ${boxes.length === 1 ? "box" : "boxes"}, ${formatShare(shown.area_share)} of the image` : shown.is_pointed ? "No valid box predicted" : "No grounding turn"),
-      gold.length ? key("hs-ev-legend-gold", `Gold, evaluation only: ${shown.matches.length ? `${found} of ${gold.length} found (IoG > 0.3), mean IoU ${iou.toFixed(2)}` : gold.length}`) : build("span", { class: "hs-muted", text: "No gold boxes in this benchmark" }),
-    ]));
-    find(".hs-ev-options").replaceChildren(...shown.choices.map((text, index) => build("li", { class: LETTERS[index] === shown.answer ? "hs-known-answer" : null, text: `${LETTERS[index]}  ${text}` })),
-      ...(shown.choices.length ? [] : [build("li", { class: shown.answer ? "hs-known-answer" : null, text: shown.answer ?? "Answer unknown" })]));
+    const iou = shown.matches.length
+      ? shown.matches.reduce((sum, match) => sum + match.iou, 0) / shown.matches.length
+      : null;
+    find(".hs-ev-legend").replaceChildren(
+      ...present([
+        key(
+          "hs-ev-legend-box",
+          boxes.length
+            ? `Predicted: ${boxes.length} ${boxes.length === 1 ? "box" : "boxes"}, ` +
+                `${formatShare(shown.area_share)} of the image`
+            : shown.is_pointed
+              ? "No valid box predicted"
+              : "No grounding turn",
+        ),
+        gold.length
+          ? key(
+              "hs-ev-legend-gold",
+              "Gold, evaluation only: " +
+                (shown.matches.length
+                  ? `${found} of ${gold.length} found (IoG > 0.3), mean IoU ${iou.toFixed(2)}`
+                  : gold.length),
+            )
+          : build("span", { class: "hs-muted", text: "No gold boxes in this benchmark" }),
+      ]),
+    );
+    find(".hs-ev-options").replaceChildren(
+      ...shown.choices.map((text, index) =>
+        build("li", {
+          class: LETTERS[index] === shown.answer ? "hs-known-answer" : null,
+          text: `${LETTERS[index]}  ${text}`,
+        }),
+      ),
+      ...(shown.choices.length
+        ? []
+        : [build("li", { class: shown.answer ? "hs-known-answer" : null, text: shown.answer ?? "Answer unknown" })]),
+    );
     find(".hs-ev-answers").replaceChildren(...shown.answers.map(drawAnswer));
   }
 
@@ -166,18 +263,48 @@ function createFailureBrowser(page, call, addressOf, titleOf, showMessage) {
 
   function drawAnswer(answer) {
     const { score, official } = answer;
-    return build("article", { class: "hs-card", "aria-label": answer.title }, present([
-      build("header", {}, [build("h3", { text: answer.title }), build("span", { class: `hs-verdict hs-${verdict(score)}`, text: verdict(score) })]),
-      build("p", { class: "hs-answer" }, [score.extracted === null ? build("span", { class: "hs-none", text: "no answer parsed" }) : build("span", { text: formatAnswer(score.extracted) })]),
-      OUTCOMES[answer.outcome] || answer.used_fallback ? build("p", { class: "hs-note", text: [OUTCOMES[answer.outcome], answer.used_fallback ? "Answered from the full image instead." : ""].filter(Boolean).join(" ") }) : null,
-      build("pre", { class: "hs-ev-raw-output", tabindex: 0, text: answer.text || "(no answer turn)" }),
-      build("dl", { class: "hs-ev-scores" }, [
-        build("dt", { text: "Strict" }), build("dd", { text: `${score.extracted ?? "–"} by ${score.rule}` }),
-        ...(official ? [build("dt", { text: "Official" }), build("dd", { text: `${official.extracted ?? "–"} by ${official.rule}: ${verdict(official)}` })] : []),
-        build("dt", { text: "Outcome" }), build("dd", { text: answer.verdict }),
-        build("dt", { text: "Cost" }), build("dd", { text: `${formatCount(answer.visual_tokens)} visual tokens, ${formatCount(answer.completion_tokens)} output tokens, ${formatSeconds(answer.seconds)}` }),
+    return build(
+      "article",
+      { class: "hs-card", "aria-label": answer.title },
+      present([
+        build("header", {}, [
+          build("h3", { text: answer.title }),
+          build("span", { class: `hs-verdict hs-${verdict(score)}`, text: verdict(score) }),
+        ]),
+        build("p", { class: "hs-answer" }, [
+          score.extracted === null
+            ? build("span", { class: "hs-none", text: "no answer parsed" })
+            : build("span", { text: formatAnswer(score.extracted) }),
+        ]),
+        OUTCOMES[answer.outcome] || answer.used_fallback
+          ? build("p", {
+              class: "hs-note",
+              text: [OUTCOMES[answer.outcome], answer.used_fallback ? "Answered from the full image instead." : ""]
+                .filter(Boolean)
+                .join(" "),
+            })
+          : null,
+        build("pre", { class: "hs-ev-raw-output", tabindex: 0, text: answer.text || "(no answer turn)" }),
+        build("dl", { class: "hs-ev-scores" }, [
+          build("dt", { text: "Strict" }),
+          build("dd", { text: `${score.extracted ?? "–"} by ${score.rule}` }),
+          ...(official
+            ? [
+                build("dt", { text: "Official" }),
+                build("dd", { text: `${official.extracted ?? "–"} by ${official.rule}: ${verdict(official)}` }),
+              ]
+            : []),
+          build("dt", { text: "Outcome" }),
+          build("dd", { text: answer.verdict }),
+          build("dt", { text: "Cost" }),
+          build("dd", {
+            text:
+              `${formatCount(answer.visual_tokens)} visual tokens, ` +
+              `${formatCount(answer.completion_tokens)} output tokens, ${formatSeconds(answer.seconds)}`,
+          }),
+        ]),
       ]),
-    ]));
+    );
   }
 
   function formatAnswer(answer) {
@@ -188,8 +315,16 @@ function createFailureBrowser(page, call, addressOf, titleOf, showMessage) {
   function draw() {
     if (!shown?.image) return;
     shapes.replaceChildren();
-    for (const box of shown.gold) shapes.append(build("svg:rect", { ...frameOf(box), class: "hs-ev-gold hs-box-outline" }), build("svg:rect", { ...frameOf(box), class: "hs-ev-gold" }));
-    for (const box of shown.boxes) shapes.append(build("svg:rect", { ...frameOf(box), class: "hs-box hs-box-outline" }), build("svg:rect", { ...frameOf(box), class: "hs-box" }));
+    for (const box of shown.gold)
+      shapes.append(
+        build("svg:rect", { ...frameOf(box), class: "hs-ev-gold hs-box-outline" }),
+        build("svg:rect", { ...frameOf(box), class: "hs-ev-gold" }),
+      );
+    for (const box of shown.boxes)
+      shapes.append(
+        build("svg:rect", { ...frameOf(box), class: "hs-box hs-box-outline" }),
+        build("svg:rect", { ...frameOf(box), class: "hs-box" }),
+      );
     shown.boxes.forEach((box, index) => drawNumber(shapes, viewer, box, index + 1));
   }
 
@@ -226,7 +361,8 @@ function createFailureBrowser(page, call, addressOf, titleOf, showMessage) {
     },
   });
   find(".hs-ev-run").addEventListener("change", choose);
-  for (const name of [".hs-ev-protocol", ".hs-ev-verdict", ".hs-ev-category"]) find(name).addEventListener("change", () => turn(0));
+  for (const name of [".hs-ev-protocol", ".hs-ev-verdict", ".hs-ev-category"])
+    find(name).addEventListener("change", () => turn(0));
   find(".hs-ev-text").addEventListener("input", () => {
     clearTimeout(typing);
     typing = setTimeout(() => turn(0), TYPING_MILLISECONDS);

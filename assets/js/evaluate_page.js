@@ -50,7 +50,10 @@ async function call(name, request, button) {
   try {
     const answer = await server[name](request);
     if (answer === undefined) throw new Error("no answer");
-    if (answer?.error && Object.keys(answer).length === 1) { showMessage(answer.error, true); return undefined; }
+    if (answer?.error && Object.keys(answer).length === 1) {
+      showMessage(answer.error, true);
+      return undefined;
+    }
     return answer ?? {};
   } catch {
     showMessage("Server not responding. Nothing is lost. Try again.", true);
@@ -105,7 +108,8 @@ async function poll() {
     refresh();
   } catch {
     page.classList.add("hs-offline");
-    if (++missed === MAX_MISSED_POLLS) showListError("Cannot load the evaluations: the server is not responding or failed. Check its log. Retrying…");
+    if (++missed === MAX_MISSED_POLLS)
+      showListError("Cannot load the evaluations: the server is not responding or failed. Check its log. Retrying…");
   } finally {
     isPolling = false;
   }
@@ -117,7 +121,9 @@ function updateCounts() {
 }
 
 function tick(id, isOn) {
-  chosen = isOn ? [...chosen.filter((other) => other !== id), id].slice(-MAX_SELECTED) : chosen.filter((other) => other !== id);
+  chosen = isOn
+    ? [...chosen.filter((other) => other !== id), id].slice(-MAX_SELECTED)
+    : chosen.filter((other) => other !== id);
   remember();
   draw();
   refresh(true);
@@ -143,14 +149,18 @@ function aboutTime(seconds) {
 
 function progressOf(row) {
   if (row.state === "queued") return row.phase;
-  return [row.total ? `${formatCount(row.step)} of ${formatCount(row.total)} answered` : "", row.phase ?? ""].filter(Boolean).join(" · ");
+  return [row.total ? `${formatCount(row.step)} of ${formatCount(row.total)} answered` : "", row.phase ?? ""]
+    .filter(Boolean)
+    .join(" · ");
 }
 
 function figuresOf(row) {
   const figures = row.figures;
   const unscored = Math.max(0, ...row.protocols.map((name) => figures[`${name}/unscored`] ?? 0));
   return [
-    ...row.protocols.map((name) => [titleOf(name), figures[`${name}/accuracy`]]).filter(([, value]) => value !== undefined)
+    ...row.protocols
+      .map((name) => [titleOf(name), figures[`${name}/accuracy`]])
+      .filter(([, value]) => value !== undefined)
       .map(([name, value]) => [name, percent(value)]),
     figures["iog_above_0.3"] === undefined ? null : ["IoG > 0.3", percent(figures["iog_above_0.3"])],
     figures.area_share === undefined ? null : ["Area", formatShare(figures.area_share)],
@@ -162,41 +172,97 @@ function figuresOf(row) {
 function drawRow(row) {
   const isOn = ACTIVE.includes(row.state);
   const share = row.total ? Math.min(1, row.step / row.total) : 0;
-  const box = build("input", { type: "checkbox", "aria-label": `Show ${row.title}`, "data-key": `show ${row.id}`, onchange: (event) => tick(row.id, event.target.checked) });
+  const box = build("input", {
+    type: "checkbox",
+    "aria-label": `Show ${row.title}`,
+    "data-key": `show ${row.id}`,
+    onchange: (event) => tick(row.id, event.target.checked),
+  });
   box.checked = chosen.includes(row.id);
-  const command = (name, text, more = {}) => props.value.is_open ? build("button", { type: "button", text, "data-key": `${name} ${row.id}`, ...more, onclick: (event) => act(name, row, event.target) }) : null;
+  const command = (name, text, more = {}) =>
+    props.value.is_open
+      ? build("button", {
+          type: "button",
+          text,
+          "data-key": `${name} ${row.id}`,
+          ...more,
+          onclick: (event) => act(name, row, event.target),
+        })
+      : null;
   return build("li", { class: `hs-ev-row${box.checked ? " hs-ev-chosen" : ""}` }, [
     build("label", { class: "hs-ev-checkbox" }, [box]),
     build("div", { class: "hs-ev-name" }, [
       build("strong", { text: row.title, title: row.title }),
-      build("span", { class: "hs-muted", text: [row.benchmark, row.model === row.title ? null : row.model].filter(Boolean).join(" · "), title: row.path || null }),
+      build("span", {
+        class: "hs-muted",
+        text: [row.benchmark, row.model === row.title ? null : row.model].filter(Boolean).join(" · "),
+        title: row.path || null,
+      }),
     ]),
     build("div", { class: "hs-ev-status" }, [
       build("div", { class: "hs-ev-line" }, [
         build("span", { class: `hs-pill hs-pill-${row.state}`, text: row.state }),
         build("span", { text: progressOf(row) }),
-        build("span", { class: "hs-muted", text: [row.eta_seconds === null ? "" : `${aboutTime(row.eta_seconds)} left`, isOn ? "" : row.time].filter(Boolean).join(" · ") }),
+        build("span", {
+          class: "hs-muted",
+          text: [row.eta_seconds === null ? "" : `${aboutTime(row.eta_seconds)} left`, isOn ? "" : row.time]
+            .filter(Boolean)
+            .join(" · "),
+        }),
       ]),
-      build("div", { class: "hs-progress", role: "progressbar", "aria-label": `Questions of ${row.title}`, "aria-valuemin": 0, "aria-valuemax": 100, "aria-valuenow": Math.round(share * 100) }, [build("div", { style: `width:${share * 100}%` })]),
+      build(
+        "div",
+        {
+          class: "hs-progress",
+          role: "progressbar",
+          "aria-label": `Questions of ${row.title}`,
+          "aria-valuemin": 0,
+          "aria-valuemax": 100,
+          "aria-valuenow": Math.round(share * 100),
+        },
+        [build("div", { style: `width:${share * 100}%` })],
+      ),
     ]),
-    build("dl", { class: "hs-ev-metrics" }, figuresOf(row).map(([name, value]) => build("div", {}, [build("dt", { text: name }), build("dd", { text: value })]))),
+    build(
+      "dl",
+      { class: "hs-ev-metrics" },
+      figuresOf(row).map(([name, value]) =>
+        build("div", {}, [build("dt", { text: name }), build("dd", { text: value })]),
+      ),
+    ),
     build("div", { class: "hs-ev-commands" }, [
-      isOn ? command("stop", row.state === "stopping" ? "Force stop" : "Stop", { title: row.state === "stopping" ? "Stop without finishing the batch" : "Stop after this batch; results are kept" }) : null,
+      isOn
+        ? command("stop", row.state === "stopping" ? "Force stop" : "Stop", {
+            title:
+              row.state === "stopping" ? "Stop without finishing the batch" : "Stop after this batch; results are kept",
+          })
+        : null,
       ["stopped", "failed", "lost"].includes(row.state) && !row.is_served ? command("resume", "Resume") : null,
       isOn ? null : command("delete", "Delete"),
     ]),
-    row.error || row.problem ? build("p", { class: "hs-ev-error", role: "alert", text: row.error || row.problem }) : null,
-    row.warnings.length ? build("details", { class: "hs-ev-warnings" }, [
-      build("summary", { text: `${row.warnings.length === 1 ? "1 warning" : `${row.warnings.length} warnings`}` }),
-      build("ul", {}, row.warnings.map((text) => build("li", { text }))),
-    ]) : null,
+    row.error || row.problem
+      ? build("p", { class: "hs-ev-error", role: "alert", text: row.error || row.problem })
+      : null,
+    row.warnings.length
+      ? build("details", { class: "hs-ev-warnings" }, [
+          build("summary", { text: `${row.warnings.length === 1 ? "1 warning" : `${row.warnings.length} warnings`}` }),
+          build(
+            "ul",
+            {},
+            row.warnings.map((text) => build("li", { text })),
+          ),
+        ])
+      : null,
   ]);
 }
 
 async function act(name, row, button) {
   if (name === "delete" && !confirm(`Delete the evaluation “${row.title}” and its results?`)) return;
   showMessage("");
-  if (await call(name, { run: row.id, ...(name === "stop" ? { now: row.state === "stopping" } : {}) }, button)) { signature = ""; poll(); }
+  if (await call(name, { run: row.id, ...(name === "stop" ? { now: row.state === "stopping" } : {}) }, button)) {
+    signature = "";
+    poll();
+  }
 }
 
 // ---- results --------------------------------------------------------------------------------------------------------
@@ -217,16 +283,31 @@ async function refresh(isWanted = false) {
   const key = chosen.map((id) => `${id} ${rowOf(id).step} ${ACTIVE.includes(rowOf(id).state)}`).join();
   const idsOf = (text) => text?.replace(/ [^,]*/g, "");
   const isSameChoice = idsOf(key) === idsOf(shownKey);
-  if (isLoading || key === shownKey || (!isWanted && isSameChoice && chosen.some((id) => ACTIVE.includes(rowOf(id).state)) && performance.now() - shownAt < (find(".hs-ev-notes").hidden ? REDRAW_MILLISECONDS : 0))) return;
+  if (
+    isLoading ||
+    key === shownKey ||
+    (!isWanted &&
+      isSameChoice &&
+      chosen.some((id) => ACTIVE.includes(rowOf(id).state)) &&
+      performance.now() - shownAt < (find(".hs-ev-notes").hidden ? REDRAW_MILLISECONDS : 0))
+  )
+    return;
   if (!chosen.length) {
     shownKey = key;
     showNotes([]);
     showGaps([]);
-    for (const name of ["tables", "figures"]) find(`#hs-ev-${name}`).replaceChildren(build("p", { class: "hs-ev-placeholder", text: "Select an evaluation above to see its results." }));
+    for (const name of ["tables", "figures"])
+      find(`#hs-ev-${name}`).replaceChildren(
+        build("p", { class: "hs-ev-placeholder", text: "Select an evaluation above to see its results." }),
+      );
     return;
   }
   isLoading = true;
-  if (!isSameChoice) for (const name of ["tables", "figures"]) find(`#hs-ev-${name}`).replaceChildren(build("p", { class: "hs-ev-placeholder", text: "Computing tables and intervals…" }));
+  if (!isSameChoice)
+    for (const name of ["tables", "figures"])
+      find(`#hs-ev-${name}`).replaceChildren(
+        build("p", { class: "hs-ev-placeholder", text: "Computing tables and intervals…" }),
+      );
   try {
     const answer = await call("tables", { runs: chosen });
     if (!answer?.tables) return;
@@ -266,18 +347,54 @@ function showTables(tables) {
   }
 }
 
-const nothing = () => build("p", { class: "hs-ev-placeholder", text: "No results yet. They appear after the first batch." });
+const nothing = () =>
+  build("p", { class: "hs-ev-placeholder", text: "No results yet. They appear after the first batch." });
 
 function drawTable(table) {
   return build("section", { class: "hs-ev-table", "aria-label": table.title }, [
     build("h3", { text: table.title }),
     build("p", { class: "hs-muted", text: table.caption }),
-    build("div", { class: "hs-ev-table-frame" }, [build("div", { class: "hs-ev-table-host", tabindex: 0, role: "group", "aria-label": `${table.title}, scrollable`, "data-table": table.name }, [build("table", {}, [
-      build("thead", {}, [build("tr", {}, table.columns.map((text) => build("th", { scope: "col", text })))]),
-      build("tbody", {}, table.rows.map((row) => build("tr", { class: row.kind === "published" ? "hs-ev-published" : null }, row.cells.map((text, index) => index
-        ? drawCell(text)
-        : build("th", { scope: "row" }, [build("span", { text }), row.kind === "published" ? build("em", { class: "hs-tag", text: "published" }) : null]))))),
-    ])])]),
+    build("div", { class: "hs-ev-table-frame" }, [
+      build(
+        "div",
+        {
+          class: "hs-ev-table-host",
+          tabindex: 0,
+          role: "group",
+          "aria-label": `${table.title}, scrollable`,
+          "data-table": table.name,
+        },
+        [
+          build("table", {}, [
+            build("thead", {}, [
+              build(
+                "tr",
+                {},
+                table.columns.map((text) => build("th", { scope: "col", text })),
+              ),
+            ]),
+            build(
+              "tbody",
+              {},
+              table.rows.map((row) =>
+                build(
+                  "tr",
+                  { class: row.kind === "published" ? "hs-ev-published" : null },
+                  row.cells.map((text, index) =>
+                    index
+                      ? drawCell(text)
+                      : build("th", { scope: "row" }, [
+                          build("span", { text }),
+                          row.kind === "published" ? build("em", { class: "hs-tag", text: "published" }) : null,
+                        ]),
+                  ),
+                ),
+              ),
+            ),
+          ]),
+        ],
+      ),
+    ]),
     build("p", { class: "hs-muted hs-ev-more", hidden: true }),
   ]);
 }
@@ -286,11 +403,15 @@ function drawTable(table) {
 function showHiddenColumns(host) {
   const frame = host.parentElement;
   const end = host.getBoundingClientRect().right;
-  const hidden = [...host.querySelectorAll("thead th")].filter((head) => head.getBoundingClientRect().right > end + 2).length;
+  const hidden = [...host.querySelectorAll("thead th")].filter(
+    (head) => head.getBoundingClientRect().right > end + 2,
+  ).length;
   frame.classList.toggle("hs-ev-overflows", hidden > 0);
   const message = frame.nextElementSibling;
   message.hidden = host.scrollWidth <= host.clientWidth + 1;
-  message.textContent = hidden ? `${hidden} more ${hidden === 1 ? "column" : "columns"} on the right. Scroll or use the arrow keys.` : "Last columns shown. Scroll left for the first ones.";
+  message.textContent = hidden
+    ? `${hidden} more ${hidden === 1 ? "column" : "columns"} on the right. Scroll or use the arrow keys.`
+    : "Last columns shown. Scroll left for the first ones.";
 }
 
 const tableObserver = new ResizeObserver((entries) => entries.forEach((entry) => showHiddenColumns(entry.target)));
@@ -298,17 +419,29 @@ const tableObserver = new ResizeObserver((entries) => entries.forEach((entry) =>
 // Emphasize the value over its error and interval.
 function drawCell(text) {
   const [, figure, rest] = /^([+-]?[\d.,]+)( [±[].*)?$/.exec(text) ?? [];
-  return build("td", {}, figure === undefined ? [build("span", { text })] : [build("span", { class: "hs-number", text: figure }), rest ? build("small", { text: rest }) : null]);
+  return build(
+    "td",
+    {},
+    figure === undefined
+      ? [build("span", { text })]
+      : [build("span", { class: "hs-number", text: figure }), rest ? build("small", { text: rest }) : null],
+  );
 }
 
 function showFigures(figures) {
-  find("#hs-ev-figures").replaceChildren(figures.length
-    ? build("div", { class: "hs-figures" }, figures.map((figure) => {
-      const node = svgFigure(figure.name.replaceAll("_", " "), figure.svg);
-      node.append(build("p", { class: "hs-muted", text: figure.caption }));
-      return node;
-    }))
-    : build("p", { class: "hs-ev-placeholder", text: "No figures: they need gold boxes and a protocol with crops." }));
+  find("#hs-ev-figures").replaceChildren(
+    figures.length
+      ? build(
+          "div",
+          { class: "hs-figures" },
+          figures.map((figure) => {
+            const node = svgFigure(figure.name.replaceAll("_", " "), figure.svg);
+            node.append(build("p", { class: "hs-muted", text: figure.caption }));
+            return node;
+          }),
+        )
+      : build("p", { class: "hs-ev-placeholder", text: "No figures: they need gold boxes and a protocol with crops." }),
+  );
 }
 
 // The button exports the selected evaluations; links to a report of other evaluations are removed.
@@ -329,7 +462,8 @@ async function makeReport() {
   if (runs.join() !== chosen.join()) return showMessage("The selection changed. Export the report again.");
   showMessage("");
   reported = runs.join();
-  const link = (path, text) => build("a", { class: "hs-link", href: addressOf(path), download: path.split("/").at(-1), text });
+  const link = (path, text) =>
+    build("a", { class: "hs-link", href: addressOf(path), download: path.split("/").at(-1), text });
   find(".hs-ev-links").replaceChildren(link(answer.page, "Download HTML"), link(answer.archive, "Download zip"));
 }
 
@@ -341,25 +475,38 @@ function request() {
   const gpu = find(".hs-ev-gpu").value;
   const limit = find(".hs-ev-limit").value;
   return {
-    benchmark: find(".hs-ev-benchmark").value, path: find(".hs-ev-path").value, model: find(".hs-ev-model").value,
-    title: find(".hs-ev-title").value, protocols: protocols(), limit: limit === "" ? null : Number(limit),
-    fallback: find(".hs-ev-fallback").checked, gpu: gpu === "" ? null : Number(gpu),
+    benchmark: find(".hs-ev-benchmark").value,
+    path: find(".hs-ev-path").value,
+    model: find(".hs-ev-model").value,
+    title: find(".hs-ev-title").value,
+    protocols: protocols(),
+    limit: limit === "" ? null : Number(limit),
+    fallback: find(".hs-ev-fallback").checked,
+    gpu: gpu === "" ? null : Number(gpu),
   };
 }
 
 // Number of questions and time estimate, as far as they are known before the start.
 function describeCount({ count, seconds }) {
   const limit = find(".hs-ev-limit").value;
-  const counted = count !== null ? `${formatCount(count)} ${count === 1 ? "question" : "questions"}`
-    : `${limit === "" ? "All questions" : `Up to ${formatCount(Number(limit))} questions`}, counted at the start`;
-  return seconds === null ? `${counted}. Time estimate available after the first batch` : `${counted}, ${aboutTime(seconds)}, based on the last similar evaluation`;
+  const counted =
+    count !== null
+      ? `${formatCount(count)} ${count === 1 ? "question" : "questions"}`
+      : `${limit === "" ? "All questions" : `Up to ${formatCount(Number(limit))} questions`}, counted at the start`;
+  return seconds === null
+    ? `${counted}. Time estimate available after the first batch`
+    : `${counted}, ${aboutTime(seconds)}, based on the last similar evaluation`;
 }
 
 let commandTimer = null;
 let commandsAsked = 0; // responses to earlier forms are ignored
 function describe() {
   const benchmark = props.value.benchmarks.find((item) => item.name === find(".hs-ev-benchmark").value);
-  find(".hs-ev-path").placeholder = benchmark.hub_id ? `empty: download ${benchmark.hub_id}` : benchmark.name === "needle" ? "empty: generate questions" : "file or folder";
+  find(".hs-ev-path").placeholder = benchmark.hub_id
+    ? `empty: download ${benchmark.hub_id}`
+    : benchmark.name === "needle"
+      ? "empty: generate questions"
+      : "file or folder";
   const showEstimate = (estimate) => {
     find(".hs-ev-about").textContent = present([
       estimate && describeCount(estimate),
@@ -377,7 +524,8 @@ function describe() {
     if (number !== commandsAsked) return;
     const line = find(".hs-ev-command code");
     showEstimate(answer?.line ? answer : null);
-    if (find(".hs-ev-limit").value === "") find(".hs-ev-limit").placeholder = answer?.count ? `all ${formatCount(answer.count)}` : "all";
+    if (find(".hs-ev-limit").value === "")
+      find(".hs-ev-limit").placeholder = answer?.count ? `all ${formatCount(answer.count)}` : "all";
     line.textContent = answer?.line ?? answer?.error ?? "";
     line.classList.toggle("hs-bad", Boolean(answer?.error));
   }, 200);
@@ -399,7 +547,11 @@ async function start(event) {
 async function evaluateExamples(event) {
   event.preventDefault();
   showMessage("");
-  const answer = await call("evaluate_examples", { model: find(".hs-ev-example-model").value }, find(".hs-ev-evaluate-examples"));
+  const answer = await call(
+    "evaluate_examples",
+    { model: find(".hs-ev-example-model").value },
+    find(".hs-ev-evaluate-examples"),
+  );
   if (!answer?.run) return;
   chosen = [...chosen.filter((id) => id !== answer.run), answer.run].slice(-MAX_SELECTED);
   remember();
@@ -410,31 +562,52 @@ async function evaluateExamples(event) {
 
 function load() {
   const value = props.value;
-  fillSelect(find(".hs-ev-benchmark"), value.benchmarks.map((item) => [item.name, item.title]), find(".hs-ev-benchmark").value || value.benchmark);
-  find("#hs-ev-models").replaceChildren(...value.models.map(([title, name]) => build("option", { value: name, text: title })));
+  fillSelect(
+    find(".hs-ev-benchmark"),
+    value.benchmarks.map((item) => [item.name, item.title]),
+    find(".hs-ev-benchmark").value || value.benchmark,
+  );
+  find("#hs-ev-models").replaceChildren(
+    ...value.models.map(([title, name]) => build("option", { value: name, text: title })),
+  );
   find(".hs-ev-model").value ||= value.model;
   if (!find(".hs-ev-protocols input")) {
-    find(".hs-ev-protocols").append(...value.protocols.map(([name, title]) => {
-      const box = build("input", { type: "checkbox", value: name });
-      box.checked = name === value.protocols[0][0];
-      return build("label", { class: "hs-check" }, [box, build("span", { text: title })]);
-    }));
+    find(".hs-ev-protocols").append(
+      ...value.protocols.map(([name, title]) => {
+        const box = build("input", { type: "checkbox", value: name });
+        box.checked = name === value.protocols[0][0];
+        return build("label", { class: "hs-check" }, [box, build("span", { text: title })]);
+      }),
+    );
   }
-  fillSelect(find(".hs-ev-gpu"), [...value.gpus.map(([index, title]) => [String(index), title]), ["", "CPU"]], value.gpus.length ? String(value.gpus[0][0]) : "");
+  fillSelect(
+    find(".hs-ev-gpu"),
+    [...value.gpus.map(([index, title]) => [String(index), title]), ["", "CPU"]],
+    value.gpus.length ? String(value.gpus[0][0]) : "",
+  );
   find(".hs-ev-gpu-field").hidden = !value.gpus.length;
   for (const node of page.querySelectorAll(".hs-ev-requires-write")) node.hidden = !value.is_open;
   find(".hs-ev-closed").hidden = value.is_open || value.examples.length > 0;
   find(".hs-ev-examples").hidden = !value.examples.length;
   find(".hs-ev-example-count").textContent = formatCount(value.example_count);
   find(".hs-ev-model").placeholder = value.model_hint;
-  fillSelect(find(".hs-ev-example-model"), value.examples.map(([title, name]) => [name, title]), value.examples.at(-1)?.[1] ?? "");
+  fillSelect(
+    find(".hs-ev-example-model"),
+    value.examples.map(([title, name]) => [name, title]),
+    value.examples.at(-1)?.[1] ?? "",
+  );
   describe();
 }
 
 find(".hs-ev-form").addEventListener("submit", start);
 find(".hs-ev-examples").addEventListener("submit", evaluateExamples);
 find(".hs-ev-form").addEventListener("input", describe);
-find(".hs-ev-copy").addEventListener("click", () => navigator.clipboard?.writeText(find(".hs-ev-command code").textContent).then(() => showMessage("Copied."), () => showMessage("Copying is blocked by the browser. Select the command and copy it.", true)));
+find(".hs-ev-copy").addEventListener("click", () =>
+  navigator.clipboard?.writeText(find(".hs-ev-command code").textContent).then(
+    () => showMessage("Copied."),
+    () => showMessage("Copying is blocked by the browser. Select the command and copy it.", true),
+  ),
+);
 find(".hs-ev-report").addEventListener("click", makeReport);
 recall();
 watch("value", load);

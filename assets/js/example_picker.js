@@ -6,12 +6,16 @@ function load() {
   container.hidden = examples.length === 0;
   container.replaceChildren(
     ...examples.map((example, index) =>
-      build("button", {
-        type: "button", class: "hs-example", title: example.question, onclick: () => trigger("pick", { index }),
-      }, [
-        build("img", { src: example.image.url, alt: "", loading: "lazy" }),
-        build("span", { text: example.title }),
-      ]),
+      build(
+        "button",
+        {
+          type: "button",
+          class: "hs-example",
+          title: example.question,
+          onclick: () => trigger("pick", { index }),
+        },
+        [build("img", { src: example.image.url, alt: "", loading: "lazy" }), build("span", { text: example.title })],
+      ),
     ),
   );
 }

@@ -102,7 +102,15 @@ function createImageViewer(stage, draw) {
   }).observe(stage);
 
   return {
-    svg, show, fit, zoomAt, pan, showArea, setView, toImage, screenPerPixel,
+    svg,
+    show,
+    fit,
+    zoomAt,
+    pan,
+    showArea,
+    setView,
+    toImage,
+    screenPerPixel,
     view: () => view,
     zoom: () => (scene ? fittedView().width / view.width : 1),
   };
@@ -115,12 +123,18 @@ function drawNumber(shapes, stage, box, number, className = "") {
   const height = 20 * unit;
   const above = box.y_min - height - 2 * unit;
   const y = above >= stage.view().y ? above : box.y_max + 2 * unit;
-  shapes.append(build("svg:g", { class: `hs-number ${className}` }, [
-    build("svg:rect", { x: box.x_min, y, width, height, rx: 4 * unit }),
-    build("svg:text", {
-      x: box.x_min + width / 2, y: y + height * 0.72, "font-size": 13 * unit, "text-anchor": "middle", text: number,
-    }),
-  ]));
+  shapes.append(
+    build("svg:g", { class: `hs-number ${className}` }, [
+      build("svg:rect", { x: box.x_min, y, width, height, rx: 4 * unit }),
+      build("svg:text", {
+        x: box.x_min + width / 2,
+        y: y + height * 0.72,
+        "font-size": 13 * unit,
+        "text-anchor": "middle",
+        text: number,
+      }),
+    ]),
+  );
 }
 
 const frameOf = (box) => ({ x: box.x_min, y: box.y_min, width: box.x_max - box.x_min, height: box.y_max - box.y_min });

@@ -4,9 +4,14 @@
 // onClick: gets the clicked node. Returns the commands by key.
 function addViewerControls(stage, viewer, { isOn, onKey = () => false, onClick = () => {} }) {
   const commands = {
-    "+": () => viewer.zoomAt(1.4), "=": () => viewer.zoomAt(1.4), "-": () => viewer.zoomAt(1 / 1.4), f: viewer.fit,
-    ArrowLeft: () => viewer.pan(-1, 0), ArrowRight: () => viewer.pan(1, 0),
-    ArrowUp: () => viewer.pan(0, -1), ArrowDown: () => viewer.pan(0, 1),
+    "+": () => viewer.zoomAt(1.4),
+    "=": () => viewer.zoomAt(1.4),
+    "-": () => viewer.zoomAt(1 / 1.4),
+    f: viewer.fit,
+    ArrowLeft: () => viewer.pan(-1, 0),
+    ArrowRight: () => viewer.pan(1, 0),
+    ArrowUp: () => viewer.pan(0, -1),
+    ArrowDown: () => viewer.pan(0, 1),
   };
   let drag = null;
 
@@ -20,11 +25,15 @@ function addViewerControls(stage, viewer, { isOn, onKey = () => false, onClick =
   });
 
   // Without focus on the image, the wheel scrolls the page.
-  stage.addEventListener("wheel", (event) => {
-    if (!isOn() || !(event.ctrlKey || stage.contains(document.activeElement))) return;
-    event.preventDefault();
-    viewer.zoomAt(Math.exp(-event.deltaY * 0.0015), viewer.toImage(event));
-  }, { passive: false });
+  stage.addEventListener(
+    "wheel",
+    (event) => {
+      if (!isOn() || !(event.ctrlKey || stage.contains(document.activeElement))) return;
+      event.preventDefault();
+      viewer.zoomAt(Math.exp(-event.deltaY * 0.0015), viewer.toImage(event));
+    },
+    { passive: false },
+  );
 
   stage.addEventListener("pointerdown", (event) => {
     if (!isOn() || event.button !== 0) return;
@@ -46,7 +55,9 @@ function addViewerControls(stage, viewer, { isOn, onKey = () => false, onClick =
     if (drag && !drag.moved) onClick(drag.node);
     drag = null;
   });
-  stage.addEventListener("pointercancel", () => { drag = null; });
+  stage.addEventListener("pointercancel", () => {
+    drag = null;
+  });
   stage.addEventListener("dblclick", (event) => isOn() && viewer.zoomAt(2, viewer.toImage(event)));
   return commands;
 }

@@ -4,10 +4,17 @@ const QUESTIONS_OF_KINDS = {
   auto: ["Question template: {name}, {folder}, {label}", "Where is the key region?"],
 };
 const QUESTION_OF_LABELS = ["Question template: {label}", "Where is the {label}?"];
-const COLUMN_TITLES = { image: "Image", question: "Question", answer: "Answer", choices: "Choices", id: "ID", category: "Category" };
+const COLUMN_TITLES = {
+  image: "Image",
+  question: "Question",
+  answer: "Answer",
+  choices: "Choices",
+  id: "ID",
+  category: "Category",
+};
 
-// call(name, request, button): calls the server and shows errors. upload(file): returns the path on the server. onBegin:
-// called when an import has started.
+// call(name, request, button): calls the server and shows errors. upload(file): returns the path on the server.
+// onBegin: called when an import has started.
 function createImportPanel(page, { call, showMessage, upload, isVisitor, onBegin }) {
   const find = (name) => page.querySelector(name);
   let preview = null; // preview of the source
@@ -23,21 +30,46 @@ function createImportPanel(page, { call, showMessage, upload, isVisitor, onBegin
     const shown = JSON.stringify(importState) === dismissed ? null : importState;
     const line = find(".hs-import-message");
     line.classList.toggle("hs-bad", Boolean(shown?.error));
-    line.textContent = !shown ? "" : shown.error || shown.message || `Importing ${formatCount(shown.done)} of ${shown.total ? formatCount(shown.total) : "…"}`;
+    line.textContent = !shown
+      ? ""
+      : shown.error ||
+        shown.message ||
+        `Importing ${formatCount(shown.done)} of ${shown.total ? formatCount(shown.total) : "…"}`;
     const needsQuestion = /^(expected a question|No question|The question )/.test(shown?.error ?? "");
     if (needsQuestion && !isAsked) askForQuestion();
     isAsked = needsQuestion;
     const rows = shown ? shown.invalid_rows : earlierInvalidRows;
-    find(".hs-invalid-rows").replaceChildren(...(rows.length
-      ? [build("table", {}, [build("thead", {}, [build("tr", {}, [build("th", { scope: "col", text: "Row" }), build("th", { scope: "col", text: "Reason" })])]),
-        build("tbody", {}, rows.map(([place, reason]) => build("tr", {}, [build("td", { text: place }), build("td", { text: reason })])))])]
-      : []));
+    find(".hs-invalid-rows").replaceChildren(
+      ...(rows.length
+        ? [
+            build("table", {}, [
+              build("thead", {}, [
+                build("tr", {}, [
+                  build("th", { scope: "col", text: "Row" }),
+                  build("th", { scope: "col", text: "Reason" }),
+                ]),
+              ]),
+              build(
+                "tbody",
+                {},
+                rows.map(([place, reason]) =>
+                  build("tr", {}, [build("td", { text: place }), build("td", { text: reason })]),
+                ),
+              ),
+            ]),
+          ]
+        : []),
+    );
   }
 
   async function previewSource() {
     forgetImport();
     const number = previewCount;
-    const answer = await call("preview_source", { source: find(".hs-source").value, image_root: imageRoot() }, find(".hs-preview-button"));
+    const answer = await call(
+      "preview_source",
+      { source: find(".hs-source").value, image_root: imageRoot() },
+      find(".hs-preview-button"),
+    );
     if (!answer || number !== previewCount) return;
     preview = answer;
     find(".hs-kind").value = answer.kind;
@@ -50,7 +82,11 @@ function createImportPanel(page, { call, showMessage, upload, isVisitor, onBegin
     if (!preview?.names) return;
     const number = ++previewCount;
     const column = find("[data-field=image]")?.value ?? "";
-    const answer = await call("preview_source", { source: find(".hs-source").value, image_root: imageRoot(), image_column: column });
+    const answer = await call("preview_source", {
+      source: find(".hs-source").value,
+      image_root: imageRoot(),
+      image_column: column,
+    });
     if (!answer?.names || number !== previewCount) return;
     Object.assign(preview, { found: answer.found, missing: answer.missing });
     find(".hs-preview > p").replaceWith(previewLine());
@@ -74,7 +110,8 @@ function createImportPanel(page, { call, showMessage, upload, isVisitor, onBegin
   // Show the import options that this type of source uses.
   function showFields() {
     const isImageFolder = find(".hs-kind").value === "images";
-    for (const field of page.querySelectorAll(".hs-question-field")) field.hidden = Boolean(preview?.names) && !isImageFolder;
+    for (const field of page.querySelectorAll(".hs-question-field"))
+      field.hidden = Boolean(preview?.names) && !isImageFolder;
     find(".hs-root-field").hidden = isVisitor() || isImageFolder;
     const [title, example] = QUESTIONS_OF_KINDS[find(".hs-kind").value] ?? QUESTION_OF_LABELS;
     find(".hs-question-title").textContent = title;
@@ -93,13 +130,23 @@ function createImportPanel(page, { call, showMessage, upload, isVisitor, onBegin
   function describePreview() {
     if (preview.kind === "images") {
       const names = preview.shown.join(", ") + (preview.count > preview.shown.length ? ", …" : "");
-      return preview.count ? `${formatCount(preview.count)} ${preview.count === 1 ? "image" : "images"}: ${names}` : "No images found.";
+      return preview.count
+        ? `${formatCount(preview.count)} ${preview.count === 1 ? "image" : "images"}: ${names}`
+        : "No images found.";
     }
     if (!preview.names) return `Detected type: ${preview.kind.replaceAll("_", " ")}.`;
-    if (preview.columns && !(find("[data-field=image]")?.value ?? preview.columns.image)) return "Image column not detected. Choose it.";
-    const found = `Images in the first ${preview.rows.length === 1 ? "row" : `${preview.rows.length} rows`}: ${preview.found} found`;
+    if (preview.columns && !(find("[data-field=image]")?.value ?? preview.columns.image))
+      return "Image column not detected. Choose it.";
+    const found =
+      `Images in the first ` +
+      `${preview.rows.length === 1 ? "row" : `${preview.rows.length} rows`}: ${preview.found} found`;
     if (!preview.missing) return `${found}.`;
-    return `${found}; ${preview.missing}. ${isVisitor() ? "Upload a zip of the table with its images." : "Set Image folder, or upload a zip of the table with its images."}`;
+    return (
+      `${found}; ${preview.missing}. ` +
+      (isVisitor()
+        ? "Upload a zip of the table with its images."
+        : "Set Image folder, or upload a zip of the table with its images.")
+    );
   }
 
   function drawPreview() {
@@ -108,24 +155,54 @@ function createImportPanel(page, { call, showMessage, upload, isVisitor, onBegin
     if (preview.kind === "images" || (preview.missing && !isVisitor())) find(".hs-import-options").open = true;
     showFields();
     if (!preview.names) return host.replaceChildren(line);
-    host.replaceChildren(...present([
-      line,
-      preview.columns ? build("div", { class: "hs-columns" }, Object.entries(COLUMN_TITLES).map(([field, title]) => {
-        const isOptional = !["image", "question"].includes(field);
-        const empty = isOptional ? [["", "none"]] : preview.columns[field] ? [] : [["", "choose…"]];
-        const options = [...empty, ...preview.names.map((name) => [name, name])];
-        const value = preview.columns[field] ?? "";
-        if (value && !preview.names.includes(value)) options.push([value, value]); // several choice columns
-        const select = build("select", { "data-field": field, "aria-label": title }, options.map(([name, text]) => build("option", { value: name, text })));
-        select.value = value;
-        if (field === "image") select.addEventListener("change", countImages);
-        return build("label", {}, [build("span", { text: title }), select]);
-      })) : null,
-      build("div", { class: "hs-table-host" }, [build("table", {}, [
-        build("thead", {}, [build("tr", {}, preview.names.map((name) => build("th", { scope: "col", text: name })))]),
-        build("tbody", {}, preview.rows.map((row) => build("tr", {}, preview.names.map((name) => build("td", { text: row[name] }))))),
-      ])]),
-    ]));
+    host.replaceChildren(
+      ...present([
+        line,
+        preview.columns
+          ? build(
+              "div",
+              { class: "hs-columns" },
+              Object.entries(COLUMN_TITLES).map(([field, title]) => {
+                const isOptional = !["image", "question"].includes(field);
+                const empty = isOptional ? [["", "none"]] : preview.columns[field] ? [] : [["", "choose…"]];
+                const options = [...empty, ...preview.names.map((name) => [name, name])];
+                const value = preview.columns[field] ?? "";
+                if (value && !preview.names.includes(value)) options.push([value, value]); // several choice columns
+                const select = build(
+                  "select",
+                  { "data-field": field, "aria-label": title },
+                  options.map(([name, text]) => build("option", { value: name, text })),
+                );
+                select.value = value;
+                if (field === "image") select.addEventListener("change", countImages);
+                return build("label", {}, [build("span", { text: title }), select]);
+              }),
+            )
+          : null,
+        build("div", { class: "hs-table-host" }, [
+          build("table", {}, [
+            build("thead", {}, [
+              build(
+                "tr",
+                {},
+                preview.names.map((name) => build("th", { scope: "col", text: name })),
+              ),
+            ]),
+            build(
+              "tbody",
+              {},
+              preview.rows.map((row) =>
+                build(
+                  "tr",
+                  {},
+                  preview.names.map((name) => build("td", { text: row[name] })),
+                ),
+              ),
+            ),
+          ]),
+        ]),
+      ]),
+    );
   }
 
   async function startImport() {
@@ -133,16 +210,28 @@ function createImportPanel(page, { call, showMessage, upload, isVisitor, onBegin
       askForQuestion();
       return showMessage("Enter a question for the images.", true);
     }
-    const unchosen = ["image", "question"].map((field) => find(`[data-field=${field}]`)).find((select) => select && !select.value);
+    const unchosen = ["image", "question"]
+      .map((field) => find(`[data-field=${field}]`))
+      .find((select) => select && !select.value);
     if (unchosen) {
       unchosen.focus();
       return showMessage(`Choose the ${unchosen.getAttribute("aria-label").toLowerCase()} column.`, true);
     }
-    const columns = Object.fromEntries([...page.querySelectorAll("[data-field]")].map((select) => [select.dataset.field, select.value]));
-    const answer = await call("start_import", {
-      source: find(".hs-source").value, kind: find(".hs-kind").value, columns, image_root: imageRoot(),
-      question: find(".hs-question").value, choices: find(".hs-choices").value,
-    }, find(".hs-import-button"));
+    const columns = Object.fromEntries(
+      [...page.querySelectorAll("[data-field]")].map((select) => [select.dataset.field, select.value]),
+    );
+    const answer = await call(
+      "start_import",
+      {
+        source: find(".hs-source").value,
+        kind: find(".hs-kind").value,
+        columns,
+        image_root: imageRoot(),
+        question: find(".hs-question").value,
+        choices: find(".hs-choices").value,
+      },
+      find(".hs-import-button"),
+    );
     if (!answer) return;
     dismissed = "null";
     forgetPreview();
@@ -159,7 +248,11 @@ function createImportPanel(page, { call, showMessage, upload, isVisitor, onBegin
       showMessage("");
       previewSource();
     } catch {
-      showMessage(`Upload failed; the file may be too large. ${isVisitor() ? "Upload a smaller file." : "Enter its path instead."}`, true);
+      showMessage(
+        `Upload failed; the file may be too large. ` +
+          `${isVisitor() ? "Upload a smaller file." : "Enter its path instead."}`,
+        true,
+      );
     }
   }
 
@@ -186,7 +279,8 @@ function createImportPanel(page, { call, showMessage, upload, isVisitor, onBegin
       importState = null;
       dismissed = "null";
       earlierInvalidRows = [];
-      for (const name of [".hs-source", ".hs-file", ".hs-question", ".hs-choices", ".hs-image-root"]) find(name).value = "";
+      for (const name of [".hs-source", ".hs-file", ".hs-question", ".hs-choices", ".hs-image-root"])
+        find(name).value = "";
       find(".hs-kind").value = "auto";
       find(".hs-import-options").open = isGuessed = isAsked = false;
       forgetPreview();

@@ -3,8 +3,14 @@ const POLL_MILLISECONDS = 1500;
 const HIDDEN_POLL_MILLISECONDS = 6000;
 const AWAY_POLL_MILLISECONDS = 60000;
 const STATUS_TITLES = {
-  new: "new", proposed: "waiting for review", auto_accepted: "auto-accepted", accepted: "accepted", edited: "edited",
-  rejected: "rejected", bad_question: "bad question", failed: "failed",
+  new: "new",
+  proposed: "waiting for review",
+  auto_accepted: "auto-accepted",
+  accepted: "accepted",
+  edited: "edited",
+  rejected: "rejected",
+  bad_question: "bad question",
+  failed: "failed",
 };
 const BULK_POLL_MILLISECONDS = 500;
 const ACTIVE_RUNS = ["queued", "running", "stopping"];
@@ -15,7 +21,11 @@ const page = element.querySelector(".hs-label");
 const find = (name) => page.querySelector(name);
 const message = find(".hs-label-message");
 const withStorage = (act) => {
-  try { return act(localStorage); } catch { return null; } // a framed page may not be allowed to store anything
+  try {
+    return act(localStorage);
+  } catch {
+    return null;
+  } // a framed page may not be allowed to store anything
 };
 let project = null;
 let state = null;
@@ -29,15 +39,38 @@ let listed = []; // all projects, also those that the list does not show
 
 const base = () => props.value?.marker?.url?.replace(/[^/]*$/, "") ?? "";
 const addressOf = (path) => base() + path.split("/").map(encodeURIComponent).join("/");
-const review = createReview(page, (name, request) => server[name](withSessionToken(request)), addressOf, () => { poll(); find(".hs-start-review").focus(); });
+const review = createReview(
+  page,
+  (name, request) => server[name](withSessionToken(request)),
+  addressOf,
+  () => {
+    poll();
+    find(".hs-start-review").focus();
+  },
+);
 const tabs = createTabs(page, "panel", "#hs-panel-", openPanel);
 const importing = createImportPanel(page, {
-  call, showMessage, upload, isVisitor: () => Boolean(props.value?.note), onBegin: () => { signature = ""; poll(); },
+  call,
+  showMessage,
+  upload,
+  isVisitor: () => Boolean(props.value?.note),
+  onBegin: () => {
+    signature = "";
+    poll();
+  },
 });
 
 const projectMenu = createProjectMenu(page, {
-  call, showMessage, problem: () => { const text = message.textContent; showMessage(""); return text; }, current: () => listed.find((item) => item.id === project),
-  refresh: (id) => listProjects(id), isVisitor: () => Boolean(props.value?.note),
+  call,
+  showMessage,
+  problem: () => {
+    const text = message.textContent;
+    showMessage("");
+    return text;
+  },
+  current: () => listed.find((item) => item.id === project),
+  refresh: (id) => listProjects(id),
+  isVisitor: () => Boolean(props.value?.note),
 });
 
 function showMessage(text, isBad = false) {
@@ -45,15 +78,25 @@ function showMessage(text, isBad = false) {
   message.classList.toggle("hs-bad", isBad);
 }
 
-// Where projects are private to a tab, every call sends the tab's session token: 256 random bits, stored only in the tab.
-// No cookie: a Space is shown in a frame of another site, where browsers block cookies.
+// Where projects are private to a tab, every call sends the tab's session token: 256 random bits, stored only in the
+// tab. No cookie: a Space is shown in a frame of another site, where browsers block cookies.
 let sessionToken = "";
 function withSessionToken(request) {
   if (!props.value?.note) return request;
-  try { sessionToken ||= sessionStorage.getItem(SESSION_TOKEN_KEY) ?? ""; } catch { /* kept until the page is reloaded */ }
+  try {
+    sessionToken ||= sessionStorage.getItem(SESSION_TOKEN_KEY) ?? "";
+  } catch {
+    /* kept until the page is reloaded */
+  }
   if (!/^[0-9a-f]{64}$/.test(sessionToken)) {
-    sessionToken = [...crypto.getRandomValues(new Uint8Array(32))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
-    try { sessionStorage.setItem(SESSION_TOKEN_KEY, sessionToken); } catch { /* as above */ }
+    sessionToken = [...crypto.getRandomValues(new Uint8Array(32))]
+      .map((byte) => byte.toString(16).padStart(2, "0"))
+      .join("");
+    try {
+      sessionStorage.setItem(SESSION_TOKEN_KEY, sessionToken);
+    } catch {
+      /* as above */
+    }
   }
   return { ...request, session_token: sessionToken };
 }
@@ -64,10 +107,14 @@ async function call(name, request, button) {
   const asked = project;
   try {
     const response = await server[name](withSessionToken({ project, ...request }));
-    if (asked !== project && !["projects", "create", "trash", "restore"].includes(name)) return undefined; // of the project chosen before
+    // An answer about the project that was open before is dropped.
+    if (asked !== project && !["projects", "create", "trash", "restore"].includes(name)) return undefined;
     if (response === undefined) throw new Error("no answer");
-    if (response?.error) { showMessage(response.error, true); return undefined; }
-    if (button || message.classList.contains("hs-bad")) showMessage(""); // the result of an action stays until the next action
+    if (response?.error) {
+      showMessage(response.error, true);
+      return undefined;
+    }
+    if (button || message.classList.contains("hs-bad")) showMessage(""); // the result stays until the next action
     return response ?? {};
   } catch {
     showMessage("Server not responding. Nothing is lost. Try again.", true);
@@ -77,9 +124,12 @@ async function call(name, request, button) {
   }
 }
 
-// ---- project and panels -------------------------------------------------------------------------------------------
+// ---- project and panels ---------------------------------------------------------------------------------------------
 
-const titleOf = (item) => item.problem ? `${item.name} (cannot be opened)` : `${item.name} (${formatCount(item.items)})${item.is_archived ? " · archived" : ""}`;
+const titleOf = (item) =>
+  item.problem
+    ? `${item.name} (cannot be opened)`
+    : `${item.name} (${formatCount(item.items)})${item.is_archived ? " · archived" : ""}`;
 
 // wanted: the project to choose; null = any other one; undefined = the one that is chosen.
 async function listProjects(wanted) {
@@ -89,8 +139,13 @@ async function listProjects(wanted) {
   const select = find(".hs-project");
   const chosen = wanted === undefined ? project : wanted;
   const shown = found.filter((item) => !item.is_archived || projectMenu.isArchivedShown() || item.id === chosen);
-  const next = (shown.find((item) => item.id === chosen) ?? shown.find((item) => !item.problem) ?? shown[0])?.id ?? null;
-  fillSelect(select, shown.map((item) => [item.id, titleOf(item)]), next ?? "");
+  const next =
+    (shown.find((item) => item.id === chosen) ?? shown.find((item) => !item.problem) ?? shown[0])?.id ?? null;
+  fillSelect(
+    select,
+    shown.map((item) => [item.id, titleOf(item)]),
+    next ?? "",
+  );
   page.classList.toggle("hs-no-project", !shown.length);
   if (next !== project) choose(next);
 }
@@ -106,7 +161,8 @@ function choose(id) {
   find(".hs-export-message").replaceChildren();
   find(".hs-project").value = id ?? "";
   const address = new URL(location.href);
-  if (id) address.searchParams.set("project", id); else address.searchParams.delete("project");
+  if (id) address.searchParams.set("project", id);
+  else address.searchParams.delete("project");
   history.replaceState(null, "", address);
   poll();
   if (!id) return;
@@ -141,7 +197,8 @@ function openPanel(name) {
 // ---- poll -----------------------------------------------------------------------------------------------------------
 
 // A visitor's page keeps polling in a background tab: runs and projects that are not polled for long are removed.
-const isInBackground = () => page.offsetParent === null && !(props.value?.note && performance.now() - polledAt >= AWAY_POLL_MILLISECONDS);
+const isInBackground = () =>
+  page.offsetParent === null && !(props.value?.note && performance.now() - polledAt >= AWAY_POLL_MILLISECONDS);
 
 async function poll() {
   if (isPolling || !project || isInBackground()) return;
@@ -175,11 +232,32 @@ const countOf = (...names) => names.reduce((sum, name) => sum + (state.statuses[
 function draw() {
   const count = total();
   const parts = Object.entries(STATUS_TITLES).filter(([name]) => state.statuses[name]);
-  find(".hs-status-bar").replaceChildren(...parts.map(([name, title]) =>
-    build("span", { class: `hs-part hs-part-${name}`, style: `flex-grow:${state.statuses[name]}`, title: `${formatCount(state.statuses[name])} ${title}` })));
+  find(".hs-status-bar").replaceChildren(
+    ...parts.map(([name, title]) =>
+      build("span", {
+        class: `hs-part hs-part-${name}`,
+        style: `flex-grow:${state.statuses[name]}`,
+        title: `${formatCount(state.statuses[name])} ${title}`,
+      }),
+    ),
+  );
   find(".hs-status-list").replaceChildren(
-    build("li", {}, [build("strong", { text: formatCount(count) }), build("span", { text: count === 1 ? "item" : "items" })]),
-    ...parts.map(([name, title]) => build("li", {}, [build("i", { class: `hs-part-${name}` }), build("strong", { text: formatCount(state.statuses[name]) }), build("span", { text: name === "auto_accepted" && state.audits ? `${title}, ${formatCount(state.audits)} of them to audit` : title })])),
+    build("li", {}, [
+      build("strong", { text: formatCount(count) }),
+      build("span", { text: count === 1 ? "item" : "items" }),
+    ]),
+    ...parts.map(([name, title]) =>
+      build("li", {}, [
+        build("i", { class: `hs-part-${name}` }),
+        build("strong", { text: formatCount(state.statuses[name]) }),
+        build("span", {
+          text:
+            name === "auto_accepted" && state.audits
+              ? `${title}, ${formatCount(state.audits)} of them to audit`
+              : title,
+        }),
+      ]),
+    ),
   );
   page.classList.toggle("hs-no-items", !count);
   importing.draw(state.import);
@@ -189,14 +267,24 @@ function draw() {
   if (!isScopeChosen) find(".hs-item-scope").value = state.is_to_verify ? "open" : "new";
   drawRuns();
   drawComparison();
-  fillSelect(find(".hs-filter-category"), [["", "All categories"], ...state.categories.map((name) => [name, name])], find(".hs-filter-category").value);
-  fillSelect(find(".hs-filter-reviewer"), [["", "All reviewers"], ...state.reviewers.map((name) => [name, name])], find(".hs-filter-reviewer").value);
+  fillSelect(
+    find(".hs-filter-category"),
+    [["", "All categories"], ...state.categories.map((name) => [name, name])],
+    find(".hs-filter-category").value,
+  );
+  fillSelect(
+    find(".hs-filter-reviewer"),
+    [["", "All reviewers"], ...state.reviewers.map((name) => [name, name])],
+    find(".hs-filter-reviewer").value,
+  );
 }
 
 // The built-in model is suggested only for images of its own domain.
 function suggestModel() {
   const input = find(".hs-label-model");
-  const suggested = state.image_domains.every((domain) => props.value.made_for.includes(domain)) ? props.value.model : "";
+  const suggested = state.image_domains.every((domain) => props.value.made_for.includes(domain))
+    ? props.value.model
+    : "";
   if (isModelChosen || input.value === suggested) return;
   input.value = suggested;
   if (!find("#hs-panel-propose").hidden) describeScoreBasis();
@@ -210,28 +298,67 @@ function drawStart() {
 
 function drawRuns() {
   drawStart();
-  find(".hs-runs-of-project").replaceChildren(...state.runs.map((run) => {
-    const share = run.total ? run.step / run.total : 0;
-    const command = (name, text, title = null, more = {}) => build("button", { type: "button", text, title, onclick: async (event) => { await call(name, { run: run.id, ...more }, event.target); signature = ""; poll(); } });
-    const isStopping = run.state === "stopping";
-    const isOn = ACTIVE_RUNS.includes(run.state);
-    return build("li", { class: "hs-label-run" }, [
-      build("div", { class: "hs-label-run-line" }, [
-        build("span", { class: `hs-pill hs-pill-${run.is_paused && isOn && !isStopping ? "queued" : run.state}`, text: run.is_paused && isOn && !isStopping ? "paused" : run.state }),
-        build("span", { text: `${formatCount(run.step)} of ${formatCount(run.total)} items` }),
-        build("span", { class: "hs-muted", text: [run.model, etaOf(run)].filter(Boolean).join(" · ") }),
-        build("span", { class: "hs-spacer" }),
-        isOn && !isStopping && !props.value?.note ? command("pause", run.is_paused ? "Resume" : "Pause") : null,
-        isOn ? command("stop", isStopping ? "Force stop" : "Stop", isStopping ? "Stop without finishing the batch" : "Stop after this batch; finished labels are kept", { now: isStopping }) : null,
-        ["stopped", "failed", "lost"].includes(run.state) ? command("resume", "Resume") : null,
-      ]),
-      build("div", { class: "hs-progress", role: "progressbar", "aria-label": "Items", "aria-valuemin": 0, "aria-valuemax": 100, "aria-valuenow": Math.round(share * 100) }, [build("div", { style: `width:${share * 100}%` })]),
-      run.error ? build("p", { class: "hs-bad", role: "alert", text: run.error }) : null,
-    ]);
-  }));
+  find(".hs-runs-of-project").replaceChildren(
+    ...state.runs.map((run) => {
+      const share = run.total ? run.step / run.total : 0;
+      const command = (name, text, title = null, more = {}) =>
+        build("button", {
+          type: "button",
+          text,
+          title,
+          onclick: async (event) => {
+            await call(name, { run: run.id, ...more }, event.target);
+            signature = "";
+            poll();
+          },
+        });
+      const isStopping = run.state === "stopping";
+      const isOn = ACTIVE_RUNS.includes(run.state);
+      return build("li", { class: "hs-label-run" }, [
+        build("div", { class: "hs-label-run-line" }, [
+          build("span", {
+            class: `hs-pill hs-pill-${run.is_paused && isOn && !isStopping ? "queued" : run.state}`,
+            text: run.is_paused && isOn && !isStopping ? "paused" : run.state,
+          }),
+          build("span", { text: `${formatCount(run.step)} of ${formatCount(run.total)} items` }),
+          build("span", { class: "hs-muted", text: [run.model, etaOf(run)].filter(Boolean).join(" · ") }),
+          build("span", { class: "hs-spacer" }),
+          isOn && !isStopping && !props.value?.note ? command("pause", run.is_paused ? "Resume" : "Pause") : null,
+          isOn
+            ? command(
+                "stop",
+                isStopping ? "Force stop" : "Stop",
+                isStopping ? "Stop without finishing the batch" : "Stop after this batch; finished labels are kept",
+                { now: isStopping },
+              )
+            : null,
+          ["stopped", "failed", "lost"].includes(run.state) ? command("resume", "Resume") : null,
+        ]),
+        build(
+          "div",
+          {
+            class: "hs-progress",
+            role: "progressbar",
+            "aria-label": "Items",
+            "aria-valuemin": 0,
+            "aria-valuemax": 100,
+            "aria-valuenow": Math.round(share * 100),
+          },
+          [build("div", { style: `width:${share * 100}%` })],
+        ),
+        run.error ? build("p", { class: "hs-bad", role: "alert", text: run.error }) : null,
+      ]);
+    }),
+  );
 }
 
-const DIFFERENCES = { fixed: "Fixed (now verified)", broken: "Broken (no longer verified)", moved: "Moved", same: "Unchanged", unclear: "Unclear" };
+const DIFFERENCES = {
+  fixed: "Fixed (now verified)",
+  broken: "Broken (no longer verified)",
+  moved: "Moved",
+  same: "Unchanged",
+  unclear: "Unclear",
+};
 
 function drawComparison() {
   const done = state.runs.filter((run) => run.step > 0 && !ACTIVE_RUNS.includes(run.state));
@@ -245,22 +372,54 @@ function drawComparison() {
 }
 
 async function compareRuns() {
-  const response = await call("diff_labels", { before: find(".hs-run-before").value, after: find(".hs-run-after").value }, find(".hs-compare-start"));
+  const response = await call(
+    "diff_labels",
+    { before: find(".hs-run-before").value, after: find(".hs-run-after").value },
+    find(".hs-compare-start"),
+  );
   if (!response?.counts) return;
   const names = Object.keys(DIFFERENCES);
   find(".hs-label-diff").replaceChildren(
-    table(["Evidence", ...names.map((name) => DIFFERENCES[name])], response.counts.map((row) => [row.kind, ...names.map((name) => formatCount(row[name]))])),
-    ...(response.changes.length ? [build("div", { class: "hs-table-host" }, [build("table", {}, [build("tbody", {}, response.changes.map((row) => build("tr", {}, [
-      build("td", { text: row.change }), build("td", {}, [build("button", { type: "button", class: "hs-link", text: row.question, onclick: () => openItem(row.id) })]),
-      build("td", { class: "hs-number", text: row.iou === null ? "–" : `IoU ${row.iou.toFixed(2)}` }),
-    ])))])])] : []),
+    table(
+      ["Evidence", ...names.map((name) => DIFFERENCES[name])],
+      response.counts.map((row) => [row.kind, ...names.map((name) => formatCount(row[name]))]),
+    ),
+    ...(response.changes.length
+      ? [
+          build("div", { class: "hs-table-host" }, [
+            build("table", {}, [
+              build(
+                "tbody",
+                {},
+                response.changes.map((row) =>
+                  build("tr", {}, [
+                    build("td", { text: row.change }),
+                    build("td", {}, [
+                      build("button", {
+                        type: "button",
+                        class: "hs-link",
+                        text: row.question,
+                        onclick: () => openItem(row.id),
+                      }),
+                    ]),
+                    build("td", { class: "hs-number", text: row.iou === null ? "–" : `IoU ${row.iou.toFixed(2)}` }),
+                  ]),
+                ),
+              ),
+            ]),
+          ]),
+        ]
+      : []),
   );
 }
 
 // Estimated from the progress between polls; steady after a few of them.
 const seenSteps = new Map();
 function etaOf(run) {
-  if (run.state !== "running" || run.is_paused) { seenSteps.delete(run.id); return ""; }
+  if (run.state !== "running" || run.is_paused) {
+    seenSteps.delete(run.id);
+    return "";
+  }
   const now = performance.now();
   const first = seenSteps.get(run.id) ?? { step: run.step, at: now };
   seenSteps.set(run.id, first);
@@ -269,29 +428,39 @@ function etaOf(run) {
   return seconds < 90 ? `about ${Math.ceil(seconds)} s left` : `about ${Math.ceil(seconds / 60)} min left`;
 }
 
-// ---- run --------------------------------------------------------------------------------------------------------------
+// ---- run ------------------------------------------------------------------------------------------------------------
 
 function runRequest() {
   const untouched = ["new", "failed"];
-  const statuses = { new: untouched, open: [...untouched, "proposed", "auto_accepted"], all: Object.keys(STATUS_TITLES) };
+  const statuses = {
+    new: untouched,
+    open: [...untouched, "proposed", "auto_accepted"],
+    all: Object.keys(STATUS_TITLES),
+  };
   return {
-    model: find(".hs-label-model").value, rollouts: Number(find(".hs-rollouts").value),
-    is_refining: find(".hs-refine-boxes").checked, is_auto_accepting: !find(".hs-no-auto-accept").checked,
+    model: find(".hs-label-model").value,
+    rollouts: Number(find(".hs-rollouts").value),
+    is_refining: find(".hs-refine-boxes").checked,
+    is_auto_accepting: !find(".hs-no-auto-accept").checked,
     statuses: statuses[find(".hs-item-scope").value],
   };
 }
 
 async function startRun() {
-  const { warnings = [] } = await describeScoreBasis() ?? {};
+  const { warnings = [] } = (await describeScoreBasis()) ?? {};
   if (warnings.length && !confirm(`${warnings.join("\n")}\n\nStart with this model anyway?`)) return;
   const response = await call("start", runRequest(), find(".hs-start-run"));
   drawStart();
-  if (response) { signature = ""; poll(); } else removeDuplicateNotes();
+  if (response) {
+    signature = "";
+    poll();
+  } else removeDuplicateNotes();
 }
 
 // Show an error once: above, not in the notes as well.
 function removeDuplicateNotes() {
-  for (const note of page.querySelectorAll(".hs-score-notes li")) if (note.textContent === message.textContent) note.remove();
+  for (const note of page.querySelectorAll(".hs-score-notes li"))
+    if (note.textContent === message.textContent) note.remove();
 }
 
 // Show what the scores would be based on, before a run starts. Only the newest request counts.
@@ -302,16 +471,22 @@ async function describeScoreBasis() {
   drawStart();
   if (!project || !props.value.is_open) return host.replaceChildren();
   if (!find(".hs-label-model").value.trim()) {
-    return host.replaceChildren(build("li", { class: "hs-warning", text: `Choose a model. ${props.value.domain_hint}` }));
+    return host.replaceChildren(
+      build("li", { class: "hs-warning", text: `Choose a model. ${props.value.domain_hint}` }),
+    );
   }
-  const response = await Promise.resolve(server.describe_score_basis(withSessionToken({ project, ...runRequest() }))).catch(() => undefined);
+  const response = await Promise.resolve(
+    server.describe_score_basis(withSessionToken({ project, ...runRequest() })),
+  ).catch(() => undefined);
   if (asked !== scoresAsked) return;
   const found = response ?? { basis: "", cautions: [], warnings: [] };
-  host.replaceChildren(...present([
-    ...(found.warnings ?? []).map((text) => build("li", { class: "hs-warning", text })),
-    ...(found.error ? [found.error] : found.cautions).map((text) => build("li", { class: "hs-warned", text })),
-    found.basis ? build("li", { text: found.basis }) : null,
-  ]));
+  host.replaceChildren(
+    ...present([
+      ...(found.warnings ?? []).map((text) => build("li", { class: "hs-warning", text })),
+      ...(found.error ? [found.error] : found.cautions).map((text) => build("li", { class: "hs-warned", text })),
+      found.basis ? build("li", { text: found.basis }) : null,
+    ]),
+  );
   removeDuplicateNotes();
   return found;
 }
@@ -322,15 +497,18 @@ function describeScoreBasisSoon() {
   scoresTimer = setTimeout(describeScoreBasis, 300);
 }
 
-// ---- review -------------------------------------------------------------------------------------------------------------
+// ---- review ---------------------------------------------------------------------------------------------------------
 
 function filter() {
   const score = find(".hs-filter-score").value;
   const status = find(".hs-filter-status").value;
   return {
-    statuses: status ? [status] : [], category: find(".hs-filter-category").value || null,
-    reviewer: find(".hs-filter-reviewer").value || null, text: find(".hs-filter-text").value,
-    min_score: score === "" ? null : Number(score), is_uncalibrated: find(".hs-filter-uncalibrated").checked,
+    statuses: status ? [status] : [],
+    category: find(".hs-filter-category").value || null,
+    reviewer: find(".hs-filter-reviewer").value || null,
+    text: find(".hs-filter-text").value,
+    min_score: score === "" ? null : Number(score),
+    is_uncalibrated: find(".hs-filter-uncalibrated").checked,
   };
 }
 
@@ -352,7 +530,14 @@ async function openItem(id) {
 }
 
 // A label with a caution waits for review, whatever its score.
-const tagsOf = (row) => (row.status === "proposed" ? row.cautions : []).map((name) => build("span", { class: "hs-tag hs-caution", text: CAUTION_TAGS[name] ?? name, title: `Never auto-accepted: ${CAUTIONS[name] ?? name}` }));
+const tagsOf = (row) =>
+  (row.status === "proposed" ? row.cautions : []).map((name) =>
+    build("span", {
+      class: "hs-tag hs-caution",
+      text: CAUTION_TAGS[name] ?? name,
+      title: `Never auto-accepted: ${CAUTIONS[name] ?? name}`,
+    }),
+  );
 
 async function list(offset) {
   if (!project) return;
@@ -364,16 +549,43 @@ async function list(offset) {
   find(".hs-list-next").disabled = offset + response.rows.length >= response.count;
   const button = find(".hs-accept-all");
   button.disabled = !response.acceptable.labels || isAccepting;
-  button.textContent = response.acceptable.labels ? `Accept all ${formatCount(response.acceptable.labels)}` : "Accept all";
+  button.textContent = response.acceptable.labels
+    ? `Accept all ${formatCount(response.acceptable.labels)}`
+    : "Accept all";
   button.title = response.acceptable.auto_accepted ? "Auto-accepted labels are left out." : "";
   if (response.unfinished && !isAccepting) showMessage(response.unfinished, true);
-  find(".hs-list tbody").replaceChildren(...(response.rows.length ? response.rows.map((row) => build("tr", {}, [
-    build("td", {}, [build("button", { type: "button", class: "hs-link", text: row.question, onclick: () => openItem(row.id) })]),
-    build("td", { class: "hs-truncate", text: row.name, title: row.name }),
-    build("td", {}, [build("i", { class: `hs-dot hs-part-${row.status}` }), build("span", { text: STATUS_TITLES[row.status] }), ...tagsOf(row)]),
-    build("td", { class: "hs-number", text: row.score_text, title: row.score_reason || null }),
-    build("td", { text: row.reviewer || row.note, title: row.note || null, class: "hs-truncate" }),
-  ])) : [build("tr", {}, [build("td", { colspan: 5, class: "hs-muted", text: state && total() ? "No matching items." : "No items yet. Import a dataset first." })])]));
+  find(".hs-list tbody").replaceChildren(
+    ...(response.rows.length
+      ? response.rows.map((row) =>
+          build("tr", {}, [
+            build("td", {}, [
+              build("button", {
+                type: "button",
+                class: "hs-link",
+                text: row.question,
+                onclick: () => openItem(row.id),
+              }),
+            ]),
+            build("td", { class: "hs-truncate", text: row.name, title: row.name }),
+            build("td", {}, [
+              build("i", { class: `hs-dot hs-part-${row.status}` }),
+              build("span", { text: STATUS_TITLES[row.status] }),
+              ...tagsOf(row),
+            ]),
+            build("td", { class: "hs-number", text: row.score_text, title: row.score_reason || null }),
+            build("td", { text: row.reviewer || row.note, title: row.note || null, class: "hs-truncate" }),
+          ]),
+        )
+      : [
+          build("tr", {}, [
+            build("td", {
+              colspan: 5,
+              class: "hs-muted",
+              text: state && total() ? "No matching items." : "No items yet. Import a dataset first.",
+            }),
+          ]),
+        ]),
+  );
 }
 
 // Confirmation text of a bulk accept.
@@ -382,8 +594,14 @@ function describeAccept({ labels, unscored, empty, auto_accepted: autoAccepted }
   return present([
     `Accept ${count(labels, "label", "labels")} as ${reviewer()}?`,
     unscored ? `${count(unscored, "has", "have")} no calibrated score, so the error rate is unknown.` : null,
-    empty ? `${count(empty, "label without a box is", "labels without a box are")} skipped; review ${empty === 1 ? "it" : "them"} one by one.` : null,
-    autoAccepted ? `${count(autoAccepted, "auto-accepted label is", "auto-accepted labels are")} skipped; the audit counts only individual decisions.` : null,
+    empty
+      ? `${count(empty, "label without a box is", "labels without a box are")} ` +
+        `skipped; review ${empty === 1 ? "it" : "them"} one by one.`
+      : null,
+    autoAccepted
+      ? `${count(autoAccepted, "auto-accepted label is", "auto-accepted labels are")} ` +
+        `skipped; the audit counts only individual decisions.`
+      : null,
     "One undo in the review reverts all of them.",
   ]).join("\n\n");
 }
@@ -411,19 +629,48 @@ async function acceptAll() {
   signature = "";
   poll();
   await list(0);
-  if (response?.is_over) showMessage(response.error ? `${response.error} ${formatCount(response.done)} of ${formatCount(response.total)} were accepted.` : response.summary, Boolean(response.error));
+  if (response?.is_over)
+    showMessage(
+      response.error
+        ? `${response.error} ${formatCount(response.done)} of ${formatCount(response.total)} were accepted.`
+        : response.summary,
+      Boolean(response.error),
+    );
 }
 
-// ---- quality --------------------------------------------------------------------------------------------------------------
+// ---- quality --------------------------------------------------------------------------------------------------------
 
-const table = (heads, rows) => build("div", { class: "hs-table-host" }, [build("table", {}, [
-  build("thead", {}, [build("tr", {}, heads.map((text) => build("th", { scope: "col", text })))]),
-  build("tbody", {}, rows.map((row) => build("tr", {}, row.map((text) => build("td", { text }))))),
-])]);
+const table = (heads, rows) =>
+  build("div", { class: "hs-table-host" }, [
+    build("table", {}, [
+      build("thead", {}, [
+        build(
+          "tr",
+          {},
+          heads.map((text) => build("th", { scope: "col", text })),
+        ),
+      ]),
+      build(
+        "tbody",
+        {},
+        rows.map((row) =>
+          build(
+            "tr",
+            {},
+            row.map((text) => build("td", { text })),
+          ),
+        ),
+      ),
+    ]),
+  ]);
 
 // How to get an error rate of auto-accepted labels.
 function howToAudit() {
-  if (state?.audits) return ` Start review ends with ${formatCount(state.audits)} randomly drawn ${state.audits === 1 ? "label" : "labels"} to audit.`;
+  if (state?.audits)
+    return (
+      ` Start review ends with ${formatCount(state.audits)} randomly ` +
+      `drawn ${state.audits === 1 ? "label" : "labels"} to audit.`
+    );
   return state?.statuses.auto_accepted ? " In Review, filter by the status auto-accepted and review these labels." : "";
 }
 
@@ -433,19 +680,86 @@ async function measure() {
   const response = await call("quality", {});
   if (!response?.figures) return;
   host.replaceChildren(
-    build("p", { class: "hs-muted", text: "Known-answer and agreement evidence are reported separately. Intervals are 95 % Wilson intervals." }),
-    table(["Evidence", "Labels", "Uncalibrated", "Verified by crops", "Full-image accuracy", "Lift", "Region necessary (masking test)"], response.evidence.map((row) => [row.kind, formatCount(row.labels), formatCount(row.uncalibrated), row.verified, row.full_image, row.lift, row.needed])),
-    build("p", { text: response.audited ? `Audit: of ${formatCount(response.audited)} auto-accepted labels reviewed one by one, ${response.audit} were confirmed.` : "Audit: no auto-accepted label has been reviewed yet, so the error rate is unknown." + howToAudit() }),
-    ...(response.gold.length ? [table(["Gold boxes", "IoG > 0.3", "Mean IoU", "Auto-accept precision", "Auto-accept recall"], response.gold.map((row) => [row.kind, row.found, row.iou, row.precision, row.recall]))] : []),
-    ...(response.reviewers.length ? [table(["Reviewer", "Actions", "Median time"], response.reviewers.map((row) => [row.reviewer, Object.entries(row.decisions).map(([name, count]) => `${count} ${name.replace("_", " ")}`).join(", "), row.seconds === null ? "–" : formatSeconds(row.seconds)]))] : []),
-    ...(response.agreement.items ? [build("p", { text: `Inter-annotator agreement on ${response.agreement.items} items: mean IoU ${response.agreement.iou?.toFixed(2) ?? "–"}, Cohen's kappa ${response.agreement.kappa?.toFixed(2) ?? "–"}.` })] : []),
-    build("div", { class: "hs-figures" }, Object.entries(response.figures).map(([name, text]) => svgFigure(name.replaceAll("_", " "), text))),
+    build("p", {
+      class: "hs-muted",
+      text: "Known-answer and agreement evidence are reported separately. Intervals are 95 % Wilson intervals.",
+    }),
+    table(
+      [
+        "Evidence",
+        "Labels",
+        "Uncalibrated",
+        "Verified by crops",
+        "Full-image accuracy",
+        "Lift",
+        "Region necessary (masking test)",
+      ],
+      response.evidence.map((row) => [
+        row.kind,
+        formatCount(row.labels),
+        formatCount(row.uncalibrated),
+        row.verified,
+        row.full_image,
+        row.lift,
+        row.needed,
+      ]),
+    ),
+    build("p", {
+      text: response.audited
+        ? `Audit: of ${formatCount(response.audited)} auto-accepted ` +
+          `labels reviewed one by one, ${response.audit} were confirmed.`
+        : "Audit: no auto-accepted label has been reviewed yet, so the error rate is unknown." + howToAudit(),
+    }),
+    ...(response.gold.length
+      ? [
+          table(
+            ["Gold boxes", "IoG > 0.3", "Mean IoU", "Auto-accept precision", "Auto-accept recall"],
+            response.gold.map((row) => [row.kind, row.found, row.iou, row.precision, row.recall]),
+          ),
+        ]
+      : []),
+    ...(response.reviewers.length
+      ? [
+          table(
+            ["Reviewer", "Actions", "Median time"],
+            response.reviewers.map((row) => [
+              row.reviewer,
+              Object.entries(row.decisions)
+                .map(([name, count]) => `${count} ${name.replace("_", " ")}`)
+                .join(", "),
+              row.seconds === null ? "–" : formatSeconds(row.seconds),
+            ]),
+          ),
+        ]
+      : []),
+    ...(response.agreement.items
+      ? [
+          build("p", {
+            text:
+              `Inter-annotator agreement on ${response.agreement.items} items: mean IoU ` +
+              `${response.agreement.iou?.toFixed(2) ?? "–"}, Cohen's ` +
+              `kappa ${response.agreement.kappa?.toFixed(2) ?? "–"}.`,
+          }),
+        ]
+      : []),
+    build(
+      "div",
+      { class: "hs-figures" },
+      Object.entries(response.figures).map(([name, text]) => svgFigure(name.replaceAll("_", " "), text)),
+    ),
     ...(response.missing ? [build("p", { class: "hs-muted", text: response.missing })] : []),
-    build("p", {}, [build("a", { class: "hs-link", href: addressOf(response.report), download: "quality.html", text: "Download report (HTML)" })]),
+    build("p", {}, [
+      build("a", {
+        class: "hs-link",
+        href: addressOf(response.report),
+        download: "quality.html",
+        text: "Download report (HTML)",
+      }),
+    ]),
   );
 }
 
-// ---- export ---------------------------------------------------------------------------------------------------------------
+// ---- export ---------------------------------------------------------------------------------------------------------
 
 const exportRequest = () => ({
   format: find(".hs-format").value,
@@ -462,13 +776,23 @@ async function losses() {
   const host = find(".hs-export-loss");
   if (!response?.losses) return host.replaceChildren();
   host.replaceChildren(
-    build("p", {}, [build("strong", { text: `${formatCount(response.items)} labels. ` }), build("span", { text: response.losses.length ? "Not stored in this format:" : "This format stores everything." })]),
-    build("ul", {}, response.losses.map((text) => build("li", { text }))),
+    build("p", {}, [
+      build("strong", { text: `${formatCount(response.items)} labels. ` }),
+      build("span", { text: response.losses.length ? "Not stored in this format:" : "This format stores everything." }),
+    ]),
+    build(
+      "ul",
+      {},
+      response.losses.map((text) => build("li", { text })),
+    ),
     ...leftOut(response.excluded),
   );
 }
 
-const leftOut = (reasons) => Object.entries(reasons).map(([reason, count]) => build("p", { class: "hs-muted", text: `${formatCount(count)} excluded: ${reason}` }));
+const leftOut = (reasons) =>
+  Object.entries(reasons).map(([reason, count]) =>
+    build("p", { class: "hs-muted", text: `${formatCount(count)} excluded: ${reason}` }),
+  );
 
 async function changeClasses() {
   const response = await call("change_classes", { classes: find(".hs-classes").value });
@@ -480,29 +804,60 @@ async function changeClasses() {
 async function exportLabels() {
   const response = await call("export", exportRequest(), find(".hs-export"));
   if (!response?.archive) return;
-  const images = Object.entries(response.images).map(([split, count]) => `${count} ${split}`).join(", ");
+  const images = Object.entries(response.images)
+    .map(([split, count]) => `${count} ${split}`)
+    .join(", ");
   find(".hs-export-message").replaceChildren(
-    build("p", {}, [build("strong", { text: "Exported and verified by reading it back. " }), build("span", { text: `${formatCount(response.items)} questions, ${formatCount(response.boxes)} boxes, images: ${images}.` })]),
+    build("p", {}, [
+      build("strong", { text: "Exported and verified by reading it back. " }),
+      build("span", {
+        text: `${formatCount(response.items)} questions, ${formatCount(response.boxes)} boxes, images: ${images}.`,
+      }),
+    ]),
     ...leftOut(response.excluded),
     ...response.notes.map((text) => build("p", { class: "hs-muted", text })),
-    build("p", {}, [build("a", { class: "hs-download-link", href: addressOf(response.archive), download: response.archive.split("/").at(-1), text: "Download zip" }), build("span", { class: "hs-muted", text: response.folder ? ` Also saved in ${response.folder}` : "" })]),
+    build("p", {}, [
+      build("a", {
+        class: "hs-download-link",
+        href: addressOf(response.archive),
+        download: response.archive.split("/").at(-1),
+        text: "Download zip",
+      }),
+      build("span", { class: "hs-muted", text: response.folder ? ` Also saved in ${response.folder}` : "" }),
+    ]),
   );
 }
 
-// ---- wiring -----------------------------------------------------------------------------------------------------------------
+// ---- wiring ---------------------------------------------------------------------------------------------------------
 
 function load() {
   const value = props.value;
-  fillSelect(find(".hs-kind"), [["auto", "Auto-detect"], ...value.kinds.map((name) => [name, name.replaceAll("_", " ")])], "auto");
-  fillSelect(find(".hs-format"), value.formats.map(([title, name]) => [name, title]), value.formats[0][1]);
-  find(".hs-model-list").replaceChildren(...value.models.map(([title, name]) => build("option", { value: name, text: title })));
-  find(".hs-filter-status").replaceChildren(build("option", { value: "", text: "All statuses" }), ...Object.entries(STATUS_TITLES).map(([name, title]) => build("option", { value: name, text: title })));
+  fillSelect(
+    find(".hs-kind"),
+    [["auto", "Auto-detect"], ...value.kinds.map((name) => [name, name.replaceAll("_", " ")])],
+    "auto",
+  );
+  fillSelect(
+    find(".hs-format"),
+    value.formats.map(([title, name]) => [name, title]),
+    value.formats[0][1],
+  );
+  find(".hs-model-list").replaceChildren(
+    ...value.models.map(([title, name]) => build("option", { value: name, text: title })),
+  );
+  find(".hs-filter-status").replaceChildren(
+    build("option", { value: "", text: "All statuses" }),
+    ...Object.entries(STATUS_TITLES).map(([name, title]) => build("option", { value: name, text: title })),
+  );
   for (const node of page.querySelectorAll(".hs-requires-write")) node.hidden = !value.is_open;
   find(".hs-label-closed").hidden = value.is_open;
   find(".hs-label-model").placeholder = value.model_hint;
   find(".hs-rollouts").max = value.max_rollouts;
   find(".hs-session-note").textContent = value.note;
-  find(".hs-source-field").hidden = find(".hs-train-on").hidden = find(".hs-keep-image-paths-field").hidden = Boolean(value.note);
+  find(".hs-source-field").hidden =
+    find(".hs-train-on").hidden =
+    find(".hs-keep-image-paths-field").hidden =
+      Boolean(value.note);
   importing.showFields();
   find(".hs-session-note").hidden = !value.note;
   if (value.note) {
@@ -518,9 +873,14 @@ on(".hs-create", "click", create);
 on(".hs-new-name", "keydown", (event) => event.key === "Enter" && create());
 on(".hs-start-run", "click", startRun);
 for (const name of [".hs-label-model", ".hs-rollouts"]) on(name, "input", describeScoreBasisSoon);
-on(".hs-label-model", "input", () => { isModelChosen = true; drawStart(); });
+on(".hs-label-model", "input", () => {
+  isModelChosen = true;
+  drawStart();
+});
 on(".hs-refine-boxes", "change", describeScoreBasisSoon);
-on(".hs-item-scope", "change", () => { isScopeChosen = true; });
+on(".hs-item-scope", "change", () => {
+  isScopeChosen = true;
+});
 on(".hs-start-review", "click", startReview);
 on(".hs-accept-all", "click", acceptAll);
 on(".hs-list-previous", "click", () => list(Math.max(0, shownList.offset - 50)));
@@ -529,7 +889,8 @@ on(".hs-classes", "change", changeClasses);
 on(".hs-export", "click", exportLabels);
 on(".hs-train-on", "click", () => trigger("train_on", { project }));
 on(".hs-compare-start", "click", compareRuns);
-for (const node of page.querySelectorAll(".hs-filter")) node.addEventListener(node.type === "search" ? "input" : "change", () => list(0));
+for (const node of page.querySelectorAll(".hs-filter"))
+  node.addEventListener(node.type === "search" ? "input" : "change", () => list(0));
 for (const node of page.querySelectorAll(".hs-export-choice")) node.addEventListener("change", losses);
 find(".hs-reviewer").value = withStorage((storage) => storage.getItem(REVIEWER_KEY)) ?? "";
 watch("value", load);

@@ -5,7 +5,13 @@ const WORDS = { good: "OK", check: "warning", bad: "error" };
 
 const line = (state, topic, text, advice) =>
   build("li", { class: `hs-finding hs-finding-${state}` }, [
-    build("span", { class: "hs-finding-icon", text: MARKS[state], title: WORDS[state], "aria-label": WORDS[state], role: "img" }),
+    build("span", {
+      class: "hs-finding-icon",
+      text: MARKS[state],
+      title: WORDS[state],
+      "aria-label": WORDS[state],
+      role: "img",
+    }),
     build("strong", { text: topic }),
     build("span", { text }),
     advice ? build("em", { text: advice }) : null,
@@ -24,8 +30,11 @@ function load() {
     ...present([
       value.headline ? build("h3", { text: value.headline }) : null,
       value.facts.length
-        ? build("dl", { class: "hs-facts" }, value.facts.map(([name, text]) =>
-            build("div", {}, [build("dt", { text: name }), build("dd", { text })])))
+        ? build(
+            "dl",
+            { class: "hs-facts" },
+            value.facts.map(([name, text]) => build("div", {}, [build("dt", { text: name }), build("dd", { text })])),
+          )
         : null,
       lines.length ? build("ul", { class: "hs-findings" }, lines) : null,
       value.is_checking

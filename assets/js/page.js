@@ -8,7 +8,7 @@
   const send = window.fetch.bind(window);
   const wait = (seconds) => new Promise((done) => setTimeout(done, 1000 * seconds));
   const isCall = (target) => {
-    const address = typeof target === "string" ? target : target?.url ?? String(target);
+    const address = typeof target === "string" ? target : (target?.url ?? String(target));
     return address.split("?")[0].replace(/\/$/, "").endsWith(CALLS);
   };
   window.fetch = async (target, options) => {
@@ -52,7 +52,9 @@
     history.replaceState(null, "", address);
   };
   const wanted = new URLSearchParams(location.search).get("tab");
-  tabs().find((tab) => nameOf(tab) === wanted)?.click();
+  tabs()
+    .find((tab) => nameOf(tab) === wanted)
+    ?.click();
   const bar = document.querySelector("#tabs > .tab-wrapper");
   if (bar) {
     new MutationObserver(() => {
@@ -62,14 +64,18 @@
   }
 
   // Capture phase: before a text box inserts a new line.
-  document.addEventListener("keydown", (event) => {
-    if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
-    const ask = document.querySelector("#ask-button:not([disabled])");
-    if (!ask || ask.offsetParent === null) return; // another tab is open
-    event.preventDefault();
-    event.stopPropagation();
-    // A focused text box publishes its last characters on blur.
-    document.activeElement?.blur?.();
-    setTimeout(() => ask.click());
-  }, true);
-}
+  document.addEventListener(
+    "keydown",
+    (event) => {
+      if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
+      const ask = document.querySelector("#ask-button:not([disabled])");
+      if (!ask || ask.offsetParent === null) return; // another tab is open
+      event.preventDefault();
+      event.stopPropagation();
+      // A focused text box publishes its last characters on blur.
+      document.activeElement?.blur?.();
+      setTimeout(() => ask.click());
+    },
+    true,
+  );
+};

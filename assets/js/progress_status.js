@@ -9,17 +9,22 @@ function running(value) {
       build("span", { text: value.stage }),
       build("span", { class: "hs-muted", text: `${percent} %` }),
     ]),
-    build("div", {
-      class: "hs-progress", role: "progressbar", "aria-valuemin": 0, "aria-valuemax": 100, "aria-valuenow": percent,
-      "aria-label": value.stage,
-    }, [build("div", { style: `width:${percent}%` })]),
+    build(
+      "div",
+      {
+        class: "hs-progress",
+        role: "progressbar",
+        "aria-valuemin": 0,
+        "aria-valuemax": 100,
+        "aria-valuenow": percent,
+        "aria-label": value.stage,
+      },
+      [build("div", { style: `width:${percent}%` })],
+    ),
   ];
 }
 
-const failed = (value) => [
-  build("strong", { text: value.title }),
-  build("p", { text: value.message }),
-];
+const failed = (value) => [build("strong", { text: value.title }), build("p", { text: value.message })];
 
 function load() {
   const value = props.value;

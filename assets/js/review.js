@@ -1,23 +1,46 @@
-// Full-screen review of one item: image with editable boxes, crops, question, answers, verification. Keyboard shortcuts.
+// Full-screen review of one item: image with editable boxes, crops, question, answers, verification. Keyboard
+// shortcuts.
 const HANDLES = ["nw", "n", "ne", "e", "se", "s", "sw", "w"];
 const MIN_DRAG_PX = 4; // screen pixels; a shorter drag is a click
 const BULK_UNDO_POLL_MILLISECONDS = 500;
 const CHECK_AFTER_MILLISECONDS = 250; // after the last edit, so that a drag verifies once
 const KEYS = [
-  ["A", "accept the boxes as shown"], ["R", "reject: no good box"], ["B", "bad question"],
-  ["E", "edit the first box"], ["S", "skip: leave it to other reviewers"], ["N", "next, without a decision"],
-  ["U", "undo (Ctrl+Z): box edits first, then decisions"], ["Y", "redo (Ctrl+Shift+Z)"],
-  ["Drag", "draw a box; with Shift: pan the image"], ["1–9", "select a box"], ["Arrows", "move the box by 1 px, with Shift by 10 px"],
-  ["Alt+Arrows", "move its right and bottom edges"], ["Delete", "delete the box"], ["Wheel, + −", "zoom"], ["F", "fit the image"],
-  ["G", "zoom to the box"], ["Escape", "deselect, then close"], ["?", "show shortcuts"],
+  ["A", "accept the boxes as shown"],
+  ["R", "reject: no good box"],
+  ["B", "bad question"],
+  ["E", "edit the first box"],
+  ["S", "skip: leave it to other reviewers"],
+  ["N", "next, without a decision"],
+  ["U", "undo (Ctrl+Z): box edits first, then decisions"],
+  ["Y", "redo (Ctrl+Shift+Z)"],
+  ["Drag", "draw a box; with Shift: pan the image"],
+  ["1–9", "select a box"],
+  ["Arrows", "move the box by 1 px, with Shift by 10 px"],
+  ["Alt+Arrows", "move its right and bottom edges"],
+  ["Delete", "delete the box"],
+  ["Wheel, + −", "zoom"],
+  ["F", "fit the image"],
+  ["G", "zoom to the box"],
+  ["Escape", "deselect, then close"],
+  ["?", "show shortcuts"],
 ];
 const REASONS = {
-  disagreement: "crops and full image disagree", no_box: "no rollout predicted a box", low_agreement: "the rollouts disagree", odd_size: "unusual size or position",
-  unsure: "low score", audit: "random audit of an auto-accepted label",
+  disagreement: "crops and full image disagree",
+  no_box: "no rollout predicted a box",
+  low_agreement: "the rollouts disagree",
+  odd_size: "unusual size or position",
+  unsure: "low score",
+  audit: "random audit of an auto-accepted label",
 };
-const CAUTION_TAGS = { touches_border: "at the border", covers_half: "over half", scattered: "scattered", no_box: "no box" };
+const CAUTION_TAGS = {
+  touches_border: "at the border",
+  covers_half: "over half",
+  scattered: "scattered",
+  no_box: "no box",
+};
 const CAUTIONS = {
-  touches_border: "touches the border", covers_half: "covers over half of the image",
+  touches_border: "touches the border",
+  covers_half: "covers over half of the image",
   scattered: "rollouts predict different regions, or none",
   no_box: "no rollout predicted a box",
 };
@@ -35,37 +58,90 @@ function createReview(host, ask, addressOf, onClose) {
   const counter = build("span", { class: "hs-muted hs-review-count" });
   const zoomLabel = build("output", { class: "hs-zoom", "aria-label": "Zoom factor" });
   const shapes = build("svg:g");
-  const stage = build("div", { class: "hs-canvas", tabindex: "0", role: "application", "aria-label": "Image with editable boxes" }, [
-    build("svg:svg", { preserveAspectRatio: "xMidYMid meet" }, [build("svg:image", { preserveAspectRatio: "none", x: "0", y: "0" }), shapes]),
-  ]);
+  const stage = build(
+    "div",
+    { class: "hs-canvas", tabindex: "0", role: "application", "aria-label": "Image with editable boxes" },
+    [
+      build("svg:svg", { preserveAspectRatio: "xMidYMid meet" }, [
+        build("svg:image", { preserveAspectRatio: "none", x: "0", y: "0" }),
+        shapes,
+      ]),
+    ],
+  );
   const finished = build("div", { class: "hs-review-finished" }, [
     build("p", { text: "Queue empty. Your decisions are saved." }),
     build("button", { type: "button", class: "hs-primary", onclick: close, text: "Close" }),
   ]);
-  const help = build("div", { class: "hs-review-help", role: "dialog", "aria-label": "Keyboard shortcuts", hidden: true }, [
-    build("table", {}, [build("tbody", {}, KEYS.map(([key, text]) => build("tr", {}, [build("th", { scope: "row" }, [build("kbd", { text: key })]), build("td", { text })])))]),
-  ]);
+  const help = build(
+    "div",
+    { class: "hs-review-help", role: "dialog", "aria-label": "Keyboard shortcuts", hidden: true },
+    [
+      build("table", {}, [
+        build(
+          "tbody",
+          {},
+          KEYS.map(([key, text]) =>
+            build("tr", {}, [build("th", { scope: "row" }, [build("kbd", { text: key })]), build("td", { text })]),
+          ),
+        ),
+      ]),
+    ],
+  );
   // Accepting without a box means "nothing here", so it has to be confirmed.
-  const empty = build("div", { class: "hs-review-empty", role: "alertdialog", "aria-label": "No box drawn", hidden: true }, [
-    build("p", { text: "No box drawn. Accept as “nothing here”?" }),
-    build("div", {}, [
-      build("button", { type: "button", class: "hs-primary", onclick: () => decide("accept", true) }, [build("span", { text: "Accept" }), build("kbd", { text: "A" })]),
-      build("button", { type: "button", onclick: () => closeEmpty() }, [build("span", { text: "Cancel" }), build("kbd", { text: "Esc" })]),
-    ]),
-  ]);
+  const empty = build(
+    "div",
+    { class: "hs-review-empty", role: "alertdialog", "aria-label": "No box drawn", hidden: true },
+    [
+      build("p", { text: "No box drawn. Accept as “nothing here”?" }),
+      build("div", {}, [
+        build("button", { type: "button", class: "hs-primary", onclick: () => decide("accept", true) }, [
+          build("span", { text: "Accept" }),
+          build("kbd", { text: "A" }),
+        ]),
+        build("button", { type: "button", onclick: () => closeEmpty() }, [
+          build("span", { text: "Cancel" }),
+          build("kbd", { text: "Esc" }),
+        ]),
+      ]),
+    ],
+  );
   const command = (label, key, act, className = "") =>
-    build("button", { type: "button", class: className, title: `${label} (${key})`, "data-key": key, onclick: act }, [build("span", { text: label }), build("kbd", { text: key })]);
+    build("button", { type: "button", class: className, title: `${label} (${key})`, "data-key": key, onclick: act }, [
+      build("span", { text: label }),
+      build("kbd", { text: key }),
+    ]);
   const bar = build("div", { class: "hs-review-commands", role: "toolbar", "aria-label": "Decide" }, [
-    command("Accept", "A", () => decide("accept"), "hs-primary-command"), command("Reject", "R", () => decide("reject")),
-    command("Bad question", "B", () => decide("bad_question")), command("Skip", "S", () => leave("skip")),
-    command("Next", "N", () => leave("next")), command("Undo", "U", () => step("undo")), command("Redo", "Y", () => step("redo")),
+    command("Accept", "A", () => decide("accept"), "hs-primary-command"),
+    command("Reject", "R", () => decide("reject")),
+    command("Bad question", "B", () => decide("bad_question")),
+    command("Skip", "S", () => leave("skip")),
+    command("Next", "N", () => leave("next")),
+    command("Undo", "U", () => step("undo")),
+    command("Redo", "Y", () => step("redo")),
     command("Shortcuts", "?", toggleHelp),
   ]);
-  const root = build("section", { class: "hs-review", role: "dialog", "aria-modal": "true", "aria-label": "Review", hidden: true }, [
-    build("header", {}, [title, about, build("span", { class: "hs-spacer" }), counter, zoomLabel, build("button", { type: "button", "aria-label": "Close", onclick: close, text: "Close" })]),
-    build("div", { class: "hs-review-body" }, [stage, finished, build("aside", {}, [badge, message, chance, options, crops, facts])]),
-    bar, help, empty,
-  ]);
+  const root = build(
+    "section",
+    { class: "hs-review", role: "dialog", "aria-modal": "true", "aria-label": "Review", hidden: true },
+    [
+      build("header", {}, [
+        title,
+        about,
+        build("span", { class: "hs-spacer" }),
+        counter,
+        zoomLabel,
+        build("button", { type: "button", "aria-label": "Close", onclick: close, text: "Close" }),
+      ]),
+      build("div", { class: "hs-review-body" }, [
+        stage,
+        finished,
+        build("aside", {}, [badge, message, chance, options, crops, facts]),
+      ]),
+      bar,
+      help,
+      empty,
+    ],
+  );
   host.append(root);
   const viewer = createImageViewer(stage, draw);
   const context = {}; // sent with every call: project, reviewer, filter
@@ -115,7 +191,8 @@ function createReview(host, ask, addressOf, onClose) {
     try {
       let answer = await ask(name, { ...context, deferred, ...request });
       let summary = null;
-      while (answer?.bulk) { // undo or redo of a bulk accept
+      while (answer?.bulk) {
+        // undo or redo of a bulk accept
         showMessage(`${name === "undo" ? "Undoing" : "Redoing"}: ${formatCount(answer.bulk.done)} labels…`);
         await new Promise((resolve) => setTimeout(resolve, BULK_UNDO_POLL_MILLISECONDS));
         const bulk = await ask("bulk_progress", { ...context });
@@ -142,7 +219,14 @@ function createReview(host, ask, addressOf, onClose) {
 
   function take(answer) {
     showMessage(answer.message ?? "");
-    counter.textContent = answer.waiting === undefined ? "" : present([`${formatCount(answer.waiting)} waiting`, answer.audits ? `${formatCount(answer.audits)} to audit` : null, `${formatCount(answer.done)} decided`]).join(" · ");
+    counter.textContent =
+      answer.waiting === undefined
+        ? ""
+        : present([
+            `${formatCount(answer.waiting)} waiting`,
+            answer.audits ? `${formatCount(answer.audits)} to audit` : null,
+            `${formatCount(answer.done)} decided`,
+          ]).join(" · ");
     item = answer.item ?? null;
     if (item && deferred.includes(item.id)) deferred = []; // all other items were passed over as well
     root.classList.toggle("hs-review-done", !item);
@@ -152,7 +236,8 @@ function createReview(host, ask, addressOf, onClose) {
     selected = -1;
     isEdited = false;
     root.classList.remove("hs-edited");
-    for (const button of bar.querySelectorAll("button")) button.disabled = !item && "ARBSN".includes(button.dataset.key);
+    for (const button of bar.querySelectorAll("button"))
+      button.disabled = !item && "ARBSN".includes(button.dataset.key);
     openedAt = performance.now();
     clearTimeout(checkTimer);
     checks++;
@@ -170,11 +255,17 @@ function createReview(host, ask, addressOf, onClose) {
       finished.querySelector("button").focus(); // the focused element may have been removed with the image
       return;
     }
-    if (!root.contains(document.activeElement) || document.activeElement.closest("header")) stage.focus({ preventScroll: true });
+    if (!root.contains(document.activeElement) || document.activeElement.closest("header"))
+      stage.focus({ preventScroll: true });
     const copy = (found) => ({ url: addressOf(found.path), width: found.width });
     title.textContent = item.question;
     // The review reason comes first: text that does not fit is cut off at the end.
-    about.textContent = present([REASONS[item.reason] ?? item.status.replace("_", " "), item.name, formatSize(item.width, item.height), item.category || null]).join(" · ");
+    about.textContent = present([
+      REASONS[item.reason] ?? item.status.replace("_", " "),
+      item.name,
+      formatSize(item.width, item.height),
+      item.category || null,
+    ]).join(" · ");
     about.title = about.textContent;
     viewer.show({ width: item.width, height: item.height, preview: copy(item.preview), detail: copy(item.detail) });
     showCheck(item.check, false, item);
@@ -185,9 +276,18 @@ function createReview(host, ask, addressOf, onClose) {
 
   // Show the verification of the boxes. While they are verified again, do not show the old result as current.
   function showCheck(check, isChecking, { chance: notes, is_weak: isWeak } = { chance: [], is_weak: false }) {
-    const states = check === null || check.crops_right === null ? ["unknown", check?.crops_answer ? `crop answer: ${formatAnswer(check.crops_answer)}` : "not verified"]
-      : check.crops_right ? [isWeak ? "weak" : "right", check.kind === "known_answer" ? "crops give the right answer" : "crops agree with most rollouts"]
-      : ["wrong", check.kind === "known_answer" ? "crops give a wrong answer" : "crops disagree with most rollouts"];
+    const states =
+      check === null || check.crops_right === null
+        ? ["unknown", check?.crops_answer ? `crop answer: ${formatAnswer(check.crops_answer)}` : "not verified"]
+        : check.crops_right
+          ? [
+              isWeak ? "weak" : "right",
+              check.kind === "known_answer" ? "crops give the right answer" : "crops agree with most rollouts",
+            ]
+          : [
+              "wrong",
+              check.kind === "known_answer" ? "crops give a wrong answer" : "crops disagree with most rollouts",
+            ];
     badge.className = `hs-review-badge hs-badge-${isChecking ? "checking" : states[0]}`;
     badge.textContent = isChecking ? "verifying…" : states[1];
     chance.replaceChildren(...(isChecking ? [] : notes).map((text) => build("li", { text })));
@@ -200,41 +300,78 @@ function createReview(host, ask, addressOf, onClose) {
     return index >= 0 && item.choices[index] !== undefined ? `(${answer}) ${item.choices[index]}` : `“${answer}”`;
   };
   const mark = (isRight) => (isRight === null || isRight === undefined ? "" : isRight ? " ✓" : " ✕");
-  const whichRight = (check) => (check.rollouts && check.sufficiency !== null ? `${percent(check.sufficiency)}, ${Math.round(check.sufficiency * check.rollouts)} of ${check.rollouts}` : null);
+  const whichRight = (check) =>
+    check.rollouts && check.sufficiency !== null
+      ? `${percent(check.sufficiency)}, ${Math.round(check.sufficiency * check.rollouts)} of ${check.rollouts}`
+      : null;
   const percent = (value) => (value === null || value === undefined ? null : `${Math.round(value * 100)} %`);
 
   // Why the necessity is unknown.
-  const whyUnknown = (check) => check.full_answer === null ? "unknown: no answer from the full image"
-    : check.masked_answer === null && !boxes.length ? "unknown: no region to mask"
-    : check.full_right === false ? "unknown: the full image is already wrong" : "unknown";
+  const whyUnknown = (check) =>
+    check.full_answer === null
+      ? "unknown: no answer from the full image"
+      : check.masked_answer === null && !boxes.length
+        ? "unknown: no region to mask"
+        : check.full_right === false
+          ? "unknown: the full image is already wrong"
+          : "unknown";
 
   function drawFacts(check) {
-    const rows = check === null ? [] : [
-      ["Crops alone", check.crops_answer && formatAnswer(check.crops_answer) + mark(check.crops_right)],
-      ["Full image", check.full_answer && formatAnswer(check.full_answer) + mark(check.full_right)],
-      ["Boxes masked", check.masked_answer && formatAnswer(check.masked_answer)],
-      ["Region necessary (masking test)", check.necessity === null ? whyUnknown(check) : check.necessity ? "yes" : "no"],
-      [check.kind === "known_answer" ? "Rollouts right" : "Rollouts agree", whichRight(check)],
-      ["Rollout support", percent(check.support)],
-      ["Area", formatShare(check.area_share)],
-      ["Warnings", check.cautions.map((name) => CAUTIONS[name]).join(", ") || null],
-      ["Verified by", check.model || null],
-    ];
+    const rows =
+      check === null
+        ? []
+        : [
+            ["Crops alone", check.crops_answer && formatAnswer(check.crops_answer) + mark(check.crops_right)],
+            ["Full image", check.full_answer && formatAnswer(check.full_answer) + mark(check.full_right)],
+            ["Boxes masked", check.masked_answer && formatAnswer(check.masked_answer)],
+            [
+              "Region necessary (masking test)",
+              check.necessity === null ? whyUnknown(check) : check.necessity ? "yes" : "no",
+            ],
+            [check.kind === "known_answer" ? "Rollouts right" : "Rollouts agree", whichRight(check)],
+            ["Rollout support", percent(check.support)],
+            ["Area", formatShare(check.area_share)],
+            ["Warnings", check.cautions.map((name) => CAUTIONS[name]).join(", ") || null],
+            ["Verified by", check.model || null],
+          ];
     const isHuman = isEdited || item.status === "edited"; // scores only hold for boxes of the model
-    facts.replaceChildren(...[["Score", isHuman ? "none (boxes edited by a person)" : [item.score_text, item.score_reason].filter(Boolean).join(": ")], ...rows, ["Proposed by", item.model], ["Reviewer", item.reviewer || null], ["Note", item.note || null]]
-      .filter(([, value]) => value)
-      .flatMap(([name, value]) => [build("dt", { text: name }), build("dd", { text: value })]));
+    facts.replaceChildren(
+      ...[
+        [
+          "Score",
+          isHuman ? "none (boxes edited by a person)" : [item.score_text, item.score_reason].filter(Boolean).join(": "),
+        ],
+        ...rows,
+        ["Proposed by", item.model],
+        ["Reviewer", item.reviewer || null],
+        ["Note", item.note || null],
+      ]
+        .filter(([, value]) => value)
+        .flatMap(([name, value]) => [build("dt", { text: name }), build("dd", { text: value })]),
+    );
   }
 
   function drawSide() {
-    options.replaceChildren(...item.choices.map((text, index) => {
-      const letter = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[index];
-      return build("li", { class: letter === item.answer ? "hs-known-answer" : null, text: `${letter}  ${text}` });
-    }), ...(item.choices.length ? [] : [build("li", { class: item.answer ? "hs-known-answer" : null, text: item.answer ?? "Answer unknown" })]));
+    options.replaceChildren(
+      ...item.choices.map((text, index) => {
+        const letter = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[index];
+        return build("li", { class: letter === item.answer ? "hs-known-answer" : null, text: `${letter}  ${text}` });
+      }),
+      ...(item.choices.length
+        ? []
+        : [build("li", { class: item.answer ? "hs-known-answer" : null, text: item.answer ?? "Answer unknown" })]),
+    );
   }
 
-  const showCrops = (found) => crops.replaceChildren(...found.map((crop, index) =>
-    build("figure", {}, [build("img", { src: addressOf(crop.path), alt: `Crop ${index + 1} at native resolution` }), build("figcaption", { text: `${index + 1} · ${formatSize(crop.width, crop.height)}` })])));
+  const showCrops = (found) =>
+    crops.replaceChildren(
+      ...found.map((crop, index) =>
+        build("figure", {}, [
+          build("img", { src: addressOf(crop.path), alt: `Crop ${index + 1} at native resolution` }),
+          build("figcaption", { text: `${index + 1} · ${formatSize(crop.width, crop.height)}` }),
+        ]),
+      ),
+    );
 
   function draw() {
     zoomLabel.textContent = item ? `${viewer.zoom().toFixed(1)}×` : "";
@@ -243,13 +380,26 @@ function createReview(host, ask, addressOf, onClose) {
     const unit = 1 / viewer.screenPerPixel();
     boxes.forEach((box, index) => {
       const className = index === selected ? "hs-box hs-selected" : "hs-box";
-      shapes.append(build("svg:rect", { ...frameOf(box), class: `${className} hs-box-outline` }), build("svg:rect", { ...frameOf(box), class: className, "data-box": index }));
+      shapes.append(
+        build("svg:rect", { ...frameOf(box), class: `${className} hs-box-outline` }),
+        build("svg:rect", { ...frameOf(box), class: className, "data-box": index }),
+      );
       drawNumber(shapes, viewer, box, index + 1, index === selected ? "hs-selected" : "");
     });
     if (boxes[selected]) {
       for (const name of HANDLES) {
         const { x, y } = handleOf(boxes[selected], name);
-        shapes.append(build("svg:rect", { x: x - 5 * unit, y: y - 5 * unit, width: 10 * unit, height: 10 * unit, class: "hs-handle", "data-handle": name, style: `cursor:${name}-resize` }));
+        shapes.append(
+          build("svg:rect", {
+            x: x - 5 * unit,
+            y: y - 5 * unit,
+            width: 10 * unit,
+            height: 10 * unit,
+            class: "hs-handle",
+            "data-handle": name,
+            style: `cursor:${name}-resize`,
+          }),
+        );
       }
     }
   }
@@ -294,14 +444,17 @@ function createReview(host, ask, addressOf, onClose) {
 
   async function recheck() {
     const asked = ++checks;
-    if (isChecking) { // one verification at a time; the newest boxes come next
+    if (isChecking) {
+      // one verification at a time; the newest boxes come next
       checkTimer = setTimeout(recheck, CHECK_AFTER_MILLISECONDS);
       return;
     }
     isChecking = true;
     const answer = await ask("check", { ...context, item: item.id, boxes })
       .catch(() => ({ error: "Server not responding. The boxes were not verified." }))
-      .finally(() => { isChecking = false; });
+      .finally(() => {
+        isChecking = false;
+      });
     if (asked !== checks || !item) return; // changed again meanwhile
     if (!answer || answer.error) {
       showMessage(answer?.error ?? "The boxes cannot be verified.", true);
@@ -321,9 +474,16 @@ function createReview(host, ask, addressOf, onClose) {
       return empty.querySelector("button").focus({ preventScroll: true });
     }
     const isEdit = decision === "accept" && isEdited;
-    const request = { item: item.id, revision: item.revision, decision: isEdit ? "edit" : decision, seconds: seconds(), allow_empty: isConfirmed };
+    const request = {
+      item: item.id,
+      revision: item.revision,
+      decision: isEdit ? "edit" : decision,
+      seconds: seconds(),
+      allow_empty: isConfirmed,
+    };
     empty.hidden = true;
-    if (root.contains(document.activeElement) && document.activeElement.closest(".hs-review-empty")) stage.focus({ preventScroll: true });
+    if (root.contains(document.activeElement) && document.activeElement.closest(".hs-review-empty"))
+      stage.focus({ preventScroll: true });
     go("decide", isEdit ? { ...request, boxes } : request);
   }
 
@@ -352,11 +512,18 @@ function createReview(host, ask, addressOf, onClose) {
   function nudge(columns, rows, event) {
     const size = event.shiftKey ? 10 : 1;
     const [dx, dy] = [columns * size, rows * size];
-    change(boxes.map((box, index) => {
-      if (index !== selected) return box;
-      if (event.altKey) return tidy({ ...box, x_max: Math.max(box.x_min + 1, box.x_max + dx), y_max: Math.max(box.y_min + 1, box.y_max + dy) });
-      return moved(box, dx, dy);
-    }));
+    change(
+      boxes.map((box, index) => {
+        if (index !== selected) return box;
+        if (event.altKey)
+          return tidy({
+            ...box,
+            x_max: Math.max(box.x_min + 1, box.x_max + dx),
+            y_max: Math.max(box.y_min + 1, box.y_max + dy),
+          });
+        return moved(box, dx, dy);
+      }),
+    );
   }
 
   function moved(box, dx, dy) {
@@ -391,9 +558,23 @@ function createReview(host, ask, addressOf, onClose) {
   };
 
   const commands = {
-    a: () => decide("accept"), r: () => decide("reject"), b: () => decide("bad_question"), e: edit, s: () => leave("skip"), n: () => leave("next"),
-    u: () => step("undo"), y: () => step("redo"), f: viewer.fit, g: edit, "?": toggleHelp, Escape: escape, Delete: remove, Backspace: remove,
-    "+": () => viewer.zoomAt(1.4), "=": () => viewer.zoomAt(1.4), "-": () => viewer.zoomAt(1 / 1.4),
+    a: () => decide("accept"),
+    r: () => decide("reject"),
+    b: () => decide("bad_question"),
+    e: edit,
+    s: () => leave("skip"),
+    n: () => leave("next"),
+    u: () => step("undo"),
+    y: () => step("redo"),
+    f: viewer.fit,
+    g: edit,
+    "?": toggleHelp,
+    Escape: escape,
+    Delete: remove,
+    Backspace: remove,
+    "+": () => viewer.zoomAt(1.4),
+    "=": () => viewer.zoomAt(1.4),
+    "-": () => viewer.zoomAt(1 / 1.4),
   };
   const arrows = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
@@ -402,9 +583,11 @@ function createReview(host, ask, addressOf, onClose) {
     if (!empty.hidden) return answerEmpty(event);
     const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
     if (key === "Tab") return keepFocus(event);
-    if ((event.ctrlKey || event.metaKey) && (key === "z" || key === "y")) step(key === "y" || event.shiftKey ? "redo" : "undo");
+    if ((event.ctrlKey || event.metaKey) && (key === "z" || key === "y"))
+      step(key === "y" || event.shiftKey ? "redo" : "undo");
     else if (event.ctrlKey || event.metaKey) return;
-    else if (arrows[key] && item) selected >= 0 ? nudge(...arrows[key], event) : event.altKey || viewer.pan(...arrows[key]);
+    else if (arrows[key] && item)
+      selected >= 0 ? nudge(...arrows[key], event) : event.altKey || viewer.pan(...arrows[key]);
     else if (event.altKey) return;
     else if (/^[1-9]$/.test(key)) boxes[Number(key) - 1] && select(Number(key) - 1);
     else if (commands[key] && (item || ["u", "y", "?", "Escape"].includes(key))) commands[key]();
@@ -426,7 +609,9 @@ function createReview(host, ask, addressOf, onClose) {
 
   // Keep the Tab key inside the dialog.
   function keepFocus(event) {
-    const stops = (empty.hidden ? [stage, ...root.querySelectorAll("button")] : [...empty.querySelectorAll("button")]).filter((node) => node.offsetParent !== null);
+    const stops = (
+      empty.hidden ? [stage, ...root.querySelectorAll("button")] : [...empty.querySelectorAll("button")]
+    ).filter((node) => node.offsetParent !== null);
     const [first, last] = [stops[0], stops.at(-1)];
     if (event.shiftKey && document.activeElement === first) last.focus();
     else if (!event.shiftKey && document.activeElement === last) first.focus();
@@ -434,11 +619,15 @@ function createReview(host, ask, addressOf, onClose) {
     event.preventDefault();
   }
 
-  stage.addEventListener("wheel", (event) => {
-    if (!item) return;
-    event.preventDefault();
-    viewer.zoomAt(Math.exp(-event.deltaY * 0.0015), viewer.toImage(event));
-  }, { passive: false });
+  stage.addEventListener(
+    "wheel",
+    (event) => {
+      if (!item) return;
+      event.preventDefault();
+      viewer.zoomAt(Math.exp(-event.deltaY * 0.0015), viewer.toImage(event));
+    },
+    { passive: false },
+  );
 
   stage.addEventListener("pointerdown", (event) => {
     if (!item || event.button > 1) return;
@@ -467,10 +656,15 @@ function createReview(host, ask, addressOf, onClose) {
     }
     const old = drag.before[drag.index];
     if (drag.kind === "draw") {
-      boxes = [...drag.before, tidy({ x_min: drag.at.x, y_min: drag.at.y, x_max: at.x, y_max: at.y, label: drag.before[0]?.label ?? "" })];
+      boxes = [
+        ...drag.before,
+        tidy({ x_min: drag.at.x, y_min: drag.at.y, x_max: at.x, y_max: at.y, label: drag.before[0]?.label ?? "" }),
+      ];
       selected = boxes.length - 1;
     } else if (drag.kind === "move") {
-      boxes = drag.before.map((box, index) => (index === drag.index ? moved(box, at.x - drag.at.x, at.y - drag.at.y) : box));
+      boxes = drag.before.map((box, index) =>
+        index === drag.index ? moved(box, at.x - drag.at.x, at.y - drag.at.y) : box,
+      );
     } else {
       const next = { ...old };
       if (drag.handle.includes("w")) next.x_min = at.x;

@@ -1,8 +1,22 @@
 // Rollout viewer: crops, boxes, answers and rewards of the G rollouts of a question, step by step.
 // Model output is inserted as text only.
 const ROLLOUT_COLORS = [
-  "#4d68ff", "#e07a1f", "#1f9d69", "#c2418f", "#00a3b8", "#b0892b", "#8a63d2", "#d94848",
-  "#5f8f2f", "#3f7fbf", "#a65f2e", "#7a7f8f", "#d16ba5", "#2f9e9e", "#9a8f00", "#6a5acd",
+  "#4d68ff",
+  "#e07a1f",
+  "#1f9d69",
+  "#c2418f",
+  "#00a3b8",
+  "#b0892b",
+  "#8a63d2",
+  "#d94848",
+  "#5f8f2f",
+  "#3f7fbf",
+  "#a65f2e",
+  "#7a7f8f",
+  "#d16ba5",
+  "#2f9e9e",
+  "#9a8f00",
+  "#6a5acd",
 ];
 const PLAY_MILLISECONDS = 1100;
 const colorOf = (index) => ROLLOUT_COLORS[index % ROLLOUT_COLORS.length];
@@ -10,13 +24,20 @@ const formatSigned = (value) => `${value > 0 ? "+" : ""}${value.toFixed(2)}`;
 
 // JSON on one line, without code fence; null for other text and for text that is one line already.
 function inOneLine(text) {
-  const inner = text.trim().replace(/^```[a-z]*\s/i, "").replace(/```$/, "").trim();
+  const inner = text
+    .trim()
+    .replace(/^```[a-z]*\s/i, "")
+    .replace(/```$/, "")
+    .trim();
   try {
     JSON.parse(inner);
   } catch {
     return null;
   }
-  const line = inner.replace(/([[{])\s*\n\s*/g, "$1").replace(/\s*\n\s*([\]}])/g, "$1").replace(/\s*\n\s*/g, " ");
+  const line = inner
+    .replace(/([[{])\s*\n\s*/g, "$1")
+    .replace(/\s*\n\s*([\]}])/g, "$1")
+    .replace(/\s*\n\s*/g, " ");
   return line === text.trim() ? null : line;
 }
 
@@ -24,33 +45,87 @@ function inOneLine(text) {
 // text] of the placeholder.
 function createRolloutViewer(host, ask, urlOf, describeNone) {
   const state = {
-    run: null, trained: [], heldOut: [], isHeldOut: false, step: null, group: 0, groups: [], filter: "all",
-    followed: null, trail: [], gold: null, showsGold: false, isLive: true, isChosen: false, timer: null, lastRequest: 0,
+    run: null,
+    trained: [],
+    heldOut: [],
+    isHeldOut: false,
+    step: null,
+    group: 0,
+    groups: [],
+    filter: "all",
+    followed: null,
+    trail: [],
+    gold: null,
+    showsGold: false,
+    isLive: true,
+    isChosen: false,
+    timer: null,
+    lastRequest: 0,
     problem: "", // why the selected step cannot be shown
     shownNone: "", // placeholder that is shown
   };
-  const slider = build("input", { type: "range", min: 0, max: 0, value: 0, "aria-label": "Recorded step", oninput: () => goTo(Number(slider.value)) });
+  const slider = build("input", {
+    type: "range",
+    min: 0,
+    max: 0,
+    value: 0,
+    "aria-label": "Recorded step",
+    oninput: () => goTo(Number(slider.value)),
+  });
   const stepLabel = build("output", { class: "hs-step" });
   const play = build("button", { type: "button", text: "Play", onclick: () => togglePlay() });
-  const source = build("select", { "aria-label": "Rollout source", onchange: () => chooseSource(source.value === "held-out") }, [
-    build("option", { value: "training", text: "Training rollouts" }),
-    build("option", { value: "held-out", text: "Held-out (greedy)" }),
-  ]);
-  const picker = build("select", { "aria-label": "Question", onchange: () => { state.group = Number(picker.value); state.followed = null; drawGroup(); } });
-  const filter = build("select", { "aria-label": "Filter", onchange: () => { state.filter = filter.value; drawGroup(); } });
-  const follow = build("button", { type: "button", text: "Track question", "aria-pressed": "false", onclick: () => toggleFollow() });
-  const gold = build("button", { type: "button", text: "Gold boxes", "aria-pressed": "false", title: "Evaluation only; never used in training", onclick: () => toggleGold() });
+  const source = build(
+    "select",
+    { "aria-label": "Rollout source", onchange: () => chooseSource(source.value === "held-out") },
+    [
+      build("option", { value: "training", text: "Training rollouts" }),
+      build("option", { value: "held-out", text: "Held-out (greedy)" }),
+    ],
+  );
+  const picker = build("select", {
+    "aria-label": "Question",
+    onchange: () => {
+      state.group = Number(picker.value);
+      state.followed = null;
+      drawGroup();
+    },
+  });
+  const filter = build("select", {
+    "aria-label": "Filter",
+    onchange: () => {
+      state.filter = filter.value;
+      drawGroup();
+    },
+  });
+  const follow = build("button", {
+    type: "button",
+    text: "Track question",
+    "aria-pressed": "false",
+    onclick: () => toggleFollow(),
+  });
+  const gold = build("button", {
+    type: "button",
+    text: "Gold boxes",
+    "aria-pressed": "false",
+    title: "Evaluation only; never used in training",
+    onclick: () => toggleGold(),
+  });
   const stage = build("div", { class: "hs-rollout-viewer-image" });
   const cards = build("div", { class: "hs-rollouts" });
   const bar = build("div", { class: "hs-rollout-viewer-bar" }, [
-      source, picker, filter, follow, gold,
-      build("div", { class: "hs-step-slider" }, [
-        build("button", { type: "button", text: "‹", "aria-label": "Earlier step", onclick: () => move(-1) }),
-        play,
-        build("button", { type: "button", text: "›", "aria-label": "Later step", onclick: () => move(1) }),
-        slider, stepLabel,
-      ]),
-    ]);
+    source,
+    picker,
+    filter,
+    follow,
+    gold,
+    build("div", { class: "hs-step-slider" }, [
+      build("button", { type: "button", text: "‹", "aria-label": "Earlier step", onclick: () => move(-1) }),
+      play,
+      build("button", { type: "button", text: "›", "aria-label": "Later step", onclick: () => move(1) }),
+      slider,
+      stepLabel,
+    ]),
+  ]);
   host.replaceChildren(bar, build("div", { class: "hs-rollout-viewer" }, [stage, cards]));
   host.addEventListener("keydown", (event) => {
     if (event.target.matches("select, input, pre, summary") || hasModifier(event)) return;
@@ -63,13 +138,29 @@ function createRolloutViewer(host, ask, urlOf, describeNone) {
 
   // Recorded (step, held-out) pairs of the slider.
   const recordedSteps = () =>
-    state.followed ? state.trail : (state.isHeldOut ? state.heldOut : state.trained).map((step) => [step, state.isHeldOut]);
-  const stepIndex = () => recordedSteps().findIndex(([step, heldOut]) => step === state.step && heldOut === state.isHeldOut);
+    state.followed
+      ? state.trail
+      : (state.isHeldOut ? state.heldOut : state.trained).map((step) => [step, state.isHeldOut]);
+  const stepIndex = () =>
+    recordedSteps().findIndex(([step, heldOut]) => step === state.step && heldOut === state.isHeldOut);
 
   function reset(run) {
     stop();
     state.lastRequest++; // ignore pending responses of the previous run
-    Object.assign(state, { run, trained: [], heldOut: [], step: null, group: 0, groups: [], followed: null, trail: [], gold: null, isLive: true, isChosen: false, isHeldOut: false });
+    Object.assign(state, {
+      run,
+      trained: [],
+      heldOut: [],
+      step: null,
+      group: 0,
+      groups: [],
+      followed: null,
+      trail: [],
+      gold: null,
+      isLive: true,
+      isChosen: false,
+      isHeldOut: false,
+    });
     source.value = "training";
     drawBar();
     drawGroup();
@@ -84,12 +175,18 @@ function createRolloutViewer(host, ask, urlOf, describeNone) {
     if (!state.isChosen && !state.followed && state.isLive) state.isHeldOut = !trained.length && heldOut.length > 0;
     source.value = state.isHeldOut ? "held-out" : "training";
     const now = recordedSteps();
-    if (now.length && (state.step === null || (state.isLive && String(now) !== before && !state.followed))) goTo(now.length - 1, true);
+    if (now.length && (state.step === null || (state.isLive && String(now) !== before && !state.followed)))
+      goTo(now.length - 1, true);
     else drawBar();
   }
 
   // Placeholder without a record; it changes while the run continues.
-  const none = () => (state.problem ? ["Cannot show this step", state.problem] : state.step !== null ? ["Loading rollouts…", ""] : describeNone(state.isHeldOut));
+  const none = () =>
+    state.problem
+      ? ["Cannot show this step", state.problem]
+      : state.step !== null
+        ? ["Loading rollouts…", ""]
+        : describeNone(state.isHeldOut);
 
   function refresh() {
     if (!state.groups.length && none().join("\n") !== state.shownNone) drawGroup(state.problem);
@@ -99,7 +196,12 @@ function createRolloutViewer(host, ask, urlOf, describeNone) {
     Object.assign(state, { isHeldOut, followed: null, group: 0, isLive: true, isChosen: true });
     follow.setAttribute("aria-pressed", "false");
     if (recordedSteps().length) goTo(recordedSteps().length - 1, true);
-    else { state.groups = []; state.step = null; drawBar(); drawGroup(); }
+    else {
+      state.groups = [];
+      state.step = null;
+      drawBar();
+      drawGroup();
+    }
   }
 
   async function goTo(index, keepsLive = false) {
@@ -167,20 +269,37 @@ function createRolloutViewer(host, ask, urlOf, describeNone) {
     play.disabled = recordedSteps().length < 2;
     const where = state.followed ? ` · ${recordedSteps().length} records` : "";
     bar.hidden = !state.trained.length && !state.heldOut.length;
-    stepLabel.textContent = state.step === null ? "no rollouts yet" : `step ${formatCount(state.step)}${state.isHeldOut ? ", held-out" : ""}${where}`;
+    stepLabel.textContent =
+      state.step === null
+        ? "no rollouts yet"
+        : `step ${formatCount(state.step)}${state.isHeldOut ? ", held-out" : ""}${where}`;
     follow.textContent = state.followed ? "Stop tracking" : "Track question";
   }
 
   function fillPickers(group) {
-    fillSelect(picker, state.groups.map((item, index) => [index, `${index + 1}. ${item.sample.question}`]), state.group);
+    fillSelect(
+      picker,
+      state.groups.map((item, index) => [index, `${index + 1}. ${item.sample.question}`]),
+      state.group,
+    );
     const outcomes = [...new Set(group.rollouts.map((rollout) => rollout.outcome))];
     const options = ["all", "right", "wrong", ...outcomes];
     if (!options.includes(state.filter)) state.filter = "all";
-    fillSelect(filter, options.map((name) => [name, { all: "All rollouts", right: "Right", wrong: "Wrong" }[name] ?? `Outcome: ${name}`]), state.filter);
+    fillSelect(
+      filter,
+      options.map((name) => [
+        name,
+        { all: "All rollouts", right: "Right", wrong: "Wrong" }[name] ?? `Outcome: ${name}`,
+      ]),
+      state.filter,
+    );
   }
 
   const passes = (rollout) =>
-    state.filter === "all" || (state.filter === "right" && rollout.score === 1) || (state.filter === "wrong" && rollout.score === 0) || state.filter === rollout.outcome;
+    state.filter === "all" ||
+    (state.filter === "right" && rollout.score === 1) ||
+    (state.filter === "wrong" && rollout.score === 0) ||
+    state.filter === rollout.outcome;
 
   async function drawGroup(problem = "") {
     state.problem = problem;
@@ -189,17 +308,25 @@ function createRolloutViewer(host, ask, urlOf, describeNone) {
       const [title, text] = none();
       state.shownNone = `${title}\n${text}`;
       stage.replaceChildren();
-      cards.replaceChildren(build("div", { class: "hs-rollout-viewer-empty" }, [
-        build("strong", { text: title }),
-        text ? build("p", { class: "hs-muted", text }) : null,
-      ]));
+      cards.replaceChildren(
+        build("div", { class: "hs-rollout-viewer-empty" }, [
+          build("strong", { text: title }),
+          text ? build("p", { class: "hs-muted", text }) : null,
+        ]),
+      );
       fillSelect(picker, [], "");
       return;
     }
     fillPickers(group);
     drawStage(group);
-    cards.replaceChildren(...group.rollouts.map((rollout, index) => [rollout, index]).filter(([rollout]) => passes(rollout)).map(([rollout, index]) => card(rollout, index, group)));
-    if (!cards.childElementCount) cards.append(build("p", { class: "hs-muted", text: "No rollout matches the filter." }));
+    cards.replaceChildren(
+      ...group.rollouts
+        .map((rollout, index) => [rollout, index])
+        .filter(([rollout]) => passes(rollout))
+        .map(([rollout, index]) => card(rollout, index, group)),
+    );
+    if (!cards.childElementCount)
+      cards.append(build("p", { class: "hs-muted", text: "No rollout matches the filter." }));
     if (state.showsGold) {
       const boxes = await ask.gold_boxes({ run: state.run, sample: group.sample.id });
       if (state.groups[state.group] === group && Array.isArray(boxes)) drawGold(boxes);
@@ -213,21 +340,34 @@ function createRolloutViewer(host, ask, urlOf, describeNone) {
     let svg = stage.querySelector("svg");
     if (stage.dataset.key !== key || !svg) {
       stage.dataset.key = key;
-      svg = build("svg:svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": "Overview with the boxes of every rollout" }, [
-        group.overview ? build("svg:image", { href: urlOf(group.overview), width, height, preserveAspectRatio: "none" }) : build("svg:rect", { class: "hs-no-image", width, height }),
-        build("svg:g", { class: "hs-boxes" }), build("svg:g", { class: "hs-gold" }),
-      ]);
+      svg = build(
+        "svg:svg",
+        { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": "Overview with the boxes of every rollout" },
+        [
+          group.overview
+            ? build("svg:image", { href: urlOf(group.overview), width, height, preserveAspectRatio: "none" })
+            : build("svg:rect", { class: "hs-no-image", width, height }),
+          build("svg:g", { class: "hs-boxes" }),
+          build("svg:g", { class: "hs-gold" }),
+        ],
+      );
       stage.replaceChildren(svg, build("div", { class: "hs-rollout-viewer-question" }));
     }
     stage.querySelector(".hs-gold").replaceChildren();
     const layer = stage.querySelector(".hs-boxes");
     const wanted = new Map();
-    group.rollouts.forEach((rollout, index) => rollout.boxes.forEach((box, place) => passes(rollout) && wanted.set(`${index}.${place}`, [rollout, index, box])));
+    group.rollouts.forEach((rollout, index) =>
+      rollout.boxes.forEach((box, place) => passes(rollout) && wanted.set(`${index}.${place}`, [rollout, index, box])),
+    );
     for (const node of [...layer.children]) if (!wanted.has(node.dataset.key)) node.remove();
     for (const [name, [rollout, index, [left, top, right, bottom]]] of wanted) {
       let node = [...layer.children].find((child) => child.dataset.key === name);
       if (!node) {
-        node = build("svg:rect", { stroke: colorOf(index), onmouseenter: () => highlight(index), onmouseleave: () => highlight(null) });
+        node = build("svg:rect", {
+          stroke: colorOf(index),
+          onmouseenter: () => highlight(index),
+          onmouseleave: () => highlight(null),
+        });
         node.dataset.key = name;
         node.dataset.rollout = index;
         layer.append(node);
@@ -240,22 +380,47 @@ function createRolloutViewer(host, ask, urlOf, describeNone) {
       ...present([
         build("p", { text: question }),
         choices.length
-          ? build("ul", {}, choices.map((choice, index) => {
-              const letter = String.fromCharCode(65 + index);
-              return build("li", { class: letter === answer ? "hs-correct" : "", text: `${letter} ${choice}` });
-            }))
+          ? build(
+              "ul",
+              {},
+              choices.map((choice, index) => {
+                const letter = String.fromCharCode(65 + index);
+                return build("li", { class: letter === answer ? "hs-correct" : "", text: `${letter} ${choice}` });
+              }),
+            )
           : build("p", { class: "hs-muted", text: `answer: ${answer ?? "unknown"}` }),
-        build("p", { class: "hs-muted", text: [group.sample.id, category, group.protocol.replaceAll("_", " "), `${formatCount(width)} × ${formatCount(height)} px`].filter(Boolean).join(" · ") }),
+        build("p", {
+          class: "hs-muted",
+          text: [
+            group.sample.id,
+            category,
+            group.protocol.replaceAll("_", " "),
+            `${formatCount(width)} × ${formatCount(height)} px`,
+          ]
+            .filter(Boolean)
+            .join(" · "),
+        }),
       ]),
     );
   }
 
   function drawGold(boxes) {
     const layer = stage.querySelector(".hs-gold");
-    layer.replaceChildren(...boxes.map(([left, top, right, bottom]) => build("svg:rect", { x: left, y: top, width: right - left, height: bottom - top })));
+    layer.replaceChildren(
+      ...boxes.map(([left, top, right, bottom]) =>
+        build("svg:rect", { x: left, y: top, width: right - left, height: bottom - top }),
+      ),
+    );
     const question = stage.querySelector(".hs-rollout-viewer-question");
     question.querySelector(".hs-gold-note")?.remove();
-    question.append(build("p", { class: "hs-gold-note", text: boxes.length ? "Dashed: gold box (evaluation only, never used in training). Dotted: boxes of wrong answers." : "No gold boxes in this dataset." }));
+    question.append(
+      build("p", {
+        class: "hs-gold-note",
+        text: boxes.length
+          ? "Dashed: gold box (evaluation only, never used in training). Dotted: boxes of wrong answers."
+          : "No gold boxes in this dataset.",
+      }),
+    );
   }
 
   function highlight(index) {
@@ -268,34 +433,71 @@ function createRolloutViewer(host, ask, urlOf, describeNone) {
   function pointing(text) {
     const line = inOneLine(text);
     const raw = build("pre", { tabindex: 0, text });
-    return line === null ? raw : build("details", { class: "hs-grounding-output" }, [build("summary", { title: "Show raw output", text: line }), raw]);
+    return line === null
+      ? raw
+      : build("details", { class: "hs-grounding-output" }, [
+          build("summary", { title: "Show raw output", text: line }),
+          raw,
+        ]);
   }
 
   function card(rollout, index, group) {
     const verdict = rollout.score === 1 ? "right" : rollout.score === 0 ? "wrong" : "not scored";
     const credit = rollout.credit;
-    const node = build("article", {
-      class: `hs-rollout hs-rollout-${verdict.replace(" ", "-")}`, tabindex: 0, style: `--rollout:${colorOf(index)}`,
-      onmouseenter: () => highlight(index), onmouseleave: () => highlight(null), onfocus: () => highlight(index), onblur: () => highlight(null),
-      "aria-label": `Rollout ${index + 1}: ${verdict}`,
-    }, [
-      build("header", {}, [
-        build("b", { text: group.rollouts.length > 1 ? index + 1 : "•" }),
-        build("span", { class: "hs-verdict", text: verdict }),
-        rollout.outcome === "ok" ? null : build("span", { class: "hs-tag", text: rollout.outcome.replace("_", " ") }),
-        credit ? build("span", { class: "hs-numbers" }, [
-          build("span", { title: "Advantage, Eq. 1", text: `A ${formatSigned(credit.advantage)}` }),
-          build("span", { title: "Policy weight, Eq. 5", text: `μ₁ ${credit.policy_weight.toFixed(2)}` }),
-          build("span", { title: "KL weight, Eq. 6", text: `μ₂ ${formatNumber(credit.kl_weight)}` }),
-        ]) : null,
-      ]),
-      build("div", { class: "hs-rollout-crops" }, rollout.images.length
-        ? rollout.images.map((name) => (name ? build("img", { src: urlOf(name), alt: "Crop", loading: "lazy" }) : build("span", { class: "hs-muted", text: "image not saved" })))
-        : [build("span", { class: "hs-muted", text: rollout.error || (group.protocol === "direct" ? "answered from the full image" : "no crop") })]),
-      build("p", { class: "hs-answer-text" }, [build("span", { class: "hs-muted", text: "answer: " }), build("span", { text: rollout.answer ?? "nothing" })]),
-      rollout.grounding === null ? null : pointing(rollout.grounding),
-      build("footer", { class: "hs-muted", text: `parsed: ${rollout.extracted ?? "nothing"} (${rollout.rule}) · ${rollout.tokens.join(" + ")} tokens · ${formatCount(rollout.visual_tokens)} visual` }),
-    ]);
+    const node = build(
+      "article",
+      {
+        class: `hs-rollout hs-rollout-${verdict.replace(" ", "-")}`,
+        tabindex: 0,
+        style: `--rollout:${colorOf(index)}`,
+        onmouseenter: () => highlight(index),
+        onmouseleave: () => highlight(null),
+        onfocus: () => highlight(index),
+        onblur: () => highlight(null),
+        "aria-label": `Rollout ${index + 1}: ${verdict}`,
+      },
+      [
+        build("header", {}, [
+          build("b", { text: group.rollouts.length > 1 ? index + 1 : "•" }),
+          build("span", { class: "hs-verdict", text: verdict }),
+          rollout.outcome === "ok" ? null : build("span", { class: "hs-tag", text: rollout.outcome.replace("_", " ") }),
+          credit
+            ? build("span", { class: "hs-numbers" }, [
+                build("span", { title: "Advantage, Eq. 1", text: `A ${formatSigned(credit.advantage)}` }),
+                build("span", { title: "Policy weight, Eq. 5", text: `μ₁ ${credit.policy_weight.toFixed(2)}` }),
+                build("span", { title: "KL weight, Eq. 6", text: `μ₂ ${formatNumber(credit.kl_weight)}` }),
+              ])
+            : null,
+        ]),
+        build(
+          "div",
+          { class: "hs-rollout-crops" },
+          rollout.images.length
+            ? rollout.images.map((name) =>
+                name
+                  ? build("img", { src: urlOf(name), alt: "Crop", loading: "lazy" })
+                  : build("span", { class: "hs-muted", text: "image not saved" }),
+              )
+            : [
+                build("span", {
+                  class: "hs-muted",
+                  text: rollout.error || (group.protocol === "direct" ? "answered from the full image" : "no crop"),
+                }),
+              ],
+        ),
+        build("p", { class: "hs-answer-text" }, [
+          build("span", { class: "hs-muted", text: "answer: " }),
+          build("span", { text: rollout.answer ?? "nothing" }),
+        ]),
+        rollout.grounding === null ? null : pointing(rollout.grounding),
+        build("footer", {
+          class: "hs-muted",
+          text:
+            `parsed: ${rollout.extracted ?? "nothing"} (${rollout.rule}) · ` +
+            `${rollout.tokens.join(" + ")} tokens · ${formatCount(rollout.visual_tokens)} visual`,
+        }),
+      ],
+    );
     node.dataset.rollout = index;
     return node;
   }

@@ -4,7 +4,9 @@ const HIDDEN_POLL_MILLISECONDS = 5000;
 const RUN_LIST_EVERY = 4; // polls
 const MAX_LOG_CHARACTERS = 200000;
 const ACTIVE_STATES = ["queued", "running", "stopping"];
-const OUT_OF_MEMORY_ADVICE = "Out of memory. Lower schedule.rl_micro_batch_size, rollout.group_size or the pixel budgets, enable LoRA and gradient checkpointing, or use a smaller model.";
+const OUT_OF_MEMORY_ADVICE =
+  "Out of memory. Lower schedule.rl_micro_batch_size, rollout.group_size or the " +
+  "pixel budgets, enable LoRA and gradient checkpointing, or use a smaller model.";
 
 const view = element.querySelector(".hs-run");
 const find = (name) => view.querySelector(name);
@@ -32,10 +34,19 @@ let messageStates = null; // run states in which the shown message stays; null =
 let checkpoint = null; // selected step; null = the newest
 
 const imageBase = () => props.value?.marker?.url?.replace(/[^/]*$/, "") ?? "";
-const rolloutViewer = createRolloutViewer(find(".hs-rollout-viewer-host"), server_calls(), (name) => imageBase() + encodeURIComponent(name), describeNoRollouts);
+const rolloutViewer = createRolloutViewer(
+  find(".hs-rollout-viewer-host"),
+  server_calls(),
+  (name) => imageBase() + encodeURIComponent(name),
+  describeNoRollouts,
+);
 
 function server_calls() {
-  return { rollouts: (request) => server.rollouts(request), track_question: (request) => server.track_question(request), gold_boxes: (request) => server.gold_boxes(request) };
+  return {
+    rollouts: (request) => server.rollouts(request),
+    track_question: (request) => server.track_question(request),
+    gold_boxes: (request) => server.gold_boxes(request),
+  };
 }
 
 // The run of this page is in its address, so a reload or a second tab shows the same one.
@@ -99,7 +110,9 @@ function showEmptyReason(reason) {
 function showEmptyHint() {
   const mayAct = Boolean(props.value?.can_control);
   find(".hs-go-to-train").hidden = !mayAct;
-  if (!mayAct) find(".hs-no-run p").textContent = "Training is disabled on this page. Runs started in a terminal on this machine appear here within seconds.";
+  if (!mayAct)
+    find(".hs-no-run p").textContent =
+      "Training is disabled on this page. Runs started in a terminal on this machine appear here within seconds.";
 }
 
 function fillPicker() {
@@ -114,7 +127,8 @@ async function pollRuns() {
   ({ signature, runs } = response);
   if (!run || !runs.some((item) => item.id === run)) {
     const wanted = runOfAddress();
-    const first = runs.find((item) => item.id === wanted) ?? runs.find((item) => ACTIVE_STATES.includes(item.state)) ?? runs[0];
+    const first =
+      runs.find((item) => item.id === wanted) ?? runs.find((item) => ACTIVE_STATES.includes(item.state)) ?? runs[0];
     if (first) choose(first.id);
     else if (run) choose(null);
   }
@@ -197,11 +211,19 @@ function describeNoRollouts(isHeldOut) {
   const { schedule, method } = about?.settings ?? {};
   const isOff = schedule && (isHeldOut ? !schedule.eval_steps : !schedule.rollout_log_steps);
   const isSft = method && !isHeldOut && method.chain === "sft";
-  const reason = isSft ? "SFT trains without rollouts. Held-out questions are recorded with every evaluation."
-    : isOff ? `Recording is off: “${isHeldOut ? "Eval steps" : "Rollout log steps"}” is 0.` : "";
-  if (!ACTIVE_STATES.includes(status.state)) return ["No rollouts recorded", reason || "The run ended before its first record."];
+  const reason = isSft
+    ? "SFT trains without rollouts. Held-out questions are recorded with every evaluation."
+    : isOff
+      ? `Recording is off: “${isHeldOut ? "Eval steps" : "Rollout log steps"}” is 0.`
+      : "";
+  if (!ACTIVE_STATES.includes(status.state))
+    return ["No rollouts recorded", reason || "The run ended before its first record."];
   const phase = phaseOf();
-  const next = reason || `${status.step === 0 && schedule?.eval_steps ? "Held-out questions appear first, then training rollouts from step 1 on" : "Rollouts appear here"}: the image, every box, the crops and the answers.`;
+  const next =
+    reason ||
+    (status.step === 0 && schedule?.eval_steps
+      ? "Held-out questions appear first, then training rollouts from step 1 on: "
+      : "Rollouts appear here: ") + "the image, every box, the crops and the answers.";
   return ["No rollouts yet", `${phase ? `Now: ${phase}. ` : ""}${next}`];
 }
 
@@ -211,7 +233,8 @@ function drawTiming() {
   const isRunning = status.state === "running" || status.state === "stopping";
   const parts = [];
   if (pace) parts.push(`${formatNumber(pace)} s/step`);
-  if (isRunning && pace && status.step < status.total) parts.push(`about ${span((status.total - status.step) * pace)} left`);
+  if (isRunning && pace && status.step < status.total)
+    parts.push(`about ${span((status.total - status.step) * pace)} left`);
   if (isRunning && age !== null) parts.push(age < 10 ? "active" : `last heartbeat ${span(age)} ago`);
   if (status.attempt > 1) parts.push(`attempt ${status.attempt}`);
   find(".hs-run-timing").textContent = parts.join(" · ");
@@ -226,14 +249,20 @@ function drawHead() {
   const state = status?.state ?? "";
   view.classList.toggle("hs-run-empty", !run);
   find(".hs-run-title").textContent = about?.title ?? run ?? "";
-  find(".hs-run-facts").textContent = about ? [about.chain, about.model, about.group_size ? `G = ${about.group_size}` : "", about.device].filter(Boolean).join(" · ") : "";
+  find(".hs-run-facts").textContent = about
+    ? [about.chain, about.model, about.group_size ? `G = ${about.group_size}` : "", about.device]
+        .filter(Boolean)
+        .join(" · ")
+    : "";
   const pill = find(".hs-pill");
   pill.textContent = state;
   pill.className = `hs-pill hs-pill-${state}`;
   const percent = status?.total ? Math.min(100, (status.step / status.total) * 100) : 0;
   find(".hs-run-progress > div").style.width = `${percent}%`;
   find(".hs-run-progress").setAttribute("aria-valuenow", Math.round(percent));
-  find(".hs-run-steps").textContent = status?.total ? `${formatCount(status.step ?? 0)} of ${formatCount(status.total)} steps` : "";
+  find(".hs-run-steps").textContent = status?.total
+    ? `${formatCount(status.step ?? 0)} of ${formatCount(status.total)} steps`
+    : "";
   const isActive = ACTIVE_STATES.includes(state);
   const mayAct = Boolean(props.value?.can_control);
   drawEnd(state, mayAct);
@@ -244,12 +273,18 @@ function drawHead() {
   find("[data-command=delete]").hidden = !run || isActive || !mayAct;
   const note = find(".hs-run-warnings");
   note.hidden = !warnings.count;
-  note.querySelector("summary").textContent = `${formatCount(warnings.count)} warning${warnings.count === 1 ? "" : "s"}`;
-  note.querySelector("ul").replaceChildren(...warnings.newest.toReversed().map(([step, text]) => build("li", { text: `step ${step}: ${text}` })));
+  note.querySelector("summary").textContent =
+    `${formatCount(warnings.count)} warning${warnings.count === 1 ? "" : "s"}`;
+  note
+    .querySelector("ul")
+    .replaceChildren(
+      ...warnings.newest.toReversed().map(([step, text]) => build("li", { text: `step ${step}: ${text}` })),
+    );
   drawTiming();
 }
 
-const stepsOf = (kind) => [...new Set(markers.filter(([name]) => name === kind).map(([, step]) => step))].sort((a, b) => a - b);
+const stepsOf = (kind) =>
+  [...new Set(markers.filter(([name]) => name === kind).map(([, step]) => step))].sort((a, b) => a - b);
 
 // Why a run ended early. A stopped run is not shown as failed.
 function drawEnd(state, mayAct) {
@@ -260,25 +295,37 @@ function drawEnd(state, mayAct) {
   end.classList.toggle("hs-run-failed", isBad);
   end.setAttribute("role", isBad ? "alert" : "status");
   const saved = stepsOf("checkpoint").at(-1);
-  const rest = state === "unreadable" ? "" : saved === undefined
-    ? `No checkpoint saved yet${mayAct ? "; Resume starts over" : ""}.`
-    : `Last checkpoint: step ${formatCount(saved)}${mayAct ? "; Resume continues from it" : ""}.`;
-  const cause = state === "lost" ? "The process ended without an error message. It may have been killed, or the machine was restarted." : status.error;
+  const rest =
+    state === "unreadable"
+      ? ""
+      : saved === undefined
+        ? `No checkpoint saved yet${mayAct ? "; Resume starts over" : ""}.`
+        : `Last checkpoint: step ${formatCount(saved)}${mayAct ? "; Resume continues from it" : ""}.`;
+  const cause =
+    state === "lost"
+      ? "The process ended without an error message. It may have been killed, or the machine was restarted."
+      : status.error;
   const lines = find(".hs-log pre").textContent.trimEnd().split("\n").slice(-4).join("\n");
-  end.replaceChildren(...(isBad
-    ? present([
-        build("strong", { text: `Run ${{ lost: "lost", unreadable: "unreadable" }[state] ?? "failed"}` }),
-        build("p", { text: cause }),
-        /memory/i.test(cause) ? build("p", { text: OUT_OF_MEMORY_ADVICE }) : null,
-        rest ? build("p", { text: rest }) : null,
-        lines ? build("pre", { text: lines }) : null,
-      ])
-    : [build("strong", { text: toSentence(cause || "stopped on request") }), build("span", { text: ` ${rest}` })]));
+  end.replaceChildren(
+    ...(isBad
+      ? present([
+          build("strong", { text: `Run ${{ lost: "lost", unreadable: "unreadable" }[state] ?? "failed"}` }),
+          build("p", { text: cause }),
+          /memory/i.test(cause) ? build("p", { text: OUT_OF_MEMORY_ADVICE }) : null,
+          rest ? build("p", { text: rest }) : null,
+          lines ? build("pre", { text: lines }) : null,
+        ])
+      : [build("strong", { text: toSentence(cause || "stopped on request") }), build("span", { text: ` ${rest}` })]),
+  );
 }
 
 function drawCheckpoints(list) {
   const picker = find(".hs-checkpoints");
-  fillSelect(picker, list.toReversed().map((step) => [step, `step ${formatCount(step)}`]), list.includes(checkpoint) ? checkpoint : list.at(-1));
+  fillSelect(
+    picker,
+    list.toReversed().map((step) => [step, `step ${formatCount(step)}`]),
+    list.includes(checkpoint) ? checkpoint : list.at(-1),
+  );
   find(".hs-open-checkpoint").hidden = !list.length;
 }
 
@@ -288,12 +335,19 @@ function drawCharts() {
   while (host.childElementCount < charts.length) host.append(build("figure", { class: "hs-chart" }));
   charts.forEach((chart, index) => {
     const table = chart.is_held_out ? evaluations : steps;
-    const lines = chart.lines.map(([name, label], place) => ({ label, color: CHART_COLORS[place], points: pointsOf(table, name), isSparse: chart.is_held_out }))
+    const lines = chart.lines
+      .map(([name, label], place) => ({
+        label,
+        color: CHART_COLORS[place],
+        points: pointsOf(table, name),
+        isSparse: chart.is_held_out,
+      }))
       .filter((line) => line.points.length);
     const figure = host.children[index];
     figure.hidden = !lines.length;
     const title = chart.is_held_out && heldOut ? `${chart.title} (${setName(heldOut, [])})` : chart.title;
-    if (lines.length) drawChart(figure, { ...chart, title, lines, current: currentValue(chart, { evaluations, recent }) }, weight);
+    if (lines.length)
+      drawChart(figure, { ...chart, title, lines, current: currentValue(chart, { evaluations, recent }) }, weight);
   });
   const isEmpty = charts.every((chart, index) => host.children[index].hidden);
   find(".hs-no-charts").hidden = !isEmpty;
@@ -309,12 +363,17 @@ function showMessage(text, states = null, isBad = false) {
 
 async function command(name) {
   if (!run) return;
-  if (name === "delete" && !confirm(`Delete the run “${about?.title ?? run}” and its checkpoints? This cannot be undone.`)) return;
+  if (
+    name === "delete" &&
+    !confirm(`Delete the run “${about?.title ?? run}” and its checkpoints? This cannot be undone.`)
+  )
+    return;
   const now = name === "stop" && status?.state === "stopping";
   if (now && !confirm("Stop now, without finishing the step or saving a checkpoint?")) return;
   const response = await responseOf(server[name]({ run, now })).catch((error) => ({ error: error.message }));
   if (response?.error) showMessage(response.error, null, true);
-  else if (name === "stop") showMessage(now ? "Stopping now." : "Stopping after this step and a checkpoint.", ACTIVE_STATES);
+  else if (name === "stop")
+    showMessage(now ? "Stopping now." : "Stopping after this step and a checkpoint.", ACTIVE_STATES);
   else if (name === "resume") showMessage("Queued.", ["queued"]);
   else showMessage("Deleted.");
   if (name === "delete" && !response?.error) run = null;
@@ -322,12 +381,21 @@ async function command(name) {
   poll();
 }
 
-view.querySelectorAll("[data-command]").forEach((button) => button.addEventListener("click", () => command(button.dataset.command)));
+view
+  .querySelectorAll("[data-command]")
+  .forEach((button) => button.addEventListener("click", () => command(button.dataset.command)));
 find(".hs-go-to-train").addEventListener("click", () => openTab("Train"));
-find(".hs-open-checkpoint button").addEventListener("click", () => trigger("open_model", { run, step: Number(find(".hs-checkpoints").value) }));
-find(".hs-checkpoints").addEventListener("change", (event) => { checkpoint = Number(event.target.value); });
+find(".hs-open-checkpoint button").addEventListener("click", () =>
+  trigger("open_model", { run, step: Number(find(".hs-checkpoints").value) }),
+);
+find(".hs-checkpoints").addEventListener("change", (event) => {
+  checkpoint = Number(event.target.value);
+});
 find(".hs-run-picker").addEventListener("change", (event) => selectRun(event.target.value));
-find(".hs-smoothing").addEventListener("input", (event) => { weight = Number(event.target.value); drawCharts(); });
+find(".hs-smoothing").addEventListener("input", (event) => {
+  weight = Number(event.target.value);
+  drawCharts();
+});
 
 // Select another run and clear the message of the last one.
 function selectRun(id) {
@@ -335,7 +403,10 @@ function selectRun(id) {
   choose(id);
 }
 
-watch("value", () => { if (props.value?.run && props.value.run !== run) selectRun(props.value.run); drawCharts(); });
+watch("value", () => {
+  if (props.value?.run && props.value.run !== run) selectRun(props.value.run);
+  drawCharts();
+});
 if (props.value?.run) choose(props.value.run);
 drawHead();
 drawCharts();

@@ -10,10 +10,14 @@ const card = (sample) =>
       build("span", { class: "hs-tag", text: sample.part }),
       build("p", { text: sample.question }),
       sample.choices.length
-        ? build("ul", {}, sample.choices.map((choice, index) => {
-            const letter = String.fromCharCode(65 + index);
-            return build("li", { class: letter === sample.answer ? "hs-correct" : "", text: `${letter} ${choice}` });
-          }))
+        ? build(
+            "ul",
+            {},
+            sample.choices.map((choice, index) => {
+              const letter = String.fromCharCode(65 + index);
+              return build("li", { class: letter === sample.answer ? "hs-correct" : "", text: `${letter} ${choice}` });
+            }),
+          )
         : build("p", { class: "hs-muted", text: sample.answer }),
     ]),
   ]);

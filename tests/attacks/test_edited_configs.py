@@ -115,7 +115,7 @@ def test_no_model_of_an_edited_project_is_opened(labels: LabelApi, tmp_path: Pat
     request = {"project": "p", "reviewer": "ada", "item": item.id, "boxes": boxes}
     with pytest.raises(InputError, match=r"not created by this server|not started by this server|is an address"):
         labels.resume({"project": "p", "run": newest(project).run_id})
-    with pytest.raises(ModelError, match=r"not allowed|is an address"):
+    with pytest.raises(ModelError, match=r"is not loaded|is an address"):
         calls.check(request)
     calls.open_item(request)
     calls.decide({**request, "decision": "edit", "revision": project.item(item.id).label.revision})

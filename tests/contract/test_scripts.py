@@ -1,0 +1,16 @@
+"""Scripts and styles of the page are formatted; ``make check`` runs the formatter itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+ASSETS = Path(__file__).resolve().parents[2] / "assets"
+FILES = sorted([*ASSETS.glob("js/*.js"), *ASSETS.glob("css/*.css")])
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_no_line_is_longer_than_120_characters(path: Path) -> None:
+    long = [number for number, line in enumerate(path.read_text("utf-8").split("\n"), 1) if len(line) > 120]
+    assert not long
