@@ -95,7 +95,8 @@ def find_name(name: str) -> object:
 def missing_names(path: Path) -> list[str]:
     missing = []
     # Modules that a guide adds, which ``test_extending`` writes into a copy of the package.
-    files = [tag.removeprefix("file=") for block in blocks(path) for tag in block.tags if tag.startswith("file=")]
+    new = [block for block in blocks(path) if block.language == "python"]
+    files = [tag.removeprefix("file=") for block in new for tag in block.tags if tag.startswith("file=")]
     added = tuple(file.removesuffix(".py").replace("/", ".") for file in files)
     for name in sorted(set(re.findall(r"\bhart_studio(?:\.[A-Za-z_]\w*)+", path.read_text(encoding="utf-8")))):
         if name.startswith(added):
