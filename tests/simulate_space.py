@@ -183,7 +183,7 @@ def use_page(url: str, folder: Path, *, is_thorough: bool) -> None:
         check("browser tab has no projects" in answer.get("error", ""), f"and {name} of that project is refused")
     check("Session expired" in call(url, label, "projects", {}).get("error", ""), "without one nothing is answered")
     refused = call(url, label, "start_import", {**project, "source": "/etc/passwd"})
-    check("uploaded here" in refused.get("error", ""), "no other file of the machine is read")
+    check("Only uploaded files" in refused.get("error", ""), "no other file of the machine is read")
     if is_thorough:
         wait_for_work(url, ids, project)
 

@@ -195,6 +195,7 @@ def test_a_job_that_does_not_heed_a_stop_is_ended_when_it_is_asked_again(
     page = open_page(serve(None, image_folder, tmp_path / "runs"))
     try:
         start(page, tmp_path, "hung")
+        state_is(page, "running")  # a run that still waits would stop at once
         page.get_by_role("button", name="Stop and save").click()
         state_is(page, "stopping")
         page.once("dialog", lambda dialog: dialog.accept())

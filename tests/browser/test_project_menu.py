@@ -114,7 +114,7 @@ def test_a_decision_in_a_project_that_was_removed_is_not_shown_as_saved(
     expect(page.locator(".hs-review.hs-busy")).to_have_count(0, timeout=30_000)
     project.folder.rename(tmp_path / "taken")
     page.get_by_role("button", name="Accept A", exact=True).click()
-    expect(page.locator(".hs-review-message")).to_contain_text("not there", timeout=30_000)
+    expect(page.locator(".hs-review-message")).to_contain_text("No project 'removed'", timeout=30_000)
     assert Project(tmp_path / "taken").count_by("status") == {"proposed": 3}
 
 

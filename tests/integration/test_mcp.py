@@ -217,7 +217,7 @@ def test_bad_arguments_are_errors_of_the_tool_in_clear_words(studio, tool, chang
 
 def test_of_an_unknown_tool_the_known_ones_are_reported(studio):
     async def call(client):
-        with pytest.raises(MCPError, match="one of the tools ask, locate, verify"):
+        with pytest.raises(MCPError, match="Available tools: ask, locate, verify"):
             await client.call_tool("delete_everything", {})
 
     talk(studio.url, call)
@@ -314,9 +314,13 @@ def test_calls_without_end_are_refused_and_those_of_clients_that_left_are_not_ca
 
     try:
         (refused,) = talk(studio.url, crowd)
-        assert refused.is_error and "Busy" in words(refused) and f"at most {MAX_CALLS} calls" in words(refused)
+        assert (
+            refused.is_error
+            and "Server busy" in words(refused)
+            and f"at most {MAX_CALLS} run or wait" in words(refused)
+        )
         nothing = {**QUESTION, "image": "AAAA"}
-        wait_until(lambda: "no image" in words(use(studio.url, "locate", **nothing)))
+        wait_until(lambda: "not an image" in words(use(studio.url, "locate", **nothing)))
     finally:
         studio.should_continue.set()
     assert not use(studio.url, "locate", **QUESTION).is_error
