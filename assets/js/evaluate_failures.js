@@ -229,7 +229,7 @@ function createFailureBrowser(page, call, addressOf, titleOf, showMessage) {
           boxes.length
             ? `Predicted: ${boxes.length} ${boxes.length === 1 ? "box" : "boxes"}, ` +
                 `${formatShare(shown.area_share)} of the image`
-            : shown.is_pointed
+            : shown.has_grounding_turn
               ? "No valid box predicted"
               : "No grounding turn",
         ),

@@ -1,4 +1,4 @@
-"""Disjoint parts of a dataset: D_RL, D_SFT and held-out evaluation (paper, Sec. 4.3; method, Sec. 4).
+"""Disjoint parts of a dataset: D_RL, D_SFT and held-out evaluation (paper, Sec. 4.3).
 
 Training parts have no gold boxes, so a trainer cannot use them. Only the evaluation part keeps them.
 

@@ -1,4 +1,4 @@
-"""Figures of evaluations as SVG: boxes by IoU (Fig. 3), lucky answers, and area shares of boxes."""
+"""Figures of evaluations as SVG: boxes by IoU (Fig. 3), correct answers with wrong boxes, and area shares of boxes."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def draw_iou_curves(evaluations: Sequence[Evaluation], benchmark: str) -> Report
     for evaluation in evaluations:
         shares = share_by_iou(evaluation.records)
         if shares:
-            boxes = sum(len(record.golds) for record in evaluation.records)
+            boxes = sum(len(record.gold_matches) for record in evaluation.records)
             points = [(at, share, share, share) for at, share in zip(IOU_THRESHOLDS, shares, strict=True)]
             lines.append(Series(f"{shorten(label_of(evaluation, evaluations), 17)}, n = {boxes}", points))
     if not lines:

@@ -78,7 +78,7 @@ class ModelConfig(Section):
 
 
 class DataConfig(Section):
-    """The samples, and their number in each stage (method, Sec. 4)."""
+    """The samples, and their number in each stage (paper, Sec. 4.3)."""
 
     source: Literal["needle", "jsonl", "mme_realworld", "hf"] = "needle"
     """needle = built-in scenes; jsonl = a file of samples; mme_realworld = the published folder; hf = a dataset
@@ -141,7 +141,7 @@ class RolloutConfig(Section):
 
 
 class MethodConfig(Section):
-    """Stages and their objective (method, Sec. 3)."""
+    """Stages and their objective (docs/concept.md, AP-GRPO)."""
 
     chain: Chain = DEFAULT_CHAIN
     """Stages in order. The paper's recipe is ap_grpo+sft."""

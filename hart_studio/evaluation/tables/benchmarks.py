@@ -8,7 +8,7 @@ from typing import Final
 from hart_studio.evaluation.accuracy import (
     Extractor,
     category_at,
-    cluster_error,
+    clustered_stderr,
     count_accuracy,
     cycle_mean,
     macro_mean,
@@ -54,8 +54,8 @@ def accuracy_cell(evaluation: Evaluation, protocol: Protocol, extractor: Extract
     """
     found = count_accuracy(evaluation.records, protocol, extractor)
     if evaluation.benchmark in HR_BENCH:
-        return percent(found.share, cluster_error(evaluation.records, protocol, extractor))
-    return percent(found.share, found.error)
+        return percent(found.share, clustered_stderr(evaluation.records, protocol, extractor))
+    return percent(found.share, found.stderr)
 
 
 def table_4(evaluations: Sequence[Evaluation]) -> Table:
@@ -68,9 +68,9 @@ def table_4(evaluations: Sequence[Evaluation]) -> Table:
     rows = []
     for evaluation, protocol in each_protocol(of_benchmark(evaluations, *BENCHMARKS)):
         found = count_accuracy(evaluation.records, protocol)
-        shown = percent(found.share, found.error)
+        shown = percent(found.share, found.stderr)
         if evaluation.benchmark in HR_BENCH:
-            shown = percent(cycle_mean(evaluation.records, protocol), cluster_error(evaluation.records, protocol))
+            shown = percent(cycle_mean(evaluation.records, protocol), clustered_stderr(evaluation.records, protocol))
         macro = percent(_macro_l2(evaluation, protocol)) if evaluation.benchmark == "mmstar" else None
         front = front_cells(evaluation, protocol, found.scored)
         cells: tuple[Cell, ...] = (
@@ -111,7 +111,7 @@ def table_hr_bench(evaluations: Sequence[Evaluation], benchmark: str) -> Table:
         whole = count_accuracy(evaluation.records, protocol)
         cells: list[Cell] = [*front_cells(evaluation, protocol, whole.scored)]
         for part in (*(kinds.get(kind, []) for kind in _HR_KINDS), evaluation.records):
-            cells.append(percent(cycle_mean(part, protocol), cluster_error(part, protocol)))
+            cells.append(percent(cycle_mean(part, protocol), clustered_stderr(part, protocol)))
         cells.append(percent(whole.share))
         cells += [percent(count_accuracy(by_cycle.get(cycle, ()), protocol).share) for cycle in cycles]
         rows.append(TableRow("measured", (*cells, *back_cells(evaluation, whole))))
@@ -140,10 +140,10 @@ def table_categories(evaluations: Sequence[Evaluation], benchmark: str) -> Table
         counted = [count_accuracy(parts.get(name, ()), protocol) for name in names]
         whole = count_accuracy(evaluation.records, protocol)
         cells: list[Cell] = [*front_cells(evaluation, protocol, whole.scored)]
-        cells.append(percent(overall(counted), whole.error))
+        cells.append(percent(overall(counted), whole.stderr))
         if len(means) > 1:
             cells.append(percent(_macro_l2(evaluation, protocol)))
-        cells += [percent(part.share, part.error) for part in counted]
+        cells += [percent(part.share, part.stderr) for part in counted]
         rows.append(TableRow("measured", (*cells, *back_cells(evaluation, whole))))
     caption = f"{SCORED} All rows are measured."
     return Table(file_stem(f"table_4_{benchmark}"), f"{benchmark} by category", caption, columns, tuple(rows))

@@ -46,11 +46,11 @@ class Grounding(NamedTuple):
 
 def measure_grounding(records: Sequence[SampleResult]) -> Grounding | None:
     """Compare predicted with gold boxes; None without gold boxes or grounding turns."""
-    asked = [record for record in records if record.golds]
+    asked = [record for record in records if record.gold_matches]
     found = estimate_found(asked)
     if found is None:
         return None
-    golds = [gold for record in asked for gold in record.golds]
+    golds = [gold for record in asked for gold in record.gold_matches]
     areas = list_area_shares(asked)
     return Grounding(
         questions=len(asked),
@@ -67,7 +67,7 @@ def measure_grounding(records: Sequence[SampleResult]) -> Grounding | None:
 
 def share_by_iou(records: Sequence[SampleResult]) -> list[float]:
     """Share of gold boxes with a best IoU of at least each of ``IOU_THRESHOLDS``; empty without gold boxes."""
-    ious = [gold.iou for record in records for gold in record.golds]
+    ious = [gold.iou for record in records for gold in record.gold_matches]
     return [fmean(iou >= threshold for iou in ious) for threshold in IOU_THRESHOLDS] if ious else []
 
 
@@ -117,9 +117,9 @@ def table_iou(evaluations: Sequence[Evaluation]) -> Table:
         shares = share_by_iou(evaluation.records)
         if not shares:
             continue
-        asked = [record for record in evaluation.records if record.golds]
+        asked = [record for record in evaluation.records if record.gold_matches]
         front = front_cells(evaluation, _TURN, len(asked))
-        boxes = sum(len(record.golds) for record in asked)
+        boxes = sum(len(record.gold_matches) for record in asked)
         cells: list[Cell] = [front[0], evaluation.benchmark, *front[1:], boxes, *(percent(share) for share in shares)]
         rows.append(TableRow("measured", (*cells, questions_cell(evaluation))))
     caption = (

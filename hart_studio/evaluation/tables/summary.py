@@ -14,7 +14,7 @@ from hart_studio.evaluation.tables.table import Cell, Table, TableRow, percent
 
 
 def table_summary(evaluations: Sequence[Evaluation]) -> Table:
-    """Accuracy, grounding and lucky answers side by side.
+    """Accuracy, grounding and correct answers with wrong boxes side by side.
 
     Args:
         evaluations: Evaluations; all are shown.

@@ -17,7 +17,9 @@ def test_how_every_question_ended() -> None:
         "h": "unscored",
     }
     assert get_verdict(question("x", answer_result(1.0), None, (ON,), gold_boxes=()), "crops_only") == "right answer"
-    assert get_verdict(question("x", None, answer_result(0.0), (), is_pointed=False), "direct") == "wrong answer"
+    assert (
+        get_verdict(question("x", None, answer_result(0.0), (), has_grounding_turn=False), "direct") == "wrong answer"
+    )
 
 
 def test_endings_add_up_to_the_joint_counts() -> None:

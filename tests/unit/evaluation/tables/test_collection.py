@@ -80,7 +80,12 @@ def hr_bench() -> Evaluation:
     rights = {("single", 0): 1, ("single", 1): 0, ("cross", 0): 1, ("cross", 1): 1}
     records = tuple(
         question(
-            f"{kind}{cycle}", None, answer_result(float(right)), (), category=f"{kind}/cycle {cycle}", is_pointed=False
+            f"{kind}{cycle}",
+            None,
+            answer_result(float(right)),
+            (),
+            category=f"{kind}/cycle {cycle}",
+            has_grounding_turn=False,
         )
         for (kind, cycle), right in rights.items()
     )
