@@ -1,4 +1,4 @@
-"""Turn 1: ask for the key region on the overview; convert its boxes to original pixels (docs/concept.md, Closed loop)."""
+"""Turn 1: ask for the key region on the overview; convert its boxes to original pixels (docs/concept.md)."""
 
 from __future__ import annotations
 

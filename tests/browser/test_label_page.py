@@ -159,7 +159,7 @@ def test_columns_are_guessed_shown_and_mapped(
     expect(page.locator(".hs-import-message")).to_contain_text(
         "1 added, 0 updated, 0 known, 1 invalid rows", timeout=60_000
     )
-    expect(page.locator(".hs-invalid-rows")).to_contain_text("the image is missing")
+    expect(page.locator(".hs-invalid-rows")).to_contain_text("image not found")
     assert next(Project(labels / "mapped").items()).sample.answer == "B"
 
 
@@ -168,11 +168,11 @@ def test_what_was_left_out_is_there_in_another_studio(
 ) -> None:
     (tmp_path / "labels").mkdir()
     project = make_project(tmp_path / "labels", "earlier", 1)
-    import_samples(project, LoadedSamples("table", (), (InvalidRow("line 7", "the image is missing"),)))
+    import_samples(project, LoadedSamples("table", (), (InvalidRow("line 7", "image not found"),)))
     page = open_page(serve(None, image_folder, labels_root=tmp_path / "labels"))
     open_label_tab(page, "earlier")
     expect(page.locator(".hs-invalid-rows")).to_contain_text("table, line 7")
-    expect(page.locator(".hs-invalid-rows")).to_contain_text("the image is missing")
+    expect(page.locator(".hs-invalid-rows")).to_contain_text("image not found")
 
 
 def test_a_missing_source_is_reported(open_page: Callable[..., Page], studio: str) -> None:

@@ -40,7 +40,7 @@ def test_the_whole_path(tmp_path: Path, table: Path, capsys: pytest.CaptureFixtu
     assert command.main(["import", project, str(table)]) == 0
     reported = capsys.readouterr().out
     assert "2 added, 0 updated, 0 known, 1 invalid rows" in reported
-    assert "1 x the image is missing" in reported
+    assert "1 x image not found" in reported
     assert command.main(["run", project, "--rollouts", "2", "--batch", "1", "--review-all"]) == 0
     assert command.main(["stats", project, "--json"]) == 0
     reported = capsys.readouterr().out
@@ -181,7 +181,7 @@ def test_an_import_that_can_use_no_row_is_an_error(
     bad.write_text("image,question\ngone.png,What?\nlost.png,Where?\n")
     assert command.main(["import", project, str(bad)]) == 2
     reported = capsys.readouterr()
-    assert "the image is missing" in reported.out + reported.err
+    assert "image not found" in reported.out + reported.err
     copy = tmp_path / "broken"
     copy.mkdir()
     (copy / "street.png").write_bytes(b"junk")
