@@ -7,7 +7,7 @@ const VERDICT_CLASSES = {
   "right answer, wrong box": "partial",
   "wrong answer, right box": "wrong",
   "wrong answer, wrong box": "wrong",
-  "no usable box": "wrong",
+  "no valid box": "wrong",
   "wrong answer": "wrong",
   unscored: "none",
   "right answer": "right",

@@ -282,7 +282,7 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     loop.add_argument("--seed", type=int, default=0, help="sampling seed (%(default)s)")
     loop.add_argument(
-        "--fallback", choices=["none", "direct"], default="none", help="answer without a usable box (%(default)s)"
+        "--fallback", choices=["none", "direct"], default="none", help="answer without a valid box (%(default)s)"
     )
     add_served_options(parser)
     return parser

@@ -13,20 +13,20 @@ Verdict = Literal[
     "right answer, wrong box",
     "wrong answer, right box",
     "wrong answer, wrong box",
-    "no usable box",
+    "no valid box",
     "wrong answer",
     "unscored",
     "right answer",
     "right answer, right box",
 ]
 """Verdict of a question under a protocol. Without a box part: the question has no gold box or no grounding turn.
-``no usable box``: the answer is wrong and there is no usable box."""
+``no valid box``: the answer is wrong and there is no valid box."""
 
 VERDICTS: Final[tuple[Verdict, ...]] = (
     "right answer, wrong box",
     "wrong answer, right box",
     "wrong answer, wrong box",
-    "no usable box",
+    "no valid box",
     "wrong answer",
     "unscored",
     "right answer",
@@ -39,14 +39,14 @@ other failures."""
 def get_verdict(record: SampleResult, protocol: Protocol) -> Verdict:
     """Return the verdict of a question.
 
-    As in Table 1, a right answer without a usable box counts as a right answer with a wrong box.
+    As in Table 1, a right answer without a valid box counts as a right answer with a wrong box.
     """
     answer_result = record.answers.get(protocol)
     if record.error or answer_result is None or answer_result.score.value is None:
         return "unscored"
     is_right = answer_result.score.value > 0
     if record.has_grounding_turn and not record.boxes and not is_right:
-        return "no usable box"
+        return "no valid box"
     if not record.gold_matches:
         return "right answer" if is_right else "wrong answer"
     if is_right:

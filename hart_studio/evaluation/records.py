@@ -21,9 +21,9 @@ class GoldMatch(Record):
     is_found: bool
     """Whether one predicted box has IoG strictly above 0.3 (paper, Sec. 4.1)."""
     iog: float
-    """Best IoG of one predicted box; 0 without a usable box."""
+    """Best IoG of one predicted box; 0 without a valid box."""
     iou: float
-    """Best IoU of one predicted box; 0 without a usable box."""
+    """Best IoU of one predicted box; 0 without a valid box."""
 
 
 class AnswerResult(Record):
@@ -63,9 +63,9 @@ class SampleResult(Record):
     choices: tuple[str, ...] = ()
     """Option texts without letters."""
     answers: dict[Protocol, AnswerResult]
-    """Protocol -> answer. A rollout without a usable box has no answer turn and is wrong."""
+    """Protocol -> answer. A rollout without a valid box has no answer turn and is wrong."""
     boxes: tuple[Box, ...] = ()
-    """Usable predicted boxes, original pixels; empty if no protocol has a grounding turn."""
+    """Valid predicted boxes, original pixels; empty if no protocol has a grounding turn."""
     has_grounding_turn: bool = Field(default=True, validation_alias=AliasChoices("has_grounding_turn", "is_pointed"))
     """Whether there was a grounding turn: without one, missing boxes are not wrong. ``is_pointed`` in
     older evaluations."""
@@ -137,7 +137,7 @@ class SampleResult(Record):
 
 
 def list_area_shares(records: Iterable[SampleResult]) -> list[float]:
-    """Area shares of the questions with a usable box, in order: the values of every mean area share.
+    """Area shares of the questions with a valid box, in order: the values of every mean area share.
 
     Questions without boxes are excluded, because an area of 0 would lower the mean.
     """

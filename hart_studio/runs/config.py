@@ -323,13 +323,13 @@ class RunConfig(Section):
             found.append("method.beta is 0: the KL weights of AP-GRPO (Eq. 6) then have no effect.")
         if "ap_grpo" in self.method.stages and self.method.preference_scale == 0:
             found.append(
-                "method.preference_scale is 0: AP-GRPO is then the plain GRPO loss on crops (Eq. 5 and 6 give 1 and beta)."
+                "method.preference_scale is 0: AP-GRPO is then plain GRPO on crops (Eq. 5 and 6 give 1 and beta)."
             )
         if self.schedule.eval_steps and not self.data.eval_samples:
             found.append("data.eval_samples is 0: nothing is held out, so nothing is evaluated.")
         if not self.model.id and self.data.source != "needle":
             found.append(
-                "model.id is empty: the built-in model is made for drawn needle scenes and cannot read photographs. "
-                "Choose a model for your own images."
+                "model.id is empty: the built-in model was trained only on synthetic needle scenes and cannot read "
+                "photographs. Choose a model for your own images."
             )
         return tuple(found)

@@ -286,11 +286,11 @@ def test_what_waits_why_and_what_the_scores_rest_on(open_page: Callable[..., Pag
 
     page.locator("[data-panel=propose]").click()
     notes = page.locator(".hs-score-notes")
-    expect(notes).to_contain_text("Choose a model. The built-in models only support drawn needle scenes")
+    expect(notes).to_contain_text("Choose a model. The built-in models only support synthetic needle scenes")
     expect(page.locator(".hs-label-model")).to_have_value("")
     expect(page.locator(".hs-start-run")).to_be_disabled()
     page.locator(".hs-label-model").fill("built-in-hart")
-    expect(notes.locator(".hs-warning")).to_contain_text("Its answers on images of this project mean nothing.")
+    expect(notes.locator(".hs-warning")).to_contain_text("its answers on images of this project are not meaningful.")
     expect(notes.locator(".hs-warned")).to_contain_text("4 of 4 items will be uncalibrated")
     page.locator(".hs-label-model").fill("org/other")
     expect(notes.locator(".hs-warned")).to_contain_text("no calibration for this model")
@@ -327,7 +327,10 @@ def test_a_built_in_model_on_photographs_starts_only_after_a_question(
     page.once("dialog", lambda dialog: (asked.append(dialog.message), dialog.dismiss()))
     page.locator(".hs-start-run").click()
     page.wait_for_timeout(1000)
-    assert "hart-tiny was made for drawn needle scenes" in asked[0] and "Start with this model anyway?" in asked[0]
+    assert (
+        "hart-tiny was trained only on synthetic needle scenes" in asked[0]
+        and "Start with this model anyway?" in asked[0]
+    )
     expect(page.locator(".hs-label-run")).to_have_count(0)
 
     page.locator("[data-panel=review]").click()

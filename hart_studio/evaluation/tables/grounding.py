@@ -11,7 +11,7 @@ from hart_studio.evaluation.evaluations import Evaluation
 from hart_studio.evaluation.published import TABLE_6
 from hart_studio.evaluation.records import SampleResult, list_area_shares
 from hart_studio.evaluation.statistics import Estimate
-from hart_studio.evaluation.tables.rows import front_cells, published_row, questions_cell
+from hart_studio.evaluation.tables.rows import NOT_PUBLISHED, front_cells, published_row, questions_cell
 from hart_studio.evaluation.tables.table import Cell, Table, TableRow, percent, percent_between
 
 IOU_THRESHOLDS: Final = tuple(round(0.05 * step, 2) for step in range(20))
@@ -39,9 +39,9 @@ class Grounding(NamedTuple):
     iou_per_question: float
     """Mean best IoU per question, averaged over questions."""
     area_share: float | None
-    """Mean share of the image covered by the predicted boxes, over questions with a usable box; None without any."""
+    """Mean share of the image covered by the predicted boxes, over questions with a valid box; None without any."""
     usable: float
-    """Share of questions with a usable box."""
+    """Share of questions with a valid box."""
 
 
 def measure_grounding(records: Sequence[SampleResult]) -> Grounding | None:
@@ -79,8 +79,13 @@ def table_6(evaluations: Sequence[Evaluation]) -> Table:
     """
     columns = (
         *("model", "benchmark", "protocol", "date", "n", "gold boxes", _FOUND),
-        *("the same per question, %", "questions with all found, %", "mean IoU, %", "mean IoU per question, %"),
-        *("mean area share, %", "usable box, %", "questions"),
+        *(
+            "IoG > 0.3 per question, %",
+            "questions with all gold boxes found, %",
+            "mean IoU, %",
+            "mean IoU per question, %",
+        ),
+        *("mean area share, %", "valid box, %", "questions"),
     )
     rows = []
     for evaluation in evaluations:
@@ -99,8 +104,8 @@ def table_6(evaluations: Sequence[Evaluation]) -> Table:
     caption = (
         "A gold box is found when one predicted box alone covers more than 0.3 of it; every gold box counts, with a 95 "
         "% bootstrap interval over questions. A box over the whole image finds everything: see area share and IoU. "
-        "Questions without a usable box count with nothing found, but not in the mean area share: it is over questions "
-        "with a usable box. Published rows are the paper's."
+        "Questions without a valid box count with nothing found, but not in the mean area share: it is over questions "
+        "with a valid box. Published rows are the paper's."
     )
     return Table("table_6", "Table 6: grounding", caption, columns, tuple(rows))
 
@@ -124,6 +129,6 @@ def table_iou(evaluations: Sequence[Evaluation]) -> Table:
         rows.append(TableRow("measured", (*cells, questions_cell(evaluation))))
     caption = (
         "Share of the gold boxes whose best IoU with one predicted box is at least the threshold; at 0.00 every gold "
-        "box counts. All rows are measured: the paper has these figures as a drawing only."
+        f"box counts. {NOT_PUBLISHED} The paper shows them as a plot only."
     )
     return Table("figure_3", "Fig. 3: gold boxes by IoU threshold", caption, columns, tuple(rows))

@@ -94,7 +94,7 @@ def test_a_built_in_model_on_other_images_is_warned_of(
         image.save(path, quality=50)  # encoded again: no evidence is left, only names
     layout = prepare_run(tmp_path / "runs", config)
     assert run_evaluation(layout, lambda _: model(), progress=ProgressReporter("question"))
-    text = "hart-tiny was made for drawn needle scenes. Its answers on these images mean nothing."
+    text = "hart-tiny was trained only on synthetic needle scenes; its answers on these images are not meaningful."
     (reported,) = [found for found in warnings(layout) if "made for" in found]
     assert reported.startswith(text)
     assert f"warning: {text}" in capsys.readouterr().err

@@ -211,10 +211,10 @@ def test_the_limit_counts_what_is_not_left_out(tmp_path: Path, monkeypatch: pyte
     assert load(rows[:3], 2) == ["0003", "0004"] and len(places) == 5
     assert load(rows[4:], 2) == ["0000", "0001"] and len(places) == 2, "none of Lite among the first is no error"
     with pytest.raises(
-        DataError, match="no question of .* matches it. Pass the Lite part and the full set in the same"
+        DataError, match=r"no question of .* matches it. Pass the Lite part and the full set in the same"
     ):
         load([{**rows[0], "Text": "Another question?"}], 7)
-    with pytest.raises(DataError, match="every question of .* matches it"):
+    with pytest.raises(DataError, match=r"every question of .* matches it"):
         load(rows, 1)
 
 

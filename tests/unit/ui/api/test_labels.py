@@ -237,7 +237,7 @@ def test_what_the_scores_rest_on_is_known_before_a_run(label_api: LabelApi, tabl
     import_source(label_api, "p", table)
     found = label_api.describe_score_basis({"project": "p"})
     assert found["basis"] == "" and "2 of 2 items will be uncalibrated" in found["cautions"][0]
-    assert "hart-tiny was made for drawn needle scenes" in found["warnings"][0]
+    assert "hart-tiny was trained only on synthetic needle scenes" in found["warnings"][0]
     state = label_api.poll({"project": "p"})
     assert state is not None and state["image_domains"] == [""], "so the page suggests no built-in model"
     other = label_api.describe_score_basis({"project": "p", "model": "org/other"})
