@@ -95,19 +95,19 @@ def test_a_built_in_model_on_other_images_is_warned_of(
     layout = prepare_run(tmp_path / "runs", config)
     assert run_evaluation(layout, lambda _: model(), progress=ProgressReporter("question"))
     text = "hart-tiny was trained only on synthetic needle scenes; its answers on these images are not meaningful."
-    (reported,) = [found for found in warnings(layout) if "made for" in found]
+    (reported,) = [found for found in warnings(layout) if "trained only on" in found]
     assert reported.startswith(text)
     assert f"warning: {text}" in capsys.readouterr().err
     other = prepare_run(tmp_path / "runs", config.model_copy(update={"model": "org/general"}))
     assert run_evaluation(other, lambda _: model())
-    assert not [found for found in warnings(other) if "made for" in found]
+    assert not [found for found in warnings(other) if "trained only on" in found]
 
 
 def test_scenes_that_are_drawn_for_an_evaluation_are_what_the_model_was_made_for(tmp_path: Path) -> None:
     drawn = EvaluationConfig(benchmark="needle", limit=1, device="cpu")
     layout = prepare_run(tmp_path / "runs", drawn)
     assert run_evaluation(layout, lambda _: model())
-    assert not [found for found in warnings(layout) if "made for" in found]
+    assert not [found for found in warnings(layout) if "trained only on" in found]
 
 
 def test_many_processes_find_what_one_finds(config: EvaluationConfig, tmp_path: Path) -> None:
