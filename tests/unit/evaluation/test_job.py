@@ -79,7 +79,7 @@ def test_an_evaluation_from_start_to_end(config: EvaluationConfig, tmp_path: Pat
     assert figures["crops_only/accuracy"] + figures["direct/accuracy"] <= 1.0
     assert {len(call.requests) for call in asked.calls} == {4, 2}, "batches of four, and what is left"
     assert [run.layout.run_id for run in list_evaluations(tmp_path / "runs")] == [layout.run_id]
-    assert not [text for text in warnings(layout) if "made for" in text], "the scenes are drawn ones"
+    assert not [text for text in warnings(layout) if "trained only on" in text], "the scenes are drawn ones"
 
 
 def warnings(layout: RunLayout) -> list[str]:
