@@ -50,7 +50,7 @@ class OneAtATime:
 
 
 def draw(folder: Path, count: int) -> list[Sample]:
-    """Draw needle questions of the published size."""
+    """Draw needle questions of the default size."""
     samples = []
     for item in iterate_items("val", count, seed=7):
         path = folder / f"{item.id}.jpg"

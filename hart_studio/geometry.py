@@ -27,9 +27,9 @@ class BoxFrame(StrEnum):
 
     MODEL_PIXELS = "model_pixels"
     """Pixels of the image as the processor resized it (Qwen2.5-VL), or of any other scaled copy: the overview."""
-    THOUSANDTHS = "thousandths"
+    NORMALIZED_1000 = "thousandths"
     """0 to 1000 along each side of the original, whatever the resize (Qwen2-VL, Qwen3-VL, InternVL)."""
-    UNIT = "unit"
+    NORMALIZED_1 = "unit"
     """0 to 1 along each side of the original (LLaVA-OneVision)."""
     UNIT_PADDED_SQUARE = "unit_padded_square"
     """0 to 1 of the square that holds the original in its middle (LLaVA-1.5: short side padded on both ends)."""
@@ -88,9 +88,9 @@ def _placement(frame: BoxFrame, original_wh: WH, model_wh: WH) -> tuple[tuple[in
     """
     if frame is BoxFrame.MODEL_PIXELS:
         return (0, 0), original_wh, model_wh
-    if frame is BoxFrame.THOUSANDTHS:
+    if frame is BoxFrame.NORMALIZED_1000:
         return (0, 0), original_wh, (1000, 1000)
-    if frame is BoxFrame.UNIT:
+    if frame is BoxFrame.NORMALIZED_1:
         return (0, 0), original_wh, (1, 1)
     width, height = original_wh
     side = max(width, height)
@@ -138,7 +138,7 @@ def iou(first: Box, second: Box) -> float:
 
 
 def iog(pred: Box, gold: Box) -> float:
-    """Intersection over the gold box, ``area(pred and gold) / area(gold)``, in [0, 1] (method, Sec. 4.1).
+    """Intersection over the gold box, ``area(pred and gold) / area(gold)``, in [0, 1] (paper, Sec. 4.1).
 
     A prediction over the whole image scores 1, so report ``area_share`` with it.
     """
@@ -288,7 +288,7 @@ def merge_duplicates(boxes: Iterable[Box], iou_threshold: float = 0.9) -> tuple[
 def plan_crops(
     boxes: Iterable[Box], wh: WH, *, padding: float, min_side: float, max_aspect: float, max_boxes: int
 ) -> tuple[Box, ...]:
-    """Plan the crops for the answer turn (method, Sec. 2 step 2). Project default; the paper does not state a policy.
+    """Plan the crops for the answer turn. Project default; the paper does not state a policy.
 
     Order: clip, drop what is outside, pad, grow, limit the aspect, snap, merge near-equal ones, keep the first few.
 

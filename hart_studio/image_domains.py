@@ -22,8 +22,8 @@ NEEDLE_CUSTOM: Final = "needle-custom"
 """Scenes that ``hart_studio.needle`` draws with any other settings, for example smaller objects or more clutter."""
 
 DOMAIN_TITLES: Final = {
-    NEEDLE: "drawn needle scenes",
-    NEEDLE_CUSTOM: "drawn needle scenes with non-default settings",
+    NEEDLE: "synthetic needle scenes",
+    NEEDLE_CUSTOM: "synthetic needle scenes with non-default settings",
 }
 """Image domain -> display name."""
 

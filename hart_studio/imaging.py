@@ -197,7 +197,7 @@ class SourceImage:
             self.full()
 
     def overview(self, max_pixels: int | None = None, max_side: int | None = None) -> Image.Image:
-        """Downscaled upright image I_f (method, Sec. 2 step 1); never enlarged.
+        """Downscaled upright image I_f; never enlarged.
 
         A much larger JPEG is downscaled by its decoder first, which takes a fraction of the time and memory.
         The result does not depend on what was decoded before.
@@ -220,7 +220,7 @@ class SourceImage:
         return self.full().resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
 
     def crop(self, box: Box) -> Image.Image:
-        """Crop a region from the ORIGINAL upright pixels, RGB, not resized (method, Sec. 2 step 2).
+        """Crop a region from the ORIGINAL upright pixels, RGB, not resized.
 
         Args:
             box: The region; edges between pixels move outward; parts outside the image are dropped.

@@ -80,7 +80,7 @@ def crops_only_prompt(question: str, choices: Sequence[str], crop_count: int) ->
     """
     if crop_count < 1:
         raise ValueError(
-            f"expected at least 1 crop, got {crop_count}; a rollout without a usable box has no answer turn"
+            f"expected at least 1 crop, got {crop_count}; a rollout without a valid box has no answer turn"
         )
     return (CROPS_ONLY_BEFORE, *([IMAGE] * crop_count), CROPS_ONLY_AFTER + question_with_choices(question, choices))
 

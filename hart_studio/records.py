@@ -144,7 +144,7 @@ class GoldSample(Sample):
     """A sample with gold boxes. ``data`` and ``needle`` create it, only ``evaluation`` reads it."""
 
     gold_boxes: tuple[Box, ...]
-    """Gold regions in original pixels, for evaluation only (method, Sec. 5.2)."""
+    """Gold regions in original pixels, for evaluation only."""
 
     def without_gold_boxes(self) -> Sample:
         """The same sample without gold boxes: accessing them on the result raises ``AttributeError``."""
@@ -155,7 +155,7 @@ class Turn(Record):
     """One model call: prompt, images and output."""
 
     kind: Literal["grounding", "answer"]
-    """Which step of the loop (method, Sec. 4.2)."""
+    """Which turn of the closed loop."""
     prompt: str
     """User text; each image is ``<image>``."""
     image_sizes_wh: tuple[tuple[int, int], ...]
@@ -231,7 +231,7 @@ class Rollout(Record):
 
 
 class Credit(Record):
-    """Weights of one rollout in the loss (method, Sec. 3), computed by ``algorithms.credit``."""
+    """Weights of one rollout in the loss (Eq. 4 to 6), computed by ``algorithms.credit``."""
 
     advantage: float
     """Group-relative advantage A_i (Eq. 1)."""

@@ -163,7 +163,7 @@ def extract_open(text: str) -> Extraction:
 
 
 def score_answer(text: str, choices: Sequence[str], answer: str | None) -> Score:
-    """Score the answer of a model: reward r in {0, 1} of the closed loop (method, Sec. 2.4).
+    """Score the answer of a model: reward r in {0, 1} of the closed loop (docs/concept.md, Closed loop).
 
     Args:
         text: Raw model text.

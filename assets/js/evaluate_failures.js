@@ -7,7 +7,7 @@ const VERDICT_CLASSES = {
   "right answer, wrong box": "partial",
   "wrong answer, right box": "wrong",
   "wrong answer, wrong box": "wrong",
-  "no usable box": "wrong",
+  "no valid box": "wrong",
   "wrong answer": "wrong",
   unscored: "none",
   "right answer": "right",
@@ -229,7 +229,7 @@ function createFailureBrowser(page, call, addressOf, titleOf, showMessage) {
           boxes.length
             ? `Predicted: ${boxes.length} ${boxes.length === 1 ? "box" : "boxes"}, ` +
                 `${formatShare(shown.area_share)} of the image`
-            : shown.is_pointed
+            : shown.has_grounding_turn
               ? "No valid box predicted"
               : "No grounding turn",
         ),

@@ -1,4 +1,4 @@
-"""Table of training methods (method, Sec. 3 and 4).
+"""Table of training methods (docs/concept.md, AP-GRPO).
 
 A method defines the protocol of the answer turn and the credit of a reward. Everything else is shared: one loop, one
 credit function, one loss.

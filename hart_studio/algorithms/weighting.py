@@ -26,7 +26,7 @@ def row_weights(
 ) -> tuple[float, ...]:
     """Weight of each row, so that the weighted sum of token losses is the mean over the rollouts of a step.
 
-    A HART rollout is two rows, one per turn (method, Sec. 3). ``log pi(o_i)`` is the SUM of the two turns. Project
+    A HART rollout is two rows, one per turn. ``log pi(o_i)`` is the SUM of the two turns. Project
     default: a rollout's loss is the MEAN over its rows of the mean over a row's tokens,
 
         J = 1/N sum over rollouts of 1/rows sum over rows of 1/T sum over tokens of J_token.

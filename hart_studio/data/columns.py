@@ -60,7 +60,8 @@ class ColumnMapping:
         missing = sorted(set(self.named) - set(names))
         if missing:
             raise DataError(
-                f"Missing columns in {location}: {', '.join(missing)}. It has {', '.join(names)}. Map the columns."
+                f"Missing columns in {location}: {', '.join(missing)}. It has {', '.join(names)}. "
+                "Map the columns; for a training run, set data.columns in a settings file or with --set."
             )
 
 

@@ -44,7 +44,7 @@ def resolve_image(value: Any, root: Path, cache: Path) -> str:
     try:
         return resolve_image_path(root, str(path.resolve().relative_to(root.resolve())))
     except ValueError as error:
-        raise ValueError(f"the image is missing or outside {root}") from error
+        raise ValueError(f"image not found in {root}, or outside of it") from error
 
 
 def _decode_base64(text: str) -> bytes:

@@ -92,7 +92,7 @@ def collect_samples(
             if needs_answer and sample.answer is None:
                 raise ValueError("no answer")
             if sample.id in samples:
-                raise ValueError("the id of an earlier row")
+                raise ValueError("duplicate id")
         except (ValueError, RecursionError, HartError) as error:  # deeply nested JSON raises RecursionError
             invalid_rows.append(InvalidRow(location, _describe_error(error)))
         else:
@@ -217,7 +217,7 @@ def resolve_image_path(root: Path, name: Any) -> str:
         with suppress(OSError):  # such as a name that is too long for the file system
             if path.is_file():
                 return to_stored_path(path)
-    raise ValueError(f"the image is missing in {root.resolve()}")
+    raise ValueError(f"image not found in {root.resolve()}")
 
 
 def _describe_error(error: Exception) -> str:

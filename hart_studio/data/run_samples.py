@@ -14,7 +14,7 @@ from hart_studio.records import GoldSample
 from hart_studio.runs.config import DataConfig, RunConfig
 
 SCENE_WH: Final = (2048, 1536)
-"""(width, height) of the scenes of a run: half the published size, which is still much larger than the overview of the
+"""(width, height) of the scenes of a run: half the default size, which is still much larger than the overview of the
 built-in model and takes a quarter of the time. Project default."""
 
 MANIFEST: Final = "split.json"

@@ -1,4 +1,4 @@
-"""Disjoint parts of a dataset: D_RL, D_SFT and held-out evaluation (paper, Sec. 4.3; method, Sec. 4).
+"""Disjoint parts of a dataset: D_RL, D_SFT and held-out evaluation (paper, Sec. 4.3).
 
 Training parts have no gold boxes, so a trainer cannot use them. Only the evaluation part keeps them.
 
@@ -15,12 +15,15 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from pydantic import Field
 
 from hart_studio.errors import DataError, InputError
 from hart_studio.files import read_regular_file, write_json
 from hart_studio.records import GoldSample, Record, Sample
+
+_COUNT_TITLES: Final = {"eval_samples": "held-out", "rl_samples": "RL", "sft_samples": "SFT"}
 
 
 class SplitManifest(Record):
@@ -136,14 +139,14 @@ def restore_split(samples: Sequence[GoldSample], manifest: SplitManifest) -> Spl
     found = fingerprint(samples)
     if found != manifest.fingerprint:
         raise DataError(
-            f"The dataset has changed since the split: expected digest {manifest.fingerprint[:12]}, got {found[:12]}. "
-            "Split it again."
+            f"The dataset differs from the one this run started with: expected digest {manifest.fingerprint[:12]}, "
+            f"got {found[:12]}. Restore it, or start a new run."
         )
     by_id = _index_by_id(samples)
     named = Counter((*manifest.evaluation_ids, *manifest.rl_ids, *manifest.sft_ids))
     wrong = [name for name, count in named.items() if count > 1 or name not in by_id]
     if wrong:
-        raise DataError(f"The manifest contains the duplicate or unknown id {wrong[0]!r}. Split the dataset again.")
+        raise DataError(f"The split manifest contains the duplicate or unknown id {wrong[0]!r}. Start a new run.")
     return Split(
         rl=tuple(by_id[name].without_gold_boxes() for name in manifest.rl_ids),
         sft=tuple(by_id[name].without_gold_boxes() for name in manifest.sft_ids),
@@ -171,16 +174,21 @@ def read_manifest(path: Path) -> SplitManifest:
         return SplitManifest.model_validate_json(read_regular_file(path, follow_symlinks=True))
     except (OSError, ValueError) as error:
         reason = str(error).split("\n", 1)[0]
-        raise DataError(f"Cannot read the split manifest {path}: {reason}. Split the dataset again.") from error
+        raise DataError(f"Cannot read the split manifest {path}: {reason}. Restore it, or start a new run.") from error
 
 
 def _check_counts(wanted: dict[str, int], available: int, *, takes_rest: bool) -> None:
+    """Check the counts; ``sft_samples`` is 0 if it takes the rest."""
     if min(wanted.values()) < 0:
         raise InputError(f"expected counts of at least 0, got {wanted}; use 0 for an unused part")
     least = 0 if takes_rest else 1
-    if not least <= sum(wanted.values()) <= available:
+    requested = sum(wanted.values())
+    if requested < least:
+        raise InputError("No samples requested. Raise one of the counts.")
+    if requested > available:
+        parts = ", ".join(f"{_COUNT_TITLES[name]} {count:,}" for name, count in wanted.items() if count)
         raise InputError(
-            f"expected counts with a sum from {least} to {available}, all samples, got {wanted}; lower a count"
+            f"{requested:,} samples requested ({parts}), but the dataset has {available:,}. Lower one of the counts."
         )
 
 

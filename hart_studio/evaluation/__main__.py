@@ -257,7 +257,7 @@ def _build_parser() -> argparse.ArgumentParser:
     add("--protocol", action="append", choices=[*PROTOCOLS, ALL], help="evaluation protocol; repeatable (crops_only)")
     add("--limit", type=int, metavar="N", help="evaluate only the first N questions")
     add("--shards", type=int, default=1, metavar="N", help="processes on this machine (%(default)s)")
-    add("--resume", metavar="RUN", help="id of an evaluation to continue with, with the settings that it has")
+    add("--resume", metavar="RUN", help="id of an evaluation to resume with its saved settings")
     add("--runs-root", type=Path, default=Path("runs"), help="folder of all runs (%(default)s)")
     add("--batch", type=int, default=16, help="questions in memory together (%(default)s)")
     add("--json", action="store_true", help="print the summary as one JSON object")
@@ -282,7 +282,7 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     loop.add_argument("--seed", type=int, default=0, help="sampling seed (%(default)s)")
     loop.add_argument(
-        "--fallback", choices=["none", "direct"], default="none", help="answer without a usable box (%(default)s)"
+        "--fallback", choices=["none", "direct"], default="none", help="answer without a valid box (%(default)s)"
     )
     add_served_options(parser)
     return parser

@@ -16,7 +16,7 @@ Extractor = Literal["strict", "official"]
 """Extractor of the answer: the project's strict one, or the benchmark's own."""
 
 NO_ANSWER_TURN: Final = "no_answer_turn"
-"""Rule of a rollout without a usable box; see ``pipeline.answering.score_without_answer``."""
+"""Rule of a rollout without a valid box; see ``pipeline.answering.score_without_answer``."""
 
 
 class Accuracy(NamedTuple):
@@ -37,7 +37,7 @@ class Accuracy(NamedTuple):
         return self.right / self.scored if self.scored else None
 
     @property
-    def error(self) -> float | None:
+    def stderr(self) -> float | None:
         """Binomial standard error of the share, sqrt(p (1 - p) / n); None without scored answers."""
         share = self.share
         return None if share is None else math.sqrt(max(0.0, share * (1 - share)) / self.scored)
@@ -161,7 +161,9 @@ def cycle_mean(records: Sequence[SampleResult], protocol: Protocol) -> float | N
     return mean
 
 
-def cluster_error(records: Iterable[SampleResult], protocol: Protocol, extractor: Extractor = "strict") -> float | None:
+def clustered_stderr(
+    records: Iterable[SampleResult], protocol: Protocol, extractor: Extractor = "strict"
+) -> float | None:
     """Standard error of a mean over questions that are asked several times with different option orders.
 
     Answers to one question depend on each other, so the error is computed over questions: standard deviation of the

@@ -69,7 +69,7 @@ def measure_joint(records: Sequence[SampleResult], protocol: Protocol) -> Joint 
 
     None if there is no such question.
     """
-    found = [record for record in records if record.golds and is_scored(record, protocol)]
+    found = [record for record in records if record.gold_matches and is_scored(record, protocol)]
     if not found:
         return None
     right, grounded = _answers(found, protocol), _grounded(found)
@@ -88,7 +88,9 @@ def measure_information_gain(records: Sequence[SampleResult]) -> Difference | No
     None if there is no such question.
     """
     found = [
-        record for record in records if record.golds and is_scored(record, "crops_only") and is_scored(record, "direct")
+        record
+        for record in records
+        if record.gold_matches and is_scored(record, "crops_only") and is_scored(record, "direct")
     ]
     if not found:
         return None
@@ -102,11 +104,11 @@ def estimate_found(records: Sequence[SampleResult]) -> Estimate | None:
 
     Boxes of one question depend on each other, so whole questions are resampled.
     """
-    found = [record for record in records if record.golds]
+    found = [record for record in records if record.gold_matches]
     if not found:
         return None
-    hits = np.array([sum(gold.is_found for gold in record.golds) for record in found], dtype=np.float64)
-    boxes = np.array([len(record.golds) for record in found], dtype=np.float64)
+    hits = np.array([sum(gold.is_found for gold in record.gold_matches) for record in found], dtype=np.float64)
+    boxes = np.array([len(record.gold_matches) for record in found], dtype=np.float64)
     draws = resamples_of(len(found))
     return estimate(float(hits.sum() / boxes.sum()), (draws @ hits) / (draws @ boxes))
 
@@ -127,7 +129,7 @@ def compare_grounding(first: Sequence[SampleResult], second: Sequence[SampleResu
 
     Paired and resampled like ``compare_answers``.
     """
-    return _compare(first, second, lambda record: record.found_share, lambda record: bool(record.golds))
+    return _compare(first, second, lambda record: record.found_share, lambda record: bool(record.gold_matches))
 
 
 def _compare(

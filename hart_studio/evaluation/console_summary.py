@@ -41,7 +41,7 @@ class AccuracySummary(Record):
     unscored: int
     """Answers that no extractor could read."""
     fallbacks: int
-    """Answers that were given from the full image, without a usable box."""
+    """Answers that were given from the full image, without a valid box."""
 
 
 class BoxSummary(Record):
@@ -54,9 +54,9 @@ class BoxSummary(Record):
     iou: float | None
     """Mean best IoU of the gold boxes."""
     area_share: float | None
-    """Mean share of the image under the boxes, over questions with a usable box."""
+    """Mean share of the image under the boxes, over questions with a valid box."""
     valid_box_rate: float | None
-    """Share of the questions with a usable box."""
+    """Share of the questions with a valid box."""
     questions: int
     """Questions with gold boxes."""
 

@@ -13,40 +13,41 @@ Verdict = Literal[
     "right answer, wrong box",
     "wrong answer, right box",
     "wrong answer, wrong box",
-    "no usable box",
+    "no valid box",
     "wrong answer",
     "unscored",
     "right answer",
     "right answer, right box",
 ]
 """Verdict of a question under a protocol. Without a box part: the question has no gold box or no grounding turn.
-``no usable box``: the answer is wrong and there is no usable box."""
+``no valid box``: the answer is wrong and there is no valid box."""
 
 VERDICTS: Final[tuple[Verdict, ...]] = (
     "right answer, wrong box",
     "wrong answer, right box",
     "wrong answer, wrong box",
-    "no usable box",
+    "no valid box",
     "wrong answer",
     "unscored",
     "right answer",
     "right answer, right box",
 )
-"""Review order: lucky answers first, then questions where the box did not help, then other failures."""
+"""Review order: correct answers with wrong boxes first, then questions where the box did not help, then
+other failures."""
 
 
 def get_verdict(record: SampleResult, protocol: Protocol) -> Verdict:
     """Return the verdict of a question.
 
-    As in Table 1, a right answer without a usable box counts as a right answer with a wrong box.
+    As in Table 1, a right answer without a valid box counts as a right answer with a wrong box.
     """
     answer_result = record.answers.get(protocol)
     if record.error or answer_result is None or answer_result.score.value is None:
         return "unscored"
     is_right = answer_result.score.value > 0
-    if record.is_pointed and not record.boxes and not is_right:
-        return "no usable box"
-    if not record.golds:
+    if record.has_grounding_turn and not record.boxes and not is_right:
+        return "no valid box"
+    if not record.gold_matches:
         return "right answer" if is_right else "wrong answer"
     if is_right:
         return "right answer, right box" if record.is_grounded else "right answer, wrong box"
@@ -92,7 +93,9 @@ def sort_records(records: Iterable[SampleResult], protocol: Protocol) -> list[Sa
 
 
 def _overlap(record: SampleResult) -> float:
-    return max((gold.iog for gold in record.golds), default=0.0) + (record.mean_iou if record.golds else 0.0)
+    return max((gold.iog for gold in record.gold_matches), default=0.0) + (
+        record.mean_iou if record.gold_matches else 0.0
+    )
 
 
 def _searched(record: SampleResult, protocol: Protocol) -> str:

@@ -1,4 +1,4 @@
-"""Figures of evaluations as SVG: boxes by IoU (Fig. 3), lucky answers, and area shares of boxes."""
+"""Figures of evaluations as SVG: boxes by IoU (Fig. 3), correct answers with wrong boxes, and area shares of boxes."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def draw_iou_curves(evaluations: Sequence[Evaluation], benchmark: str) -> Report
     for evaluation in evaluations:
         shares = share_by_iou(evaluation.records)
         if shares:
-            boxes = sum(len(record.golds) for record in evaluation.records)
+            boxes = sum(len(record.gold_matches) for record in evaluation.records)
             points = [(at, share, share, share) for at, share in zip(IOU_THRESHOLDS, shares, strict=True)]
             lines.append(Series(f"{shorten(label_of(evaluation, evaluations), 17)}, n = {boxes}", points))
     if not lines:
@@ -104,13 +104,13 @@ def draw_wrong_boxes(evaluations: Sequence[Evaluation], benchmark: str) -> Repor
         "Share of the right answers whose box is wrong (Table 1), with 95 % bootstrap intervals over questions; n is "
         "the number of right answers. All bars are measured."
     )
-    title = f"Right answers on a wrong box, {benchmark}"
+    title = f"Correct answers with wrong boxes, {benchmark}"
     chart = draw_intervals(title, "P(wrong box | right answer), %", bars, Limits(0, 100))
     return _figure(f"wrong_boxes_{benchmark}", caption, chart)
 
 
 def draw_area_shares(evaluation: Evaluation) -> ReportFigure | None:
-    """How much of the image the predicted boxes cover together; None without a usable box."""
+    """How much of the image the predicted boxes cover together; None without a valid box."""
     shares = list_area_shares(evaluation.records)
     if not shares:
         return None
@@ -123,7 +123,7 @@ def draw_area_shares(evaluation: Evaluation) -> ReportFigure | None:
     chart = draw_bars(f"Box area: {shorten(name, 40)}", "share of the image", "questions", bars)
     caption = (
         f"{name}: share of the image that the predicted boxes of a question cover together; "
-        f"n = {len(shares)} questions with a usable box. Measured."
+        f"n = {len(shares)} questions with a valid box. Measured."
     )
     return _figure(f"area_{evaluation.benchmark}_{evaluation.run_id}", caption, chart)
 

@@ -293,11 +293,11 @@ def compute_metrics(records: Iterable[SampleResult]) -> dict[str, float]:
         metrics[f"{protocol}/unscored"] = float(len(found) - len(values))
         if values:
             metrics[f"{protocol}/accuracy"] = fmean(values)
-    golds = [gold for record in found for gold in record.golds]
+    golds = [gold for record in found for gold in record.gold_matches]
     if golds:
         metrics["iog_above_0.3"] = fmean(gold.is_found for gold in golds)
         metrics["iou"] = fmean(gold.iou for gold in golds)
-    pointed = [record for record in found if record.is_pointed and not record.error]
+    pointed = [record for record in found if record.has_grounding_turn and not record.error]
     if pointed:
         shares = list_area_shares(pointed)
         metrics |= {"area_share": fmean(shares)} if shares else {}

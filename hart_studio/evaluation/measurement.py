@@ -63,7 +63,7 @@ def measure(model: ChatModel, samples: Sequence[GoldSample], batch: int = BATCH_
     for record in records:
         if record.error:
             raise DataError(f"Cannot read the image of {record.sample_id}: {record.error}. Create it again.")
-        if not record.golds:
+        if not record.gold_matches:
             raise DataError(f"{record.sample_id} has no gold boxes. Measure questions with gold boxes.")
         record.value("direct")
     return records
@@ -91,11 +91,11 @@ def measure_batch(
     Returns:
         One record per question, in order.
     """
-    will_point = any(protocol != "direct" for protocol in protocols)
+    has_grounding_turn = any(protocol != "direct" for protocol in protocols)
     views = prepare_samples(
-        model, [sample.without_gold_boxes() for sample in samples], settings, open_image, will_crop=will_point
+        model, [sample.without_gold_boxes() for sample in samples], settings, open_image, will_crop=has_grounding_turn
     )
-    attempts = ground_and_crop(model, views, settings) if will_point else []
+    attempts = ground_and_crop(model, views, settings) if has_grounding_turn else []
     groups: dict[Protocol, list[RolloutGroup]] = {
         protocol: run_direct(model, views, settings)
         if protocol == "direct"
@@ -104,10 +104,10 @@ def measure_batch(
     }
     records = []
     for index, sample in enumerate(samples):
-        found = attempts[index][0] if will_point else views[index]
+        found = attempts[index][0] if has_grounding_turn else views[index]
         rollouts = {protocol: rolled[index].rollouts[0] for protocol, rolled in groups.items()}
         answers = {protocol: _score_answer(sample, rollout, official) for protocol, rollout in rollouts.items()}
-        records.append(_record(sample, found, answers, will_point))
+        records.append(_record(sample, found, answers, has_grounding_turn))
     return records
 
 
@@ -121,8 +121,8 @@ def record_model_error(sample: GoldSample, protocols: Sequence[Protocol], reason
     """
     score = Score(value=None, extracted=None, expected=sample.answer, rule="none")
     answers = {protocol: AnswerResult(score=score, outcome="error") for protocol in protocols}
-    will_point = any(each != "direct" for each in protocols)
-    record = _record(sample, FailedSample(sample.without_gold_boxes(), reason), answers, will_point)
+    has_grounding_turn = any(each != "direct" for each in protocols)
+    record = _record(sample, FailedSample(sample.without_gold_boxes(), reason), answers, has_grounding_turn)
     return record.model_copy(update={"is_model_error": True})
 
 
@@ -130,7 +130,7 @@ def _record(
     sample: GoldSample,
     found: GroundedSample | PreparedSample | FailedSample,
     answers: dict[Protocol, AnswerResult],
-    is_pointed: bool,
+    has_grounding_turn: bool,
 ) -> SampleResult:
     view = found.view if isinstance(found, GroundedSample) else found
     return SampleResult(
@@ -142,7 +142,7 @@ def _record(
         choices=sample.choices,
         answers=answers,
         boxes=found.grounding.boxes if isinstance(found, GroundedSample) else (),
-        is_pointed=is_pointed,
+        has_grounding_turn=has_grounding_turn,
         gold_boxes=sample.gold_boxes,
         error=found.reason if isinstance(found, FailedSample) else "",
     )

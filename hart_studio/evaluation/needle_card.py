@@ -57,7 +57,7 @@ def summarize(records: Sequence[SampleResult], probes: Sequence[float]) -> Figur
             "grounding, IoG > 0.3": record.found_share,
             f"grounding, IoG > 0.3, {record.category}": record.found_share,
             "grounding, mean IoU": record.mean_iou,
-            "grounding, usable box": float(bool(record.boxes)),
+            "grounding, valid box": float(bool(record.boxes)),
             f"accuracy, gold crops, {record.category}": probe,
         }
         row |= {f"accuracy, {protocol}, {record.category}": record.value(protocol) for protocol in record.answers}

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import AliasChoices, Field, ValidationError
 
 from hart_studio.errors import DataError
 from hart_studio.evaluation.grounding_metrics import best_iog, best_iou, is_found
@@ -21,9 +21,9 @@ class GoldMatch(Record):
     is_found: bool
     """Whether one predicted box has IoG strictly above 0.3 (paper, Sec. 4.1)."""
     iog: float
-    """Best IoG of one predicted box; 0 without a usable box."""
+    """Best IoG of one predicted box; 0 without a valid box."""
     iou: float
-    """Best IoU of one predicted box; 0 without a usable box."""
+    """Best IoU of one predicted box; 0 without a valid box."""
 
 
 class AnswerResult(Record):
@@ -63,11 +63,12 @@ class SampleResult(Record):
     choices: tuple[str, ...] = ()
     """Option texts without letters."""
     answers: dict[Protocol, AnswerResult]
-    """Protocol -> answer. A rollout without a usable box has no answer turn and is wrong."""
+    """Protocol -> answer. A rollout without a valid box has no answer turn and is wrong."""
     boxes: tuple[Box, ...] = ()
-    """Usable predicted boxes, original pixels; empty if no protocol has a grounding turn."""
-    is_pointed: bool = True
-    """Whether there was a grounding turn: without one, missing boxes are not wrong."""
+    """Valid predicted boxes, original pixels; empty if no protocol has a grounding turn."""
+    has_grounding_turn: bool = Field(default=True, validation_alias=AliasChoices("has_grounding_turn", "is_pointed"))
+    """Whether there was a grounding turn: without one, missing boxes are not wrong. ``is_pointed`` in
+    older evaluations."""
     gold_boxes: tuple[Box, ...] = ()
     """Gold boxes, original pixels; empty if the benchmark has none."""
     error: str = ""
@@ -78,9 +79,9 @@ class SampleResult(Record):
     """Attempt of the evaluation; see ``shards.Shard``."""
 
     @cached_property
-    def golds(self) -> tuple[GoldMatch, ...]:
+    def gold_matches(self) -> tuple[GoldMatch, ...]:
         """One match per gold box; empty without a grounding turn."""
-        if not self.is_pointed or self.error:
+        if not self.has_grounding_turn or self.error:
             return ()
         return tuple(
             GoldMatch(
@@ -101,12 +102,12 @@ class SampleResult(Record):
         Raises:
             DataError: Without gold boxes or a grounding turn.
         """
-        return self._mean([float(gold.is_found) for gold in self.golds])
+        return self._mean([float(gold.is_found) for gold in self.gold_matches])
 
     @property
     def is_grounded(self) -> bool:
         """Whether all gold boxes are found: L of Proposition 1. False without gold boxes."""
-        return bool(self.golds) and all(gold.is_found for gold in self.golds)
+        return bool(self.gold_matches) and all(gold.is_found for gold in self.gold_matches)
 
     @property
     def mean_iou(self) -> float:
@@ -115,7 +116,7 @@ class SampleResult(Record):
         Raises:
             DataError: Without gold boxes or a grounding turn.
         """
-        return self._mean([gold.iou for gold in self.golds])
+        return self._mean([gold.iou for gold in self.gold_matches])
 
     def value(self, protocol: Protocol) -> float:
         """Score of the answer under a protocol: 1.0 right, 0.0 wrong.
@@ -136,7 +137,7 @@ class SampleResult(Record):
 
 
 def list_area_shares(records: Iterable[SampleResult]) -> list[float]:
-    """Area shares of the questions with a usable box, in order: the values of every mean area share.
+    """Area shares of the questions with a valid box, in order: the values of every mean area share.
 
     Questions without boxes are excluded, because an area of 0 would lower the mean.
     """

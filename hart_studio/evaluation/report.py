@@ -126,8 +126,8 @@ def check_folder(folder: Path) -> None:
     taken = [name for name in ("report.md", "tables", "figures") if (folder / name).exists()]
     if taken and not path.is_file():
         raise InputError(
-            f"Cannot write an evaluation report to {folder}: it holds {taken[0]!r}, which is no earlier report. Choose "
-            "another folder."
+            f"Cannot write an evaluation report to {folder}: it holds {taken[0]!r}, which is not an earlier report. "
+            "Choose another folder."
         )
 
 
@@ -152,10 +152,7 @@ def describe(evaluations: Sequence[Evaluation], tables: Sequence[Table]) -> Iter
             "benchmark with gold boxes, asked under crops_only or full_and_crops, gives them."
         )
     if "comparison" not in names:
-        yield (
-            "No two evaluations have scored the same questions of one benchmark, so there are no differences between "
-            "models."
-        )
+        yield ("No paired comparison possible: no two evaluations have scored the same questions of one benchmark.")
 
 
 def describe_gaps(evaluation: Evaluation) -> Iterator[str]:
@@ -188,7 +185,7 @@ def _write_head(evaluations: Sequence[Evaluation], tables: Sequence[Table], has_
     now = datetime.now(UTC)
     yield _HEAD
     yield f'<p class="quiet">Written {now:%Y-%m-%d %H:%M} UTC. Rows in italics are the paper\'s; all others were '
-    yield "measured. Tables and figures are also beside this page as files.</p>"
+    yield "measured. Tables and figures are also saved as files in this folder.</p>"
     yield "<ul>" + "".join(f"<li>{html.escape(text)}</li>" for text in describe(evaluations, tables)) + "</ul>"
     if tables:
         yield "<nav><ul>"
@@ -217,7 +214,7 @@ def _write_failures(
         return
     yield '<h2 id="failures">Failures</h2>'
     yield (
-        '<p class="quiet">Right answers on a wrong box first, the box that is furthest off first. Gold boxes are '
+        '<p class="quiet">Correct answers with wrong boxes first, lowest overlap first. Gold boxes are '
         "dashed; each model has its own color, under the protocol that is named.</p>"
     )
     for benchmark, chosen in failures.items():

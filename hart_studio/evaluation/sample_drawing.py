@@ -139,7 +139,7 @@ def write_sample(image: Image.Image | None, shown: Sequence[ModelAnswer], note: 
         swatch = f'<span class="swatch" style="background:{color_of(index)}"></span>'
         said = html.escape(_cut(each.answer) or "nothing")
         text = f"{html.escape(each.name)}, {each.protocol}: <strong>{said}</strong>"
-        boxes = _count_boxes(len(each.record.boxes), "box") if each.record.is_pointed else "not asked to point"
+        boxes = _count_boxes(len(each.record.boxes), "box") if each.record.has_grounding_turn else "no grounding turn"
         error = f" ({html.escape(_cut(each.record.error))})" if each.record.error else ""
         parts.append(f"<li>{swatch}{text} - {each.verdict}{error}, {boxes}</li>")
     return "".join([*parts, "</ul></div></article>"])

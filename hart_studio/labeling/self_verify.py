@@ -2,7 +2,7 @@
 
 Per question: K rollouts, their consensus boxes, and three greedy answers about exactly these boxes: from their crops
 alone (sufficiency), from the image without them (necessity), and from the full image (reference). The input is a
-``Sample``, which has no gold boxes (method, Sec. 1 and 2).
+``Sample``, which has no gold boxes (docs/concept.md, Closed loop).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from hart_studio.pipeline.closed_loop import (
     run_answering,
     run_direct,
 )
-from hart_studio.pipeline.given_boxes import answer_from_boxes, answer_without_boxes
+from hart_studio.pipeline.given_boxes import answer_from_boxes, answer_with_boxes_masked
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.pipeline.verification import (
     Verification,
@@ -58,7 +58,7 @@ class Proposal:
 
     Attributes:
         sample_id: Id of the question.
-        boxes: Boxes in original pixels; empty without a usable box or after a failure.
+        boxes: Boxes in original pixels; empty without a valid box or after a failure.
         check: Evidence; None after a failure.
         failure: Reason of the failure; empty without one.
         is_unexpected: Whether the failure was unexpected, rather than an unreadable image.
@@ -149,7 +149,7 @@ def propose(
         boxes = refine_boxes(model, views, boxes, predicted, wanted, loop, settings.refinement)
     from_crops = answer_from_boxes(model, views, boxes, greedy)
     full = run_direct(model, views, greedy)
-    masked = answer_without_boxes(model, views, boxes, greedy)
+    masked = answer_with_boxes_masked(model, views, boxes, greedy)
     proposals = []
     for view, check, sets, own, (crops,), whole, without, there in zip(
         views, verified, predicted, boxes, from_crops, full, masked, known, strict=True
@@ -198,7 +198,7 @@ def verify_drawn_boxes(
     if crops.outcome == "error":
         return empty, crops.error
     full = run_direct(model, [view], greedy)[0].rollouts[0]
-    (masked,) = answer_without_boxes(model, [view], [boxes], greedy)
+    (masked,) = answer_with_boxes_masked(model, [view], [boxes], greedy)
     judged = verify_rollouts([crops], full, masked, view.image.wh)
     # Without a known answer, agreement needs the rollouts of a proposal.
     majority = before.majority_answer if before else None

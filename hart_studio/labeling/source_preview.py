@@ -84,7 +84,7 @@ def _check_archive_member(archive: ZipArchive, image_root: Path | None, folder: 
         resolve_image(value, image_root or folder, folder)
     except (ValueError, HartError) as error:
         if image_root is None and isinstance(value, str):
-            raise ValueError(f"the image is missing in {archive.path.name}") from error
+            raise ValueError(f"image not found in {archive.path.name}") from error
         raise
 
 

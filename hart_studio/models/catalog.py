@@ -73,7 +73,7 @@ def describe_domain_mismatch(name: str, image_domain: str, subject: str = "this 
         return ""
     title = "".join(sign if sign.isprintable() else " " for sign in Path(resolve_model_name(name)).name)
     return (
-        f"{title} was made for {DOMAIN_TITLES[made_for]}. Its answers on {subject} mean nothing. "
+        f"{title} was trained only on {DOMAIN_TITLES[made_for]}; its answers on {subject} are not meaningful. "
         f"Choose a model such as {GENERAL_MODEL}."
     )
 

@@ -162,7 +162,7 @@ def parse_completion(content: bytes, n: int, url: str) -> ParsedCompletion:
     if len(reply.choices) != n:
         raise ModelError(
             f"expected {n} completions of one request from {url}, got {len(reply.choices)}. "
-            "Set supports_n only for a server that returns several completions."
+            "Set supports_n (--served-n) only for a server that returns several completions."
         )
     usage = reply.usage or _Usage()
     share, rest = divmod(usage.completion_tokens, n)

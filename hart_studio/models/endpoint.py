@@ -142,7 +142,8 @@ class Endpoint:
                 return found
         except httpx.TimeoutException:
             reason = (
-                f"no response within {self._settings.timeout_seconds:g} s; raise timeout_seconds or lower concurrency"
+                f"no response within {self._settings.timeout_seconds:g} s; raise timeout_seconds (--served-timeout) "
+                "or lower concurrency (--served-concurrency)"
             )
             raise _RequestError(reason, is_retryable=True) from None
         except httpx.TransportError as error:

@@ -45,7 +45,7 @@ class Family:
     """Default budget of one crop."""
     resize_factor: int
     """Sides of the model input are multiples of this many pixels (patch x merge, or the side of a tile)."""
-    has_grid_positions: bool
+    uses_mrope: bool
     """Whether rotary positions follow the patch grid of each image; plain text positions would then be silently
     wrong."""
     min_side: int = 28
@@ -82,7 +82,7 @@ FAMILIES: dict[str, Family] = {
         overview_budget=PixelBudget(256 * 28 * 28, 1280 * 28 * 28),
         crop_budget=PixelBudget(128 * 28 * 28, 640 * 28 * 28),
         resize_factor=28,
-        has_grid_positions=True,
+        uses_mrope=True,
         checkpoint="Qwen/Qwen2.5-VL-7B-Instruct",
         processing_classes=with_tokenizers(
             "Qwen2_5_VLProcessor", "Qwen2VLImageProcessor", "Qwen2_5_VLImageProcessor", "Qwen2VLVideoProcessor"
@@ -92,13 +92,13 @@ FAMILIES: dict[str, Family] = {
     "qwen2_vl": Family(
         key="qwen2_vl",
         title="Qwen2-VL",
-        box_frame=BoxFrame.THOUSANDTHS,
+        box_frame=BoxFrame.NORMALIZED_1000,
         box_style="qwen2_special",
         budget_kind="area",
         overview_budget=PixelBudget(256 * 28 * 28, 1280 * 28 * 28),
         crop_budget=PixelBudget(128 * 28 * 28, 640 * 28 * 28),
         resize_factor=28,
-        has_grid_positions=True,
+        uses_mrope=True,
         box_tags=("<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>", "<|box_end|>"),
         checkpoint="Qwen/Qwen2-VL-7B-Instruct",
         processing_classes=with_tokenizers("Qwen2VLProcessor", "Qwen2VLImageProcessor", "Qwen2VLVideoProcessor"),
@@ -108,13 +108,13 @@ FAMILIES: dict[str, Family] = {
     "qwen3_vl": Family(
         key="qwen3_vl",
         title="Qwen3-VL",
-        box_frame=BoxFrame.THOUSANDTHS,
+        box_frame=BoxFrame.NORMALIZED_1000,
         box_style="qwen_json",
         budget_kind="area",
         overview_budget=PixelBudget(256 * 32 * 32, 1280 * 32 * 32),
         crop_budget=PixelBudget(128 * 32 * 32, 640 * 32 * 32),
         resize_factor=32,
-        has_grid_positions=True,
+        uses_mrope=True,
         min_side=32,
         checkpoint="Qwen/Qwen3-VL-8B-Instruct",
         processing_classes=with_tokenizers("Qwen3VLProcessor", "Qwen2VLImageProcessor", "Qwen3VLVideoProcessor"),
@@ -125,13 +125,13 @@ FAMILIES: dict[str, Family] = {
     "internvl": Family(
         key="internvl",
         title="InternVL3",
-        box_frame=BoxFrame.THOUSANDTHS,
+        box_frame=BoxFrame.NORMALIZED_1000,
         box_style="internvl",
         budget_kind="tiles",
         overview_budget=PixelBudget(448 * 448, 6 * 448 * 448),
         crop_budget=PixelBudget(448 * 448, 4 * 448 * 448),
         resize_factor=448,
-        has_grid_positions=False,
+        uses_mrope=False,
         box_tags=("<ref>", "</ref>", "<box>", "</box>"),
         checkpoint="OpenGVLab/InternVL3-8B-hf",
         processing_classes=with_tokenizers(
@@ -145,13 +145,13 @@ FAMILIES: dict[str, Family] = {
     "llava_onevision": Family(
         key="llava_onevision",
         title="LLaVA-OneVision",
-        box_frame=BoxFrame.UNIT,
+        box_frame=BoxFrame.NORMALIZED_1,
         box_style="unit_list",
         budget_kind="canvas",
         overview_budget=PixelBudget(384 * 384, 4 * 384 * 384),
         crop_budget=PixelBudget(384 * 384, 4 * 384 * 384),
         resize_factor=384,
-        has_grid_positions=False,
+        uses_mrope=False,
         max_crops=1,
         checkpoint="llava-hf/llava-onevision-qwen2-7b-ov-hf",
         processing_classes=with_tokenizers(

@@ -27,7 +27,7 @@ def rope_position_ids(
     Returns:
         ``[3, rows, length]`` on the images' patch grids, or ``[rows, length]`` for families without grid positions.
     """
-    if not family.has_grid_positions:
+    if not family.uses_mrope:
         return (mask.cumsum(-1) - 1).clamp(min=0)
     core: Any = model.model
     config: Any = model.config

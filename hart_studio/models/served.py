@@ -166,7 +166,7 @@ class ServedChatModel:
             raise ModelError(
                 f"expected {visual_tokens} image tokens in a prompt of {self.name}, but the whole prompt has "
                 f"{reply.prompt_tokens}: its processor shrinks them, and boxes would be wrong. Raise max_pixels of the "
-                "server, or set processor_min_pixels and processor_max_pixels to its values."
+                "server, or set processor_min_pixels and processor_max_pixels (--served-pixels) to its values."
             )
 
 

@@ -15,22 +15,42 @@ from hart_studio.subcommands import CommandParser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write the data set; returns 0, or 2 with one line on stderr for bad input."""
+    """Write the dataset; returns 0, or 2 with one line on stderr for bad input."""
     parser = CommandParser(
         prog="python -m hart_studio.needle",
         description=__doc__,
         example="python -m hart_studio.needle --split test --count 50 --out needle-test",
     )
-    parser.add_argument("--split", choices=sorted(SPLITS), default="test")
+    parser.add_argument(
+        "--split", choices=sorted(SPLITS), default="test", help="scenes of one split never occur in another"
+    )
     parser.add_argument("--count", type=int, default=500, help="number of questions, one image each")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="random seed (%(default)s)")
     parser.add_argument("--out", type=Path, required=True, help="new or empty output folder")
-    parser.add_argument("--width", type=int, default=4096)
-    parser.add_argument("--height", type=int, default=3072)
-    parser.add_argument("--objects", type=int, nargs=2, default=(6, 12), metavar=("LEAST", "MOST"))
-    parser.add_argument("--radius", type=float, nargs=2, default=(0.05, 0.078), metavar=("LEAST", "MOST"))
-    parser.add_argument("--clutter", type=float, default=1.0)
-    parser.add_argument("--gist-share", type=float, default=0.3)
+    parser.add_argument("--width", type=int, default=4096, help="image width in pixels (%(default)s)")
+    parser.add_argument("--height", type=int, default=3072, help="image height in pixels (%(default)s)")
+    parser.add_argument(
+        "--objects",
+        type=int,
+        nargs=2,
+        default=(6, 12),
+        metavar=("MIN", "MAX"),
+        help="number of objects per scene (6 12)",
+    )
+    parser.add_argument(
+        "--radius",
+        type=float,
+        nargs=2,
+        default=(0.05, 0.078),
+        metavar=("MIN", "MAX"),
+        help="object radius as a share of the image width (0.05 0.078)",
+    )
+    parser.add_argument(
+        "--clutter", type=float, default=1.0, help="0 = plain background, 1 = default texture and litter (%(default)s)"
+    )
+    parser.add_argument(
+        "--gist-share", type=float, default=0.3, help="share of questions that the overview can answer (%(default)s)"
+    )
     options = parser.parse_args(argv)
     try:
         settings = SceneSettings(

@@ -55,7 +55,7 @@ def iterate_items(
         split: ``train``, ``val`` or ``test``.
         count: Number of questions, one scene each.
         seed: Random seed.
-        settings: Difficulty; default: the published one.
+        settings: Difficulty; default: ``SceneSettings()``.
         gist_share: Share of questions that the overview can answer.
     """
     for index in range(count):

@@ -79,7 +79,7 @@ class SceneObject:
     detail_x: float
     detail_y: float
     detail_scale: float
-    """1 is the published size: a character with about a fifth of the height of the object."""
+    """1 is the default size: a character with about a fifth of the height of the object."""
 
     @property
     def name(self) -> str:
@@ -124,7 +124,7 @@ class SceneSettings:
         objects: Minimum and maximum number of objects.
         radius: Minimum and maximum object radius as a share of the width.
         clutter: 0 draws a plain background, 1 the default texture and litter.
-        detail_scale: Minimum and maximum size of the details; 1 is the published size.
+        detail_scale: Minimum and maximum size of the details; 1 is the default size.
         colors: Colors of objects; marks may have any color.
     """
 

@@ -1,4 +1,4 @@
-"""How the built-in world phrases its questions."""
+"""Question templates of needle scenes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Turn 2: ask the question under one of the three protocols and score the answer (method, Sec. 2.3 and 2.4).
+"""Turn 2: ask the question under one of the three protocols and score the answer (docs/concept.md, Closed loop).
 
 The request of ``crops_only`` is built without access to the overview: the signature guarantees that the image is
 withheld.

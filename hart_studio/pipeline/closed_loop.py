@@ -1,4 +1,4 @@
-"""The closed loop (paper, Fig. 2b; method, Sec. 2): overview, grounding, crops from the ORIGINAL, answer, score.
+"""The closed loop (paper, Fig. 2b): overview, grounding, crops from the ORIGINAL, answer, score.
 
     samples --prepare_samples--> views --ground_and_crop--> attempts (boxes, crops) --run_answering--> rollouts
                               `------------run_direct-----------------------^

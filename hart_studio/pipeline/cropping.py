@@ -1,4 +1,4 @@
-"""Select crop regions and cut them from the ORIGINAL image (method, Sec. 2.2)."""
+"""Select crop regions and cut them from the ORIGINAL image (docs/concept.md, Closed loop)."""
 
 from __future__ import annotations
 

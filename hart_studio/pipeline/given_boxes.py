@@ -116,7 +116,7 @@ def answer_crops(
     return groups
 
 
-def answer_without_boxes(
+def answer_with_boxes_masked(
     model: ChatModel,
     views: Sequence[PreparedSample | FailedSample],
     boxes: Sequence[Sequence[Box]],

@@ -1,4 +1,4 @@
-"""Turn 1: ask for the key region on the overview and convert the boxes to original pixels (method, Sec. 2.1)."""
+"""Turn 1: ask for the key region on the overview; convert its boxes to original pixels (docs/concept.md)."""
 
 from __future__ import annotations
 

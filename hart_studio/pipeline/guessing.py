@@ -29,7 +29,7 @@ def guess_probability(option_count: int) -> float | None:
 
 
 def describe_correct_answer(option_count: int, necessity: bool | None, *, is_from_crop: bool) -> CorrectAnswer:
-    """Describe a right answer and the limits of its evidence.
+    """Describe a correct answer and the limits of its evidence.
 
     Args:
         option_count: Number of options; 0 for an open question.
@@ -38,10 +38,10 @@ def describe_correct_answer(option_count: int, necessity: bool | None, *, is_fro
         is_from_crop: Whether it is the answer from crops only.
     """
     chance = guess_probability(option_count)
-    limits = [] if chance is None else [f"chance {format_percent(chance, 0)}"]
+    limits = [] if chance is None else [f"{format_percent(chance, 0)} by random guess"]
     is_proof = chance is None or chance < HIGH_GUESS_PROBABILITY
     if is_from_crop and necessity is False:
-        limits.append("also without the region")
+        limits.append("the same answer with the region masked")
         is_proof = False
-    text = "Right answer from the crop" if is_from_crop else "Right answer"
+    text = "Correct from the crop" if is_from_crop else "Correct"
     return CorrectAnswer(f"{text} ({', '.join(limits)})" if limits else text, is_proof)

@@ -43,7 +43,7 @@ class LoopSettings(Record):
     fallback: Literal["none", "direct"] = "none"
     """Behavior without a valid box: end the rollout with r = 0, or answer from the full image and record it in
     ``Rollout.used_fallback``. Never ``direct`` while training: it reopens the leak that withholding the image closes
-    (method, Sec. 2). Project default."""
+    (docs/concept.md, Closed loop). Project default."""
 
     @property
     def sampling(self) -> SamplingParams:
@@ -55,7 +55,7 @@ class LoopSettings(Record):
         """Decoding settings of the grounding turn: the same, with a different random stream.
 
         With the same random numbers in both turns, answer and boxes would be correlated by chance, and their
-        dependence is what the method measures (method, Sec. 5, Proposition 1).
+        dependence is what the method measures (paper, Proposition 1).
         """
         seed = None if self.seed is None else self.seed + GROUNDING_SEED_OFFSET
         return replace(self.sampling, seed=seed)

@@ -1,6 +1,6 @@
 """Self-check of a prediction: sufficiency, necessity and consistency of the region. Uses no gold boxes.
 
-The checks use a ``Sample``, which has no gold boxes, and rollouts of the model (method, Sec. 1 and 2).
+The checks use a ``Sample``, which has no gold boxes, and rollouts of the model (docs/concept.md, Closed loop).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from hart_studio.pipeline.closed_loop import (
     run_answering,
     run_direct,
 )
-from hart_studio.pipeline.given_boxes import answer_without_boxes
+from hart_studio.pipeline.given_boxes import answer_with_boxes_masked
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.records import Record, Rollout, Sample
 from hart_studio.scoring import answers_agree
@@ -130,7 +130,7 @@ def answer_masked(
 
     Args:
         model: The model.
-        groups: From ``closed_loop.ground``. The region is the crop of the first attempt with a valid box.
+        groups: From ``closed_loop.ground_and_crop``. The region is the crop of the first attempt with a valid box.
         settings: Settings of the turn.
 
     Returns:
@@ -142,7 +142,7 @@ def answer_masked(
     ]
     attempts = [attempt for attempt in chosen if attempt]
     regions = [attempt.crops.boxes for attempt in attempts]
-    rollouts = iter(answer_without_boxes(model, [attempt.view for attempt in attempts], regions, settings))
+    rollouts = iter(answer_with_boxes_masked(model, [attempt.view for attempt in attempts], regions, settings))
     return [next(rollouts) if attempt else None for attempt in chosen]
 
 

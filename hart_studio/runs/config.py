@@ -34,7 +34,7 @@ class Section(Record):
     def _refuse_misread_values(cls, value: Any, info: ValidationInfo) -> Any:
         kind = cls.model_fields[str(info.field_name)].annotation
         if isinstance(value, bool) and kind is not bool:
-            raise ValueError("expected another type of value, got true or false")
+            raise ValueError("expected a number or text, got true or false")
         if isinstance(value, str) and has_secret(value):
             raise ValueError(
                 "the value has the form of an access token; settings are saved to disk, "
@@ -63,7 +63,8 @@ class ModelConfig(Section):
     lora_alpha: float = Field(default=32.0, gt=0, le=4096)
     """LoRA alpha: scale before division by the rank. Project default."""
     trainable_part: Literal["language_model", "all"] = "language_model"
-    """Trained part, by adapters or in full. language_model freezes the vision tower. Project default."""
+    """Trained part, by adapters or in full. language_model (language model) freezes the vision tower. Project
+    default."""
     gradient_checkpointing: Switch = "auto"
     """Recompute activations to save memory. auto = for models with at least a billion weights. Project default."""
 
@@ -78,17 +79,17 @@ class ModelConfig(Section):
 
 
 class DataConfig(Section):
-    """The samples, and their number in each stage (method, Sec. 4)."""
+    """The samples, and their number in each stage (paper, Sec. 4.3)."""
 
     source: Literal["needle", "jsonl", "mme_realworld", "hf"] = "needle"
-    """needle = built-in scenes; jsonl = a file of samples; mme_realworld = the published folder; hf = a dataset
-    on the Hugging Face Hub or saved to disk."""
+    """needle = synthetic scenes; jsonl = a file of samples; mme_realworld = the published folder of MME-RealWorld;
+    hf = a Hugging Face dataset, on the Hub or saved to disk."""
     path: str = Field(default="", max_length=1000)
     """File, folder or Hub id of the samples. Empty for needle only: scenes are then drawn for the run."""
     rl_samples: int = Field(default=480, ge=0, le=MAX_COUNT)
     """Samples of the RL stage (paper: 10,000 of MME-RealWorld)."""
     sft_samples: int | None = Field(default=None, ge=0, le=MAX_COUNT)
-    """Samples of the SFT stage, disjoint from the RL stage. None = all remaining."""
+    """Samples of the SFT stage, disjoint from the RL stage. Empty = all remaining samples."""
     eval_samples: int = Field(default=200, ge=0, le=MAX_COUNT)
     """Held-out samples for evaluation. Project default."""
     split_by_image: bool = False
@@ -129,9 +130,10 @@ class RolloutConfig(Section):
     max_answer_tokens: int = Field(default=256, ge=1, le=32_768)
     """Token limit of the answer turn. Project default."""
     overview_max_pixels: Pixels | None = None
-    """Maximum area of the overview in pixels. None = budget of the model. Project default."""
+    """Maximum area of the overview in pixels. Empty = the model's default. Project default."""
     crop_max_pixels: Pixels | None = None
-    """Maximum area of one crop in the model input, pixels. None = budget of the model. Project default."""
+    """Maximum area of one crop in the model input, pixels. Empty = the model's default. Project
+    default."""
     padding: float = Field(default=0.0, ge=0, le=1)
     """Margin on each side of a box, as a share of its width or height. Project default."""
     max_boxes: int = Field(default=4, ge=1, le=64)
@@ -141,12 +143,13 @@ class RolloutConfig(Section):
 
 
 class MethodConfig(Section):
-    """Stages and their objective (method, Sec. 3)."""
+    """Stages and their objective (docs/concept.md, AP-GRPO)."""
 
     chain: Chain = DEFAULT_CHAIN
-    """Stages in order. The paper's recipe is ap_grpo+sft."""
+    """Stages in order. The paper's recipe is ap_grpo+sft (AP-GRPO, then SFT)."""
     preference_scale: float = Field(default=0.6, ge=0, lt=1)
-    """k of Eq. 5 and 6 for ap_grpo. 0 = GRPO; below 1, so that all weights stay positive."""
+    """k of Eq. 5 and 6 for AP-GRPO. 0 = no weighting (plain GRPO loss on crops); below 1, so that all weights stay
+    positive."""
     beta: float = Field(default=0.04, ge=0, le=10)
     """Weight of the KL term in Eq. 2 and 4. Project default."""
     clip_epsilon: float = Field(default=0.2, gt=0, lt=1)
@@ -154,15 +157,16 @@ class MethodConfig(Section):
     trained_turns: Literal["both", "grounding", "answer"] = "both"
     """Turns whose tokens carry the loss. Project default."""
     loss_aggregation: Literal["row", "joint"] = "row"
-    """row = average each turn first, so both have the same weight; joint = over the tokens of both turns. Project
-    default."""
+    """row (per turn) = average each turn first, so both have the same weight; joint = over the tokens of both turns.
+    Project default."""
     answer_format: Literal["auto", "letter", "words"] = "auto"
     """SFT target of multiple-choice questions: letter = text of the option and its boxed letter; words = text of the
     option only, for models that do not name letters. auto = words for the built-in model, otherwise letter. Project
     default."""
     sft_target: Literal["answer", "grounded"] = "answer"
-    """SFT target: answer = the answer, from the full image (Eq. 8); grounded = two turns, the boxes of accepted labels
-    and then the answer from their crops only, for data with label_boxes. Project default."""
+    """SFT target: answer (answers) = the answer, from the full image (Eq. 8); grounded (boxes and answers) = two turns,
+    the boxes of accepted labels and then the answer from their crops only, for data with label_boxes. Project
+    default."""
     format_reward: float = Field(default=0.0, ge=0, le=1)
     """Additional reward for valid boxes. Off in the paper."""
     area_penalty: float = Field(default=0.0, ge=0, le=1)
@@ -212,19 +216,19 @@ class ScheduleConfig(Section):
     sft_micro_batch_size: int = Field(default=2, ge=1, le=65_536)
     """SFT micro-batch size of one process, in samples. Smaller needs less memory."""
     save_steps: int = Field(default=50, ge=0, le=MAX_COUNT)
-    """Steps between checkpoints. The end of every stage is always saved."""
+    """Steps between checkpoints. 0 = never, except at the end of every stage, which is always saved."""
     save_total_limit: int = Field(default=2, ge=1, le=1000)
     """Number of newest checkpoints to keep, in addition to the end of every stage."""
     rollout_log_steps: int = Field(default=5, ge=0, le=MAX_COUNT)
     """Steps between recorded rollouts with images. The first two steps of each RL stage are always recorded.
     0 = no records."""
     rollout_log_prompts: int = Field(default=2, ge=1, le=64)
-    """Questions per record; the same number of held-out questions, always the same ones, is recorded at each
-    evaluation."""
+    """Training questions logged per recorded step. Each evaluation logs this many held-out questions, always the same
+    ones."""
     rollout_image_mb: int = Field(default=256, ge=0, le=1_000_000)
-    """Disk space for these images, in megabytes. When it is full, recording continues without images."""
+    """Disk space for images of recorded rollouts, in MB. When it is full, recording continues without images."""
     eval_steps: int = Field(default=20, ge=0, le=MAX_COUNT)
-    """Steps between evaluations on the held-out samples."""
+    """Steps between evaluations on the held-out samples. 0 = never."""
 
     @model_validator(mode="after")
     def _check_batch_sizes(self) -> Self:
@@ -255,10 +259,7 @@ class ScheduleConfig(Section):
             portion = getattr(self, part) * processes
             if getattr(self, whole) % portion:
                 shared = f" x {processes} processes" if processes > 1 else ""
-                return (
-                    f"expected {whole} to be a multiple of {part}{shared} = {portion}, "
-                    f"got {getattr(self, whole)}; change one of them"
-                )
+                return f"{whole} ({getattr(self, whole)}) must be divisible by {part}{shared} ({portion})."
         return ""
 
 
@@ -321,12 +322,14 @@ class RunConfig(Section):
         if "ap_grpo" in self.method.stages and self.method.beta == 0:
             found.append("method.beta is 0: the KL weights of AP-GRPO (Eq. 6) then have no effect.")
         if "ap_grpo" in self.method.stages and self.method.preference_scale == 0:
-            found.append("method.preference_scale is 0: AP-GRPO is then GRPO on crops (Eq. 5 and 6 give 1 and beta).")
+            found.append(
+                "method.preference_scale is 0: AP-GRPO is then plain GRPO on crops (Eq. 5 and 6 give 1 and beta)."
+            )
         if self.schedule.eval_steps and not self.data.eval_samples:
             found.append("data.eval_samples is 0: nothing is held out, so nothing is evaluated.")
         if not self.model.id and self.data.source != "needle":
             found.append(
-                "model.id is empty: the built-in model is made for drawn needle scenes and cannot read photographs. "
-                "Choose a model for your own images."
+                "model.id is empty: the built-in model was trained only on synthetic needle scenes and cannot read "
+                "photographs. Choose a model for your own images."
             )
         return tuple(found)

@@ -24,7 +24,7 @@ class Preset:
 
 
 _PAPER_DATA: Final = {
-    # The split of the paper (method, Sec. 4); the number of held-out rows is a project default.
+    # The split of the paper (Sec. 4.3); the number of held-out rows is a project default.
     "source": "mme_realworld",
     "path": "data/MME-RealWorld",
     "rl_samples": 10_000,

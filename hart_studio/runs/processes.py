@@ -66,8 +66,8 @@ def signal_group(pid: int, start: str, number: int) -> bool:
         group = os.getpgid(pid)
         if group != pid or group == os.getpgid(0):
             raise InputError(
-                f"The job does not lead its own process group (process {pid} of group {group}). "
-                "End it where it was started."
+                f"Cannot stop this run from here: process {pid} shares a process group with other programs. "
+                "Stop it in the terminal that started it."
             )
         os.killpg(pid, number)
     except ProcessLookupError:
@@ -132,7 +132,7 @@ def hold_lock(path: Path, timeout_seconds: float = 0.0, *, work: str = "") -> It
             except BlockingIOError as error:
                 if time.monotonic() >= deadline:
                     raise LockedError(
-                        f"Another attempt of {path.parent.name} is still running. Stop it first.",
+                        f"Run {path.parent.name} is already running. Stop it first.",
                         _read_holder(path),
                     ) from error
             time.sleep(_POLL_SECONDS)

@@ -69,8 +69,9 @@ def publish_checkpoint(layout: RunLayout, step: int | None, destination: Destina
         raise InputError("An access token with write permission is needed. Create one on the settings page of the Hub.")
     found = [item for item in list_checkpoints(layout) if step in (None, item.manifest.step)]
     if not found:
-        got = "none" if step is None else f"step {step}"
-        raise InputError(f"{layout.run_id} has no complete checkpoint of {got}. Choose another one.")
+        if step is None:
+            raise InputError(f"Run {layout.run_id} has no complete checkpoint yet. Choose another run.")
+        raise InputError(f"Run {layout.run_id} has no complete checkpoint of step {step}. Choose another step.")
     checkpoint, config = found[-1], load_config(layout.config)
     files = [name for name in checkpoint.manifest.files if _is_model_file(name)]
     card = write_card(layout, checkpoint, config)

@@ -38,7 +38,7 @@ _LOCK: Final = ".queue.lock"
 _ORDER: Final = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 """Makes CUDA number GPUs like the driver; by default it puts the fastest first."""
 
-_FOREIGN: Final = "The launch plan was not created by this server. Resume the run to create a new plan."
+_FOREIGN: Final = "This queued run was not queued by this server, so it was not started. Click Resume to queue it here."
 _CHANGED: Final = (
     "The settings of this run were changed after it was queued, so it was not started. Resume the run to "
     "check and start it with its current settings."
@@ -143,7 +143,7 @@ def _relative_name(layout: RunLayout, root: Path) -> str:
         return layout.folder.resolve().relative_to(root.resolve()).as_posix()
     except ValueError as error:
         raise InputError(
-            f"Run {layout.run_id} is linked to a folder outside of {root}. Copy its folder there instead."
+            f"Run {layout.run_id} is linked to a folder outside of {root}. Copy the run folder into {root}."
         ) from error
 
 

@@ -85,7 +85,7 @@ def _check_counts(layout: RunLayout, status: RunStatus) -> None:
     counts = {"attempt": status.attempt, "step": status.step, "total": status.total, "exit_code": status.exit_code or 0}
     for name, count in counts.items():
         if abs(count) >= _MAX_COUNT:
-            raise DataError(f"{layout.status} is not a valid run status: {name} must be less than 2**53")
+            raise DataError(f"{layout.status} is damaged: {name} must be less than 2**53. Start a new run.")
 
 
 def read_events(layout: RunLayout, offset: int = 0, max_bytes: int = _MAX_BYTES) -> EventBatch:

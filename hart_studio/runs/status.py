@@ -84,7 +84,7 @@ def read_status(layout: RunLayout) -> RunStatus:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the document"
-        raise DataError(f"{layout.status} is not a valid run status: {where}: {first['msg']}") from error
+        raise DataError(f"{layout.status} is damaged: {where}: {first['msg']}. Start a new run.") from error
 
 
 def get_state(layout: RunLayout) -> tuple[DisplayState, RunStatus]:
@@ -161,6 +161,6 @@ def check_startable(layout: RunLayout) -> RunStatus:
     if state == "completed":
         raise InputError(f"Run {layout.run_id} is completed. Start a new run.")
     if status.is_active and status.pid is not None and state != "lost":
-        raise InputError(f"Another attempt of {layout.run_id} is still running (process {status.pid}). Stop it first.")
+        raise InputError(f"Run {layout.run_id} is already running (process {status.pid}). Stop it first.")
     reject_external_symlinks(layout.folder)
     return status

@@ -18,7 +18,7 @@ from hart_studio.training.non_finite import WEIGHTS, NonFiniteError, describe_fa
 from hart_studio.training.rollouts import TrainingGroup
 from hart_studio.training.sft import SftTrainer
 from hart_studio.training.step_warnings import StepWarnings
-from hart_studio.training.stopping import StoppedEarly, StopSignals
+from hart_studio.training.stopping import StopRequested, StopSignals
 
 NON_METRICS: Final = ("epoch", "total_flos", "step_time", "num_tokens")
 """Keys that the libraries log in addition to the step metrics."""
@@ -86,11 +86,11 @@ class RunCallback(TrainerCallback):
         """Evaluate the initial model of the run.
 
         Raises:
-            StoppedEarly: If a stop was requested already: there is nothing to save.
+            StopRequested: If a stop was requested already: there is nothing to save.
         """
         is_first = self._stage.first_step == 0 and state.global_step == 0
         if (is_first and not self._evaluate_model(0)) or self._sync_stop_request():
-            raise StoppedEarly
+            raise StopRequested
         self._set_phase("")
 
     def on_substep_end(

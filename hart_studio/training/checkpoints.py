@@ -109,7 +109,7 @@ class RunCheckpoints(NonFiniteSteps):
         """Write no model card: the run records the provenance."""
 
 
-def publish_model(checkpoint: Path, folder: Path) -> None:
+def save_final_model(checkpoint: Path, folder: Path) -> None:
     """Export the model of a checkpoint, without the training state.
 
     Files are hard-linked if possible, to save space.

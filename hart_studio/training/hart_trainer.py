@@ -44,7 +44,7 @@ from hart_studio.training.rewards import check_reward_range
 from hart_studio.training.rollouts import TrainingGroup, roll_out
 from hart_studio.training.sample_order import order_samples, step_seed
 from hart_studio.training.sequence_logps import SequenceLogps, compute_logps, prefix_sharing_blocker
-from hart_studio.training.sharding import is_sharded, whole_weights
+from hart_studio.training.sharding import gather_full_weights, is_sharded
 from hart_studio.training.trainable_model import TrainableModel
 
 CHUNK_TOKENS: Final = {"cpu": 2048, "cuda": 16_384}
@@ -141,7 +141,7 @@ class HartTrainer(RunCheckpoints, GRPOTrainer):
         """Sample, score and weight the rollouts of this process for one optimizer step."""
         self._check_prefix_sharing()
         began = time.perf_counter()
-        with whole_weights(self):
+        with gather_full_weights(self):
             groups = self._roll_out(samples)
         self._accumulator.add("seconds_rollout", time.perf_counter() - began)
         add_group_metrics(self._accumulator, groups)

@@ -155,7 +155,9 @@ def _check_memory(plan: MemoryEstimate, device: torch.device) -> Finding:
     free = _free_memory(device)
     text = f"{plan.total / _GIB:.2f} GiB per process before activations"
     if free is None:
-        return Finding("Memory", "check", f"{text}; the free memory is unknown", "Watch the first steps.")
+        return Finding(
+            "Memory", "check", f"{text}; the free memory is unknown", "Watch memory in the first steps (nvidia-smi)."
+        )
     text += f", {free / _GIB:.1f} GiB free"
     if plan.total > free:
         return Finding(
@@ -169,7 +171,7 @@ def _check_memory(plan: MemoryEstimate, device: torch.device) -> Finding:
             "Memory",
             "check",
             f"{text}: little memory is left for activations",
-            "Lower schedule.rl_micro_batch_size, rollout.group_size or the pixel budgets on out of memory.",
+            "If it runs out of memory, lower schedule.rl_micro_batch_size, rollout.group_size or the pixel budgets.",
         )
     return Finding("Memory", "good", text)
 
@@ -231,7 +233,8 @@ def _check_samples(config: RunConfig, folder: Path) -> Iterator[Finding]:
     yield Finding(
         "Samples",
         "good",
-        f"{len(split.rl):,} for RL, {len(split.sft):,} for SFT, {len(split.evaluation):,} held out, no question in two",
+        f"{len(split.rl):,} for RL, {len(split.sft):,} for SFT, {len(split.evaluation):,} held out; "
+        "no question appears in more than one part",
     )
     yield _check_blindness(split)
     yield _check_images(split, source)

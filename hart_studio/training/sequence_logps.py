@@ -81,7 +81,7 @@ def compute_logps(
     output: Any = model(
         input_ids=layout.input_ids.to(device),
         attention_mask=attention_mask(inner, layout, device),
-        position_ids=(layout.positions if family.has_grid_positions else layout.positions[0]).to(device),
+        position_ids=(layout.positions if family.uses_mrope else layout.positions[0]).to(device),
         use_cache=False,
         logits_to_keep=is_label.to(device),
         **seen,
@@ -138,7 +138,7 @@ def sequence_positions(
         None if (grid := image.grid_thw) is None else grid.cpu() for sequence in sequences for image in sequence.images
     ]
     positions = rope_position_ids(model, family, ids, mask, grids)
-    positions = positions if family.has_grid_positions else positions[None]
+    positions = positions if family.uses_mrope else positions[None]
     return [positions[:, row, :length] for row, length in enumerate(lengths)]
 
 

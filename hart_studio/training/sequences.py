@@ -106,7 +106,7 @@ def two_turn_sequences(
     second_ids: Sequence[int],
     trained_turns: TrainedTurns = "both",
 ) -> tuple[TrainingSequence, ...]:
-    """Build the sequences of a conversation of two turns, as in MGPO (method, Sec. 3).
+    """Build the sequences of a conversation of two turns, as in MGPO (docs/concept.md, AP-GRPO).
 
     One sequence if the prompt of the second turn starts with the tokens of the first turn, the sampled completion, and
     the same image objects. This may not hold: the prompt of the second turn is rendered from text, which may encode to

@@ -29,7 +29,7 @@ from hart_studio.training.sample_order import order_samples
 from hart_studio.training.sequence_logps import compute_logps, prefix_sharing_blocker
 from hart_studio.training.sequences import TrainingSequence
 from hart_studio.training.sft_targets import SftTargetBuilder, check_sft_samples
-from hart_studio.training.sharding import is_sharded, whole_weights
+from hart_studio.training.sharding import gather_full_weights, is_sharded
 from hart_studio.training.trainable_model import TrainableModel
 
 SFT_METRICS = ("failed_share", "answer_tokens", "entropy", "seconds_update", "memory_mib")
@@ -107,7 +107,7 @@ class SftTrainer(RunCheckpoints):
     ) -> tuple[list[Any], Any]:
         """Read and weight all micro-batches of a step together: a failed sample changes all weights."""
         rows = list(itertools.islice(epoch_iterator, num_batches))
-        with whole_weights(self):
+        with gather_full_weights(self):
             parts = [self._read([self._samples[row["sample"]] for row in part]) for part in rows]
         local_count = torch.tensor(sum(map(len, parts)), device=self.accelerator.device)
         in_step = int(self.accelerator.reduce(local_count, reduction="sum"))

@@ -42,7 +42,7 @@ def check_sharding(trainer: Trainer, model: PreTrainedModel) -> None:
 
 
 @contextmanager
-def whole_weights(trainer: Trainer) -> Iterator[None]:
+def gather_full_weights(trainer: Trainer) -> Iterator[None]:
     """Gather weights sharded by FSDP2 or DeepSpeed for sampling inside the block; otherwise do nothing.
 
     All processes must enter and leave it together; inside, each may run the model any number of times.

@@ -10,7 +10,7 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 
-class StoppedEarly(Exception):  # noqa: N818 - control flow, not an error
+class StopRequested(Exception):  # noqa: N818 - control flow, not an error
     """Ends a trainer before its first step: a stop was requested while the model was loaded or evaluated."""
 
 

@@ -32,13 +32,13 @@ from hart_studio.runs.provenance import collect_provenance
 from hart_studio.runs.rollouts import GroupImages
 from hart_studio.runs.writer import RunWriter
 from hart_studio.training.callbacks import Measure, RunCallback
-from hart_studio.training.checkpoints import Stage, draft_folder, publish_model
+from hart_studio.training.checkpoints import Stage, draft_folder, save_final_model
 from hart_studio.training.hart_trainer import HartTrainer
 from hart_studio.training.held_out_evaluation import evaluate_held_out
 from hart_studio.training.initial_model import load_initial_model
 from hart_studio.training.sft import SftTrainer
-from hart_studio.training.sharding import check_sharding, whole_weights
-from hart_studio.training.stopping import StoppedEarly, StopSignals
+from hart_studio.training.sharding import check_sharding, gather_full_weights
+from hart_studio.training.stopping import StopRequested, StopSignals
 from hart_studio.training.trackers import check_trackers, tracker_output
 from hart_studio.training.trl_args import rl_args, sft_args
 
@@ -114,7 +114,7 @@ def run(config: RunConfig, run_dir: Path, resume: bool = False) -> TrainingResul
         model = layout.folder / MODEL_FOLDER
         if writer is not None:
             writer.set_phase("writing the model")
-            publish_model(layout.checkpoint_of(step), model)
+            save_final_model(layout.checkpoint_of(step), model)
         state.wait_for_everyone()
         return TrainingResult(layout.folder, step, model)
 
@@ -239,7 +239,7 @@ class _Job:
         checkpoint = str(self._layout.checkpoint_of(step)) if step > stage.first_step else None
         try:
             trainer.train(resume_from_checkpoint=checkpoint)
-        except StoppedEarly:
+        except StopRequested:
             return step, True
         finally:
             callback.trainer = None
@@ -251,7 +251,7 @@ class _Job:
             should_continue: Callable[[int], bool],
             record: Callable[[list[GroupImages]], None],
         ) -> dict[str, float] | None:
-            with whole_weights(trainer), trainer.accelerator.autocast():
+            with gather_full_weights(trainer), trainer.accelerator.autocast():
                 found = evaluate_held_out(
                     trainer.policy,
                     split.evaluation,

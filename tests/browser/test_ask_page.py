@@ -39,9 +39,9 @@ def test_an_example_gives_regions_crops_and_three_answers(studio, open_page):
     expect(cards.nth(0).locator(".hs-answer")).to_have_text("Afive")
     expect(cards.nth(1)).to_contain_text("Wrong")
     expect(cards.nth(2)).to_contain_text("Right")
-    expect(cards.nth(0).locator(".hs-verdict")).to_have_text("Right answer from the crop (chance 33 %)")
+    expect(cards.nth(0).locator(".hs-verdict")).to_have_text("Correct from the crop (33 % by random guess)")
     expect(cards.nth(0).locator(".hs-verdict")).to_have_class("hs-verdict hs-unproven")
-    expect(page.locator("#result-a .hs-badges")).to_contain_text("Sufficientyes (chance 33 %)")
+    expect(page.locator("#result-a .hs-badges")).to_contain_text("Sufficientyes (33 % by random guess)")
     expect(page.locator(".hs-warning")).to_have_count(0)
     expect(page.locator("#result-a .hs-badges")).to_contain_text("Area3.1 % of the image")
 
@@ -64,14 +64,16 @@ def test_a_built_in_model_on_another_image_is_warned_of_before_and_above_the_ans
     expect(notice).to_have_count(0)
     choose_model(page, "built-in")
     expect(notice).to_have_text(
-        "hart-tiny-base was made for drawn needle scenes. Its answers on this image mean nothing. "
+        "hart-tiny-base was trained only on synthetic needle scenes; its answers on this image are not meaningful. "
         "Choose a model such as Qwen/Qwen2.5-VL-3B-Instruct."
     )
     box, viewer = notice.bounding_box(), page.locator("#result-a .hs-viewer").bounding_box()
     assert box["y"] + box["height"] <= viewer["y"], "above everything that is shown of the answer"
     ask(page)
     answers = page.locator("#result-a .hs-answers")
-    expect(answers.locator(".hs-warning")).to_contain_text("hart-tiny-base was made for drawn needle scenes.")
+    expect(answers.locator(".hs-warning")).to_contain_text(
+        "hart-tiny-base was trained only on synthetic needle scenes;"
+    )
     first = answers.locator(".hs-warning").bounding_box()
     assert first["y"] + first["height"] <= answers.locator(".hs-card").nth(0).bounding_box()["y"]
     expect(answers.locator(".hs-right, .hs-good")).to_have_count(0)

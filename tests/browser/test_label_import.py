@@ -100,7 +100,7 @@ def test_a_table_alone_asks_for_the_folder_of_its_images(
     create(page, "Table alone")
     page.locator(".hs-source").fill(str(sources / "alone" / "questions.csv"))
     page.locator(".hs-import-button").click()
-    expect(page.locator(".hs-import-message")).to_contain_text("the image is missing in ")
+    expect(page.locator(".hs-import-message")).to_contain_text("image not found in ")
     page.locator(".hs-preview-button").click()
     expect(page.locator(".hs-preview")).to_contain_text("Set Image folder")
     expect(page.locator(".hs-import-message")).to_be_empty()

@@ -159,7 +159,7 @@ def test_columns_are_guessed_shown_and_mapped(
     expect(page.locator(".hs-import-message")).to_contain_text(
         "1 added, 0 updated, 0 known, 1 invalid rows", timeout=60_000
     )
-    expect(page.locator(".hs-invalid-rows")).to_contain_text("the image is missing")
+    expect(page.locator(".hs-invalid-rows")).to_contain_text("image not found")
     assert next(Project(labels / "mapped").items()).sample.answer == "B"
 
 
@@ -168,11 +168,11 @@ def test_what_was_left_out_is_there_in_another_studio(
 ) -> None:
     (tmp_path / "labels").mkdir()
     project = make_project(tmp_path / "labels", "earlier", 1)
-    import_samples(project, LoadedSamples("table", (), (InvalidRow("line 7", "the image is missing"),)))
+    import_samples(project, LoadedSamples("table", (), (InvalidRow("line 7", "image not found"),)))
     page = open_page(serve(None, image_folder, labels_root=tmp_path / "labels"))
     open_label_tab(page, "earlier")
     expect(page.locator(".hs-invalid-rows")).to_contain_text("table, line 7")
-    expect(page.locator(".hs-invalid-rows")).to_contain_text("the image is missing")
+    expect(page.locator(".hs-invalid-rows")).to_contain_text("image not found")
 
 
 def test_a_missing_source_is_reported(open_page: Callable[..., Page], studio: str) -> None:
@@ -286,11 +286,11 @@ def test_what_waits_why_and_what_the_scores_rest_on(open_page: Callable[..., Pag
 
     page.locator("[data-panel=propose]").click()
     notes = page.locator(".hs-score-notes")
-    expect(notes).to_contain_text("Choose a model. The built-in models only support drawn needle scenes")
+    expect(notes).to_contain_text("Choose a model. The built-in models only support synthetic needle scenes")
     expect(page.locator(".hs-label-model")).to_have_value("")
     expect(page.locator(".hs-start-run")).to_be_disabled()
     page.locator(".hs-label-model").fill("built-in-hart")
-    expect(notes.locator(".hs-warning")).to_contain_text("Its answers on images of this project mean nothing.")
+    expect(notes.locator(".hs-warning")).to_contain_text("its answers on images of this project are not meaningful.")
     expect(notes.locator(".hs-warned")).to_contain_text("4 of 4 items will be uncalibrated")
     page.locator(".hs-label-model").fill("org/other")
     expect(notes.locator(".hs-warned")).to_contain_text("no calibration for this model")
@@ -327,7 +327,10 @@ def test_a_built_in_model_on_photographs_starts_only_after_a_question(
     page.once("dialog", lambda dialog: (asked.append(dialog.message), dialog.dismiss()))
     page.locator(".hs-start-run").click()
     page.wait_for_timeout(1000)
-    assert "hart-tiny was made for drawn needle scenes" in asked[0] and "Start with this model anyway?" in asked[0]
+    assert (
+        "hart-tiny was trained only on synthetic needle scenes" in asked[0]
+        and "Start with this model anyway?" in asked[0]
+    )
     expect(page.locator(".hs-label-run")).to_have_count(0)
 
     page.locator("[data-panel=review]").click()

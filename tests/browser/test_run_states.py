@@ -169,4 +169,4 @@ def test_a_run_whose_status_cannot_be_read_says_so(open_page: OpenPage, url: str
     page = open_page(url)
     open_tab(page, "Watch")
     expect(page.locator(".hs-run-outcome")).to_contain_text("Run unreadable")
-    expect(page.locator(".hs-run-outcome")).to_contain_text("is not a valid run status")
+    expect(page.locator(".hs-run-outcome")).to_contain_text("json is damaged")

@@ -66,9 +66,9 @@ def test_forward_reads_only_what_a_tower_output_has(key: str) -> None:
 @pytest.mark.parametrize("key", CLASSES)
 def test_the_function_of_grid_positions(key: str) -> None:
     core = CLASSES[key][1]
-    hint = "edit hart_studio/models/rope.py and has_grid_positions in models/families.py"
-    assert hasattr(core, "get_rope_index") == FAMILIES[key].has_grid_positions, hint
-    if FAMILIES[key].has_grid_positions:
+    hint = "edit hart_studio/models/rope.py and uses_mrope in models/families.py"
+    assert hasattr(core, "get_rope_index") == FAMILIES[key].uses_mrope, hint
+    if FAMILIES[key].uses_mrope:
         wanted = {"input_ids", "mm_token_type_ids", "image_grid_thw", "attention_mask"}
         assert wanted <= set(inspect.signature(core.get_rope_index).parameters), hint
 

@@ -1,4 +1,4 @@
-"""Core guarantee: the crops-only turn contains no pixel of the full image outside the crops (method, Sec. 2.3).
+"""Core guarantee: the crops-only turn contains no pixel of the full image outside the crops.
 
 Everything outside the region carries a signature that occurs nowhere inside it: full red. The first part checks
 what the loop hands to any model, the second at the tensors that enter a real one. Both show first that the detector

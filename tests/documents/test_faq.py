@@ -117,12 +117,12 @@ RAISING: dict[str, RaiseError] = {
     "OpenGVLab/InternVL3-8B needs remote code": add_remote_code,
     "the value has the form of an access token": change("name=hf_abcdefghijklmnopqrstuvwxyzABCDEFGH"),
     "A page that is reachable from the network": lambda *_: load_auth_config("0.0.0.0", {}),  # noqa: S104 - refused
-    "schedule: expected rl_batch_size": change("schedule.rl_micro_batch_size=3"),
+    "schedule: rl_batch_size": change("schedule.rl_micro_batch_size=3"),
     "rollout.group_size": change("rollout.group_size=1"),
-    "expected counts with a sum": lambda *_: split_samples(
+    "10 samples requested": lambda *_: split_samples(
         samples(4), eval_samples=2, rl_samples=4, sft_samples=4, seed=0, split_by_image=False
     ),
-    "The dataset has changed since the split": swap_data,
+    "The dataset differs from the one this run started with": swap_data,
     "No labels to export": lambda folder, _: export_labels([], "coco", folder / "out"),
 }  # fmt: skip
 """Start of a message -> function that raises it."""

@@ -173,7 +173,7 @@ def test_the_model_size_of_qwen_is_grid_times_patch(load_tiny: Callable[[str], L
 @pytest.mark.parametrize("key", QWEN_KEYS)
 def test_positions_follow_the_patch_grid(load_tiny: Callable[[str], LocalChatModel], key: str) -> None:
     model = load_tiny(key)
-    plain_family = dataclasses.replace(model.family, has_grid_positions=False)
+    plain_family = dataclasses.replace(model.family, uses_mrope=False)
     plain = LocalChatModel(model.model, model.processor, plain_family, "plain positions")
     request = two_turns(model)
     # No error, another answer: this is what a forgotten mm_token_type_ids does.

@@ -114,7 +114,7 @@ class ScriptedPolicy(TrainableModel):
         if self.family.box_frame == BoxFrame.MODEL_PIXELS:
             return json.dumps([{"bbox_2d": [low, low, low + wide, low + wide], "label": "it"}])
         low, wide = 5 * low, 5 * wide
-        if self.family.box_frame == BoxFrame.THOUSANDTHS:
+        if self.family.box_frame == BoxFrame.NORMALIZED_1000:
             return json.dumps([{"bbox_2d": [low, low, low + wide, low + wide], "label": "it"}])
         return str([low / 1000, low / 1000, (low + wide) / 1000, (low + wide) / 1000])
 

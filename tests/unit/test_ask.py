@@ -84,7 +84,9 @@ def test_a_model_that_was_not_made_for_the_image_is_warned_of_first(
         assert ask.main([*more, "Which digit?", *CHOICES]) == 0
         return capsys.readouterr().out.splitlines()
 
-    warning = "hart-tiny-base was made for drawn needle scenes. Its answers on this image mean nothing."
+    warning = (
+        "hart-tiny-base was trained only on synthetic needle scenes; its answers on this image are not meaningful."
+    )
     assert lines(str(image))[0].startswith(f"WARNING   {warning} Choose a model such as Qwen/")
     assert json.loads("\n".join(lines("--json", str(image))))["warnings"][0].startswith(warning)
     assert lines(str(image), "--model", "some/model")[0].startswith("image ")

@@ -87,9 +87,9 @@ def holds(outer: Box, inner: Box) -> bool:
     [
         (BoxFrame.MODEL_PIXELS, (0, 0, 1204, 812), (0, 0, 2076, 1434)),
         (BoxFrame.MODEL_PIXELS, (602, 203, 903, 406), (1038, 358.5, 1557, 717)),
-        (BoxFrame.THOUSANDTHS, (0, 0, 1000, 1000), (0, 0, 2076, 1434)),
-        (BoxFrame.THOUSANDTHS, (250, 500, 750, 501), (519, 717, 1557, 718.434)),
-        (BoxFrame.UNIT, (0.25, 0.5, 1.0, 1.0), (519, 717, 2076, 1434)),
+        (BoxFrame.NORMALIZED_1000, (0, 0, 1000, 1000), (0, 0, 2076, 1434)),
+        (BoxFrame.NORMALIZED_1000, (250, 500, 750, 501), (519, 717, 1557, 718.434)),
+        (BoxFrame.NORMALIZED_1, (0.25, 0.5, 1.0, 1.0), (519, 717, 2076, 1434)),
         # The square has side 2076; the image lies (2076 - 1434) / 2 = 321 px below its top edge.
         (BoxFrame.UNIT_PADDED_SQUARE, (0.25, 0.5, 0.5, 1.0), (519, 717, 1038, 1755)),
     ],
@@ -127,7 +127,7 @@ def test_original_to_overview_to_model_and_back(
     assert to_original(back, BoxFrame.MODEL_PIXELS, original, overview) == pytest.approx(xyxy, rel=0, abs=1e-6)
 
 
-@pytest.mark.parametrize("frame", [BoxFrame.MODEL_PIXELS, BoxFrame.THOUSANDTHS])
+@pytest.mark.parametrize("frame", [BoxFrame.MODEL_PIXELS, BoxFrame.NORMALIZED_1000])
 @given(original=sizes, model=sizes, data=st.data())
 def test_whole_number_text_costs_at_most_half_a_step(
     frame: BoxFrame, original: tuple[int, int], model: tuple[int, int], data: st.DataObject
@@ -141,7 +141,10 @@ def test_whole_number_text_costs_at_most_half_a_step(
         assert abs(read[axis] - xyxy[axis]) <= half_step + 1e-6
 
 
-@given(frame=st.sampled_from([BoxFrame.THOUSANDTHS, BoxFrame.UNIT, BoxFrame.UNIT_PADDED_SQUARE]), original=sizes)
+@given(
+    frame=st.sampled_from([BoxFrame.NORMALIZED_1000, BoxFrame.NORMALIZED_1, BoxFrame.UNIT_PADDED_SQUARE]),
+    original=sizes,
+)
 def test_relative_frames_ignore_the_resize(frame: BoxFrame, original: tuple[int, int]) -> None:
     xyxy = (0.125, 0.25, 0.5, 0.75)
     assert to_original(xyxy, frame, original, (28, 28)) == to_original(xyxy, frame, original, (8192, 32))

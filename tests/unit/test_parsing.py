@@ -203,8 +203,8 @@ def test_only_the_beginning_of_a_long_text_is_read():
     ("frame", "text", "expected"),
     [
         (BoxFrame.MODEL_PIXELS, "[100, 50, 200, 150]", (400, 200, 800, 600)),
-        (BoxFrame.THOUSANDTHS, "[100, 50, 200, 150]", (400, 150, 800, 450)),
-        (BoxFrame.UNIT, "[0.1, 0.05, 0.2, 0.15]", (400, 150, 800, 450)),
+        (BoxFrame.NORMALIZED_1000, "[100, 50, 200, 150]", (400, 150, 800, 450)),
+        (BoxFrame.NORMALIZED_1, "[0.1, 0.05, 0.2, 0.15]", (400, 150, 800, 450)),
         (BoxFrame.UNIT_PADDED_SQUARE, "[0.1, 0.25, 0.2, 0.5]", (400, 500, 800, 1500)),
     ],
 )
@@ -216,14 +216,16 @@ def test_boxes_reach_the_right_pixels_of_the_original(frame, text, expected):
 
 def test_what_is_outside_is_clipped_or_dropped_and_counted():
     half_out = parse_boxes("[[900, 900, 1100, 1100], [1001, 0, 1100, 50]]")
-    boxes, status = convert_to_original(half_out, BoxFrame.THOUSANDTHS, (4000, 3000), (100, 75))
+    boxes, status = convert_to_original(half_out, BoxFrame.NORMALIZED_1000, (4000, 3000), (100, 75))
     assert [box.xyxy for box in boxes] == [(3600, 2700, 4000, 3000)]
     assert status == "partly_invalid"
-    outside = convert_to_original(parse_boxes("[1001, 0, 1100, 50]"), BoxFrame.THOUSANDTHS, (4000, 3000), (100, 75))
+    outside = convert_to_original(parse_boxes("[1001, 0, 1100, 50]"), BoxFrame.NORMALIZED_1000, (4000, 3000), (100, 75))
     assert outside == ((), "invalid")
-    nothing = convert_to_original(parse_boxes("nothing here"), BoxFrame.THOUSANDTHS, (4000, 3000), (100, 75))
+    nothing = convert_to_original(parse_boxes("nothing here"), BoxFrame.NORMALIZED_1000, (4000, 3000), (100, 75))
     assert nothing == ((), "none")
-    one_bad = convert_to_original(parse_boxes("[0, 0, 9, 9] [1, 2, 3]"), BoxFrame.THOUSANDTHS, (4000, 3000), (100, 75))
+    one_bad = convert_to_original(
+        parse_boxes("[0, 0, 9, 9] [1, 2, 3]"), BoxFrame.NORMALIZED_1000, (4000, 3000), (100, 75)
+    )
     assert (len(one_bad.boxes), one_bad.status) == (1, "partly_invalid")
 
 
@@ -235,7 +237,7 @@ def test_a_width_lost_by_the_change_of_frame_is_invalid_not_an_error():
 
 def test_label_travels_to_the_original():
     parsed = parse_boxes('{"bbox_2d": [1, 2, 3, 4], "label": "<b>sign</b>"}')
-    boxes, _ = convert_to_original(parsed, BoxFrame.THOUSANDTHS, (4000, 3000), (100, 75))
+    boxes, _ = convert_to_original(parsed, BoxFrame.NORMALIZED_1000, (4000, 3000), (100, 75))
     assert boxes[0].label == "<b>sign</b>"  # raw text: the page shows it as text
 
 

@@ -230,7 +230,9 @@ def _check_subsets(benchmark: Benchmark, subsets: Collection[str] | None) -> Col
         return benchmark.subsets
     if benchmark.is_included is None or not subsets:
         of = ", ".join(each.name for each in _ALL if each.is_included)
-        raise InputError(f"Invalid subsets {list(subsets)} of {benchmark.name}: choose at least one, of {of} only")
+        if benchmark.is_included is None:
+            raise InputError(f"Benchmark {benchmark.name} has no subsets; only {of} has. Remove the option.")
+        raise InputError(f"Choose at least one subset of {benchmark.name}.")
     return frozenset(subsets)
 
 
@@ -280,9 +282,9 @@ def _exclude_rows(
             kept += 1
             yield location, sample
     if keys and bool(kept) != bool(excluded):
-        found = "none" if kept else "only those"
+        found = f"no question of {source} matches it" if kept else f"every question of {source} matches it"
         raise DataError(
-            f"expected questions of the Lite part and others in {source}, got {found}; give both in the same format"
+            f"Cannot exclude the Lite part: {found}. Pass the Lite part and the full set in the same published format."
         )
 
 

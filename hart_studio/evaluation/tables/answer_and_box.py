@@ -13,6 +13,7 @@ from hart_studio.evaluation.published import TABLE_1
 from hart_studio.evaluation.tables.rows import (
     BACK,
     FRONT,
+    NOT_PUBLISHED,
     back_cells,
     each_protocol,
     front_cells,
@@ -43,7 +44,7 @@ def table_1(evaluations: Sequence[Evaluation]) -> Table:
         cells: list[Cell] = [front[0], evaluation.benchmark, *front[1:], *joint.counts]
         rows.append(TableRow("measured", (*cells, percent_between(joint.wrong_box), *back)))
     for row in TABLE_1:
-        protocol_name = "crops_only" if row.is_looped else "without the loop"
+        protocol_name = "crops_only" if row.is_looped else "direct (no closed loop; paper)"
         values = dict(zip(CONTINGENCY_CELLS, row.counts, strict=True))
         labels = {"benchmark": "visual_cot", "protocol": protocol_name}
         figures: dict[str, float | int | str] = {**labels, "n": sum(row.counts), WRONG_BOX: row.wrong_box, **values}
@@ -84,7 +85,7 @@ def table_information(evaluations: Sequence[Evaluation]) -> Table:
     caption = (
         "Mutual information of box right (L) and answer right (R) in bits, plug-in estimate, with 95 % bootstrap "
         "intervals over questions. It is too high by about 1 / (2 n ln 2), alike for all protocols; the difference is "
-        "paired by question. All rows are measured."
+        f"paired by question. {NOT_PUBLISHED}"
     )
     title = "Proposition 1: what the box says about the answer"
     return Table("proposition_1", title, caption, columns, tuple(rows))

@@ -8,7 +8,7 @@ from typing import Final
 from hart_studio.evaluation.accuracy import (
     Extractor,
     category_at,
-    cluster_error,
+    clustered_stderr,
     count_accuracy,
     cycle_mean,
     macro_mean,
@@ -20,6 +20,7 @@ from hart_studio.evaluation.published import TABLE_4
 from hart_studio.evaluation.tables.rows import (
     BACK,
     FRONT,
+    NOT_PUBLISHED,
     SCORED,
     back_cells,
     each_protocol,
@@ -38,7 +39,7 @@ HR_BENCH: Final = ("hr_bench_4k", "hr_bench_8k")
 BENCHMARKS: Final = ("vstar", *HR_BENCH, "mmstar")
 """Benchmarks of Table 4."""
 
-REPEATED: Final = "HR-Bench asks each question several times: its errors are over questions, not over answers."
+REPEATED: Final = "Standard errors for HR-Bench are clustered by question."
 """Caption sentence of tables with ``accuracy_cell``."""
 
 _HR_KINDS: Final = ("single", "cross")
@@ -54,8 +55,8 @@ def accuracy_cell(evaluation: Evaluation, protocol: Protocol, extractor: Extract
     """
     found = count_accuracy(evaluation.records, protocol, extractor)
     if evaluation.benchmark in HR_BENCH:
-        return percent(found.share, cluster_error(evaluation.records, protocol, extractor))
-    return percent(found.share, found.error)
+        return percent(found.share, clustered_stderr(evaluation.records, protocol, extractor))
+    return percent(found.share, found.stderr)
 
 
 def table_4(evaluations: Sequence[Evaluation]) -> Table:
@@ -68,9 +69,9 @@ def table_4(evaluations: Sequence[Evaluation]) -> Table:
     rows = []
     for evaluation, protocol in each_protocol(of_benchmark(evaluations, *BENCHMARKS)):
         found = count_accuracy(evaluation.records, protocol)
-        shown = percent(found.share, found.error)
+        shown = percent(found.share, found.stderr)
         if evaluation.benchmark in HR_BENCH:
-            shown = percent(cycle_mean(evaluation.records, protocol), cluster_error(evaluation.records, protocol))
+            shown = percent(cycle_mean(evaluation.records, protocol), clustered_stderr(evaluation.records, protocol))
         macro = percent(_macro_l2(evaluation, protocol)) if evaluation.benchmark == "mmstar" else None
         front = front_cells(evaluation, protocol, found.scored)
         cells: tuple[Cell, ...] = (
@@ -88,7 +89,7 @@ def table_4(evaluations: Sequence[Evaluation]) -> Table:
         for method, figures in TABLE_4.items()
     ]
     caption = (
-        f"{SCORED} HR-Bench: mean over the four cycles of the options, its error over questions, not over answers. "
+        f"{SCORED} HR-Bench: mean over the four option cycles, standard error clustered by question. "
         "MMStar: over all questions, and the mean over its l2 categories; the paper does not say which is its own."
     )
     return Table("table_4", "Table 4: V*, HR-Bench and MMStar", caption, columns, tuple(rows))
@@ -111,14 +112,14 @@ def table_hr_bench(evaluations: Sequence[Evaluation], benchmark: str) -> Table:
         whole = count_accuracy(evaluation.records, protocol)
         cells: list[Cell] = [*front_cells(evaluation, protocol, whole.scored)]
         for part in (*(kinds.get(kind, []) for kind in _HR_KINDS), evaluation.records):
-            cells.append(percent(cycle_mean(part, protocol), cluster_error(part, protocol)))
+            cells.append(percent(cycle_mean(part, protocol), clustered_stderr(part, protocol)))
         cells.append(percent(whole.share))
         cells += [percent(count_accuracy(by_cycle.get(cycle, ()), protocol).share) for cycle in cycles]
         rows.append(TableRow("measured", (*cells, *back_cells(evaluation, whole))))
     caption = (
-        "Percent right by the strict extractor: single and cross instance, and their average, each the mean over the "
-        "cycles of the options ± standard error over questions. It is the share of all answers when every cycle has "
-        "the same number of scored ones. All rows are measured."
+        "Columns: single-instance, cross-instance and average accuracy, each averaged over the four option cycles "
+        "(± SE over questions), by the strict extractor. The average equals “over all answers” if all cycles have "
+        f"equally many scored answers. {NOT_PUBLISHED}"
     )
     return Table(file_stem(f"table_4_{benchmark}"), f"{benchmark} by kind and cycle", caption, columns, tuple(rows))
 
@@ -140,12 +141,12 @@ def table_categories(evaluations: Sequence[Evaluation], benchmark: str) -> Table
         counted = [count_accuracy(parts.get(name, ()), protocol) for name in names]
         whole = count_accuracy(evaluation.records, protocol)
         cells: list[Cell] = [*front_cells(evaluation, protocol, whole.scored)]
-        cells.append(percent(overall(counted), whole.error))
+        cells.append(percent(overall(counted), whole.stderr))
         if len(means) > 1:
             cells.append(percent(_macro_l2(evaluation, protocol)))
-        cells += [percent(part.share, part.error) for part in counted]
+        cells += [percent(part.share, part.stderr) for part in counted]
         rows.append(TableRow("measured", (*cells, *back_cells(evaluation, whole))))
-    caption = f"{SCORED} All rows are measured."
+    caption = f"{SCORED} {NOT_PUBLISHED}"
     return Table(file_stem(f"table_4_{benchmark}"), f"{benchmark} by category", caption, columns, tuple(rows))
 
 

@@ -19,8 +19,8 @@ def table_comparison(evaluations: Sequence[Evaluation]) -> Table:
         evaluations: Evaluations; pairs without common questions are skipped.
     """
     columns = (
-        *("model", "compared with", "benchmark", "protocol", "dates", "figure", "difference, points"),
-        *("n", "other questions", "verdict", "questions", "questions of the other"),
+        *("model", "baseline", "benchmark", "protocol", "dates", "figure", "difference, points"),
+        *("n", "excluded", "verdict", "questions", "questions (baseline)"),
     )
     rows = []
     for first, second in combinations(evaluations, 2):
@@ -40,10 +40,9 @@ def table_comparison(evaluations: Sequence[Evaluation]) -> Table:
             )
             rows.append(TableRow("measured", cells))
     caption = (
-        "How much greater the figure of the model is, in points, over the n questions that both have scored, with the "
-        "95 % interval of a paired bootstrap over questions; one that is asked several times on the same image is "
-        "drawn with all its answers. Questions are the same when id, text, choices and gold boxes are. Other "
-        "questions: left out, for only their id is the same. All rows are measured."
+        "Difference in percentage points (model - baseline) on the n questions scored in both; 95 % paired bootstrap; "
+        "repeats of a question are resampled together. Excluded: questions with the same id but different content. "
+        "No published figures in this table."
     )
     return Table("comparison", "Differences between models", caption, columns, tuple(rows))
 
@@ -62,4 +61,4 @@ def _differences(first: Evaluation, second: Evaluation) -> Iterator[tuple[str, s
 def _describe_significance(found: Difference) -> str:
     if found.gain.is_positive:
         return "better"
-    return "worse" if found.gain.is_negative else "the interval holds 0"
+    return "worse" if found.gain.is_negative else "not significant (CI contains 0)"

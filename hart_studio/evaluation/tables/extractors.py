@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from hart_studio.evaluation.accuracy import count_accuracy, count_rules, find_score, has_official
 from hart_studio.evaluation.evaluations import Evaluation
 from hart_studio.evaluation.tables.benchmarks import REPEATED, accuracy_cell
-from hart_studio.evaluation.tables.rows import FRONT, each_protocol, front_cells, questions_cell
+from hart_studio.evaluation.tables.rows import FRONT, NOT_PUBLISHED, each_protocol, front_cells, questions_cell
 from hart_studio.evaluation.tables.table import Cell, Table, TableRow, percent
 
 
@@ -18,8 +18,16 @@ def table_extractors(evaluations: Sequence[Evaluation]) -> Table:
         evaluations: Evaluations; those whose benchmark has its own extractor are shown.
     """
     columns = (
-        *("model", "benchmark", *FRONT[1:], "strict, %", "unscored", "official, %", "unscored by the official"),
-        *("strict right, official wrong", "official right, strict wrong", "questions"),
+        *(
+            "model",
+            "benchmark",
+            *FRONT[1:],
+            "strict, %",
+            "unscored",
+            "benchmark extractor, %",
+            "unscored (benchmark extractor)",
+        ),
+        *("strict correct, benchmark wrong", "benchmark correct, strict wrong", "questions"),
     )
     rows = []
     for evaluation, protocol in each_protocol(evaluations):
@@ -39,10 +47,10 @@ def table_extractors(evaluations: Sequence[Evaluation]) -> Table:
         cells += [pairs.count((1.0, 0.0)), pairs.count((0.0, 1.0)), questions_cell(evaluation)]
         rows.append(TableRow("measured", tuple(cells)))
     caption = (
-        "The strict extractor reads every benchmark alike; the official one is the benchmark's own, for comparison "
-        f"with other people's figures. ± is the standard error. {REPEATED} All rows are measured."
+        "The strict extractor applies the same rules to every benchmark; the benchmark extractor is the benchmark's "
+        f"own, for comparison with published figures. ± is the standard error. {REPEATED} {NOT_PUBLISHED}"
     )
-    return Table("extractors", "Answers as two extractors read them", caption, columns, tuple(rows))
+    return Table("extractors", "Strict vs. benchmark extractor", caption, columns, tuple(rows))
 
 
 def table_rules(evaluations: Sequence[Evaluation]) -> Table:
@@ -68,8 +76,7 @@ def table_rules(evaluations: Sequence[Evaluation]) -> Table:
                 )
                 rows.append(TableRow("measured", cells))
     caption = (
-        "Which rule of an extractor read the n answers; “none” read nothing, and with “no_answer_turn” there was "
-        "nothing to read, for no box was usable. Questions that could not be run or scored are left out. All rows are "
-        "measured."
+        "The extraction rule that matched each of the n answers; “none”: no rule matched; “no_answer_turn”: no answer "
+        f"turn because no box was valid. Questions that could not be run or scored are excluded. {NOT_PUBLISHED}"
     )
     return Table("rules", "Extraction rules", caption, columns, tuple(rows))

@@ -11,7 +11,7 @@ from hart_studio.evaluation.evaluations import Evaluation
 from hart_studio.evaluation.published import TABLE_6
 from hart_studio.evaluation.records import SampleResult, list_area_shares
 from hart_studio.evaluation.statistics import Estimate
-from hart_studio.evaluation.tables.rows import front_cells, published_row, questions_cell
+from hart_studio.evaluation.tables.rows import NOT_PUBLISHED, front_cells, published_row, questions_cell
 from hart_studio.evaluation.tables.table import Cell, Table, TableRow, percent, percent_between
 
 IOU_THRESHOLDS: Final = tuple(round(0.05 * step, 2) for step in range(20))
@@ -39,18 +39,18 @@ class Grounding(NamedTuple):
     iou_per_question: float
     """Mean best IoU per question, averaged over questions."""
     area_share: float | None
-    """Mean share of the image covered by the predicted boxes, over questions with a usable box; None without any."""
+    """Mean share of the image covered by the predicted boxes, over questions with a valid box; None without any."""
     usable: float
-    """Share of questions with a usable box."""
+    """Share of questions with a valid box."""
 
 
 def measure_grounding(records: Sequence[SampleResult]) -> Grounding | None:
     """Compare predicted with gold boxes; None without gold boxes or grounding turns."""
-    asked = [record for record in records if record.golds]
+    asked = [record for record in records if record.gold_matches]
     found = estimate_found(asked)
     if found is None:
         return None
-    golds = [gold for record in asked for gold in record.golds]
+    golds = [gold for record in asked for gold in record.gold_matches]
     areas = list_area_shares(asked)
     return Grounding(
         questions=len(asked),
@@ -67,7 +67,7 @@ def measure_grounding(records: Sequence[SampleResult]) -> Grounding | None:
 
 def share_by_iou(records: Sequence[SampleResult]) -> list[float]:
     """Share of gold boxes with a best IoU of at least each of ``IOU_THRESHOLDS``; empty without gold boxes."""
-    ious = [gold.iou for record in records for gold in record.golds]
+    ious = [gold.iou for record in records for gold in record.gold_matches]
     return [fmean(iou >= threshold for iou in ious) for threshold in IOU_THRESHOLDS] if ious else []
 
 
@@ -79,8 +79,13 @@ def table_6(evaluations: Sequence[Evaluation]) -> Table:
     """
     columns = (
         *("model", "benchmark", "protocol", "date", "n", "gold boxes", _FOUND),
-        *("the same per question, %", "questions with all found, %", "mean IoU, %", "mean IoU per question, %"),
-        *("mean area share, %", "usable box, %", "questions"),
+        *(
+            "IoG > 0.3 per question, %",
+            "questions with all gold boxes found, %",
+            "mean IoU, %",
+            "mean IoU per question, %",
+        ),
+        *("mean area share, %", "valid box, %", "questions"),
     )
     rows = []
     for evaluation in evaluations:
@@ -99,8 +104,8 @@ def table_6(evaluations: Sequence[Evaluation]) -> Table:
     caption = (
         "A gold box is found when one predicted box alone covers more than 0.3 of it; every gold box counts, with a 95 "
         "% bootstrap interval over questions. A box over the whole image finds everything: see area share and IoU. "
-        "Questions without a usable box count with nothing found, but not in the mean area share: it is over questions "
-        "with a usable box. Published rows are the paper's."
+        "Questions without a valid box count with nothing found, but not in the mean area share: it is over questions "
+        "with a valid box. Published rows are the paper's."
     )
     return Table("table_6", "Table 6: grounding", caption, columns, tuple(rows))
 
@@ -117,13 +122,13 @@ def table_iou(evaluations: Sequence[Evaluation]) -> Table:
         shares = share_by_iou(evaluation.records)
         if not shares:
             continue
-        asked = [record for record in evaluation.records if record.golds]
+        asked = [record for record in evaluation.records if record.gold_matches]
         front = front_cells(evaluation, _TURN, len(asked))
-        boxes = sum(len(record.golds) for record in asked)
+        boxes = sum(len(record.gold_matches) for record in asked)
         cells: list[Cell] = [front[0], evaluation.benchmark, *front[1:], boxes, *(percent(share) for share in shares)]
         rows.append(TableRow("measured", (*cells, questions_cell(evaluation))))
     caption = (
         "Share of the gold boxes whose best IoU with one predicted box is at least the threshold; at 0.00 every gold "
-        "box counts. All rows are measured: the paper has these figures as a drawing only."
+        f"box counts. {NOT_PUBLISHED} The paper shows them as a plot only."
     )
     return Table("figure_3", "Fig. 3: gold boxes by IoU threshold", caption, columns, tuple(rows))

@@ -72,7 +72,7 @@ def _measured_row(name: str, protocol: Protocol, found: dict[str, Evaluation]) -
         for level in LEVELS:
             records = found[benchmark].records if benchmark in found else ()
             part = count_accuracy((r for r in records if category_at(r, 1).lower() == level.lower()), protocol)
-            cells.append(percent(part.share, part.error))
+            cells.append(percent(part.share, part.stderr))
     whole = {benchmark: count_accuracy(evaluation.records, protocol) for benchmark, evaluation in found.items()}
     cells += [whole[benchmark].scored if benchmark in whole else None for benchmark in _BENCHMARKS]
     cells += [questions_cell(found[benchmark]) if benchmark in found else None for benchmark in _BENCHMARKS]

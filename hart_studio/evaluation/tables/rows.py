@@ -19,10 +19,13 @@ BACK: Final = ("questions", "unscored", "fallbacks")
 """Last columns of tables of answers."""
 
 SCORED: Final = (
-    "Percent right of the n scored questions, by the strict extractor, ± standard error. Unscored questions are "
-    "counted, never wrong; fallbacks are answers from the full image because no box was usable."
+    "Accuracy on the n scored questions by the strict extractor, ± standard error. Unscored questions are listed "
+    "separately and excluded from accuracy; fallbacks are answers from the full image because no box was valid."
 )
 """Beginning of the captions of tables of answers."""
+
+NOT_PUBLISHED: Final = "No published figures in this table."
+"""Caption sentence of tables with measured rows only."""
 
 
 def name_of(evaluation: Evaluation) -> str:

@@ -84,9 +84,9 @@ def _task_table(
         of_levels = [count_accuracy(by_level.get(_plain(level), ()), protocol) for level in LEVELS]
         cells: tuple[Cell, ...] = (
             *front_cells(evaluation, protocol, whole.scored),
-            percent(overall(found.values()), whole.error),
-            *(percent(part.share, part.error) for part in of_levels),
-            *(percent(part.share, part.error) for part in found.values()),
+            percent(overall(found.values()), whole.stderr),
+            *(percent(part.share, part.stderr) for part in of_levels),
+            *(percent(part.share, part.stderr) for part in found.values()),
             *back_cells(evaluation, whole),
         )
         rows.append(TableRow("measured", cells))

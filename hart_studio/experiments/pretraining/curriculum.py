@@ -1,6 +1,6 @@
 """Curriculum of the built-in model: vision, details, grounding, answers.
 
-The last two levels degrade its grounding. ``tasks`` builds the rows of a level.
+The last two levels degrade its grounding on purpose, so that RL can improve it. ``tasks`` builds the rows of a level.
 """
 
 from __future__ import annotations

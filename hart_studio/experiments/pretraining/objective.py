@@ -91,7 +91,7 @@ def _share(counts: tuple[int, int]) -> float:
     return counts[1] / counts[0] if counts[0] else float("nan")
 
 
-class TrainableModel(nn.Module):
+class PretrainingModel(nn.Module):
     """The model and the heads of the auxiliary loss, which are discarded after training.
 
     The auxiliary loss predicts the content at each visual token, with the words and numbers that the language model
@@ -185,7 +185,7 @@ def tree_mask(branch: torch.Tensor) -> torch.Tensor:
 
 
 def compute_loss(
-    trainable: TrainableModel, batch: Batch, number_ids: torch.Tensor, sigma: float
+    trainable: PretrainingModel, batch: Batch, number_ids: torch.Tensor, sigma: float
 ) -> tuple[torch.Tensor, torch.Tensor, LossTotals]:
     """Run the model on a packed batch and score its predictions.
 

@@ -123,7 +123,7 @@ def crop_row(rng: np.random.Generator, growth: float) -> PackedRow:
 
     Args:
         rng: Source of randomness.
-        growth: 0 = details up to twice the published size, 1 = published size and loose crops.
+        growth: 0 = details up to twice the default size, 1 = default size and loose crops.
     """
     largest = 1.0 + (1 - growth)
     scene = make_scene(

@@ -27,7 +27,7 @@ from tqdm import tqdm
 from transformers import Qwen3VLForConditionalGeneration
 
 from hart_studio.experiments.pretraining.curriculum import FULL_VISION_LEVEL, LEVELS
-from hart_studio.experiments.pretraining.objective import LossTotals, TrainableModel, compute_loss
+from hart_studio.experiments.pretraining.objective import LossTotals, PretrainingModel, compute_loss
 from hart_studio.experiments.pretraining.packing import Batch, Packer
 from hart_studio.experiments.pretraining.priors import set_patch_prior
 from hart_studio.experiments.pretraining.tasks import make_step_rows
@@ -141,7 +141,7 @@ def _train_rank(rank: int, config: PretrainingConfig, rendezvous: str | None) ->
     model = build_model(tokenizer, config.seed)
     set_patch_prior(model, _draw_patches(packer, config.seed))
     number_ids = torch.tensor(number_token_ids(tokenizer))
-    trainable = TrainableModel(model).train()
+    trainable = PretrainingModel(model).train()
     optimizer = torch.optim.AdamW(trainable.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01)
     progress = TrainingState()
     if config.resume and (config.out / "checkpoint" / "progress.json").exists():
@@ -206,7 +206,7 @@ def _is_finished(progress: TrainingState, config: PretrainingConfig) -> bool:
     )
 
 
-def _average_gradients(trainable: TrainableModel, processes: int) -> None:
+def _average_gradients(trainable: PretrainingModel, processes: int) -> None:
     """Average gradients over processes; weights without a gradient (vision-only levels) have none in any process."""
     gradients = [parameter.grad for parameter in trainable.parameters() if parameter.grad is not None]
     flat = parameters_to_vector(gradients)
@@ -222,7 +222,7 @@ def _draw_patches(packer: Packer, seed: int) -> torch.Tensor:
 
 
 def _backward(
-    trainable: TrainableModel, batches: Sequence[Batch], number_ids: torch.Tensor, sigma: float
+    trainable: PretrainingModel, batches: Sequence[Batch], number_ids: torch.Tensor, sigma: float
 ) -> LossTotals:
     """Accumulate the gradient of the mean loss over all batches of one part of a step."""
     total = sum(float(batch.weights.sum()) for batch in batches)

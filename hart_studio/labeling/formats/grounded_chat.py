@@ -35,7 +35,11 @@ from hart_studio.records import Box
 MAX_BOXES: Final = 1024
 """Maximum number of boxes read from one answer."""
 
-_EXTENTS: Final = {BoxFrame.THOUSANDTHS: (1000, 1000), BoxFrame.UNIT: (1, 1), BoxFrame.UNIT_PADDED_SQUARE: (1, 1)}
+_EXTENTS: Final = {
+    BoxFrame.NORMALIZED_1000: (1000, 1000),
+    BoxFrame.NORMALIZED_1: (1, 1),
+    BoxFrame.UNIT_PADDED_SQUARE: (1, 1),
+}
 
 
 def export_path(image: PlannedImage) -> str:
@@ -97,7 +101,7 @@ def load_grounded_chat(path: Path, options: ImportOptions | None = None) -> Load
 def _grid(wh: WH, options: ExportOptions) -> tuple[tuple[int, int], int, WH]:
     """Size of the frame in its units, steps per unit, and size of the model input."""
     frame = FAMILIES[options.chat_family].box_frame
-    step = 10**UNIT_DECIMALS if frame in (BoxFrame.UNIT, BoxFrame.UNIT_PADDED_SQUARE) else 1
+    step = 10**UNIT_DECIMALS if frame in (BoxFrame.NORMALIZED_1, BoxFrame.UNIT_PADDED_SQUARE) else 1
     if frame is not BoxFrame.MODEL_PIXELS:
         return _EXTENTS[frame], step, wh
     if options.model_wh_of is None:

@@ -185,10 +185,10 @@ class EvaluationResultsApi:
             "choices": list(record.choices),
             "answer": _expected(record),
             "error": record.error,
-            "is_pointed": record.is_pointed,
+            "has_grounding_turn": record.has_grounding_turn,
             "boxes": [_show_box(box) for box in record.boxes],
             "gold": [_show_box(box) for box in record.gold_boxes],
-            "matches": [match.model_dump() for match in record.golds],
+            "matches": [match.model_dump() for match in record.gold_matches],
             "area_share": record.area_share,
             "answers": [
                 _show_answer(record, protocol, answer_result)

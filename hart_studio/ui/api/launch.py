@@ -182,7 +182,7 @@ class RunLauncher:
             "topic": "Check",
             "state": "bad",
             "text": f"Preflight check {end}",
-            "advice": "The run may fail in the same way.",
+            "advice": "Fix this error and run preflight again.",
         }
 
     def enqueue(self, launch_request: LaunchRequest) -> str:

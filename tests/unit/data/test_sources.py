@@ -67,11 +67,11 @@ def test_an_open_question_has_an_answer_in_words(folder: Path) -> None:
         ({**GOOD, "choices": "12"}, "expected a list in 'choices'"),
         ({**GOOD, "gold_boxes": [[3, 0, 1, 1]]}, "expected x_min < x_max"),
         ({**GOOD, "gold_boxes": [[0, 0, 1]]}, "expected four numbers for each box"),
-        ({**GOOD, "image": "gone.png"}, "the image is missing"),
+        ({**GOOD, "image": "gone.png"}, "image not found"),
         ({**GOOD, "image": "../x.png"}, "Invalid file name"),
         ({**GOOD, "image": "/etc/hostname"}, "Invalid file name"),
         ({**GOOD, "id": None}, "expected text in 'id'"),
-        ({**GOOD, "id": "first"}, "the id of an earlier row"),
+        ({**GOOD, "id": "first"}, "duplicate id"),
     ],
 )
 def test_a_bad_line_is_counted_and_the_next_one_is_read(folder: Path, row: Any, reason: str) -> None:
@@ -90,7 +90,7 @@ def test_images_may_lie_in_another_folder(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_file_without_a_sample_is_an_error(folder: Path) -> None:
-    with pytest.raises(DataError, match="No valid rows in set: 1 rows: the image is missing"):
+    with pytest.raises(DataError, match="No valid rows in set: 1 rows: image not found"):
         load_jsonl(write(folder, {**GOOD, "image": "gone.png"}))
     with pytest.raises(DataError, match="no rows"):
         load_jsonl(write(folder))
@@ -148,7 +148,7 @@ def test_a_published_folder_is_read(published: Path) -> None:
     loaded = load_mme_realworld(published)
     assert [sample.id[-4:] for sample in loaded.samples] == ["0001", "0004"]
     assert [(bad.row, bad.reason) for bad in loaded.invalid_rows] == [
-        ("row 2", f"the image is missing in {published.resolve()}"),
+        ("row 2", f"image not found in {published.resolve()}"),
         ("row 3", "expected the letter of one of 5 options as the answer, got 'F'"),
     ]
     assert load_mme_realworld(published / "MME_RealWorld.json") == loaded

@@ -71,7 +71,7 @@ def test_invalid_rows_are_counted_with_their_places(folder: Path) -> None:
     loaded = load_table(folder / "t.jsonl", folder / "cache")
     assert len(loaded.samples) == 1
     assert [bad.row for bad in loaded.invalid_rows] == ["line 2", "line 3", "line 4", "line 5", "line 7"]
-    assert "the image is missing" in loaded.invalid_rows[2].reason
+    assert "image not found" in loaded.invalid_rows[2].reason
 
 
 def test_lines_with_too_many_or_too_few_cells(folder: Path) -> None:

@@ -10,7 +10,7 @@ from hart_studio.evaluation.accuracy import (
     NO_ANSWER_TURN,
     Accuracy,
     category_at,
-    cluster_error,
+    clustered_stderr,
     count_accuracy,
     count_rules,
     cycle_mean,
@@ -28,13 +28,13 @@ def test_unscored_questions_are_counted_and_never_wrong() -> None:
     found = count_accuracy(eight_questions(), "crops_only")
     assert found == Accuracy(right=3.0, scored=6, unscored=2, fallbacks=0)  # f has no score, h did not run
     assert found.share == 0.5
-    assert found.error == pytest.approx(math.sqrt(0.5 * 0.5 / 6))
+    assert found.stderr == pytest.approx(math.sqrt(0.5 * 0.5 / 6))
     direct = count_accuracy(eight_questions(), "direct")
     assert (direct.right, direct.scored, direct.unscored) == (5.0, 7, 1)
     official = count_accuracy(eight_questions(), "crops_only", "official")
     assert (official.right, official.scored, official.unscored) == (3.0, 6, 2)
     nothing = count_accuracy(eight_questions(), "full_and_crops")
-    assert (nothing.share, nothing.error, nothing.unscored) == (None, None, 8)
+    assert (nothing.share, nothing.stderr, nothing.unscored) == (None, None, 8)
 
 
 def test_answers_from_the_full_image_are_counted() -> None:
@@ -108,6 +108,6 @@ def test_over_whole_cycles_the_mean_is_the_share_of_all_answers(rights: list[lis
 def test_the_error_of_repeated_questions_is_over_questions() -> None:
     # Means of the questions: 1 and 0. Their deviation is sqrt(1/2), over the root of two questions 1/2.
     records = [hr_question(n, cycle, n == 1) for n in (1, 2) for cycle in range(4)]
-    assert cluster_error(records, "crops_only") == pytest.approx(0.5)  # type: ignore[arg-type]
-    assert cluster_error(records[:4], "crops_only") is None  # type: ignore[arg-type]
-    assert cluster_error(records, "crops_only", "official") is None, "no one asked it"  # type: ignore[arg-type]
+    assert clustered_stderr(records, "crops_only") == pytest.approx(0.5)  # type: ignore[arg-type]
+    assert clustered_stderr(records[:4], "crops_only") is None  # type: ignore[arg-type]
+    assert clustered_stderr(records, "crops_only", "official") is None, "no one asked it"  # type: ignore[arg-type]

@@ -13,11 +13,13 @@ def test_how_every_question_ended() -> None:
         "d": "wrong answer, wrong box",
         "e": "right answer, wrong box",
         "f": "unscored",
-        "g": "no usable box",
+        "g": "no valid box",
         "h": "unscored",
     }
     assert get_verdict(question("x", answer_result(1.0), None, (ON,), gold_boxes=()), "crops_only") == "right answer"
-    assert get_verdict(question("x", None, answer_result(0.0), (), is_pointed=False), "direct") == "wrong answer"
+    assert (
+        get_verdict(question("x", None, answer_result(0.0), (), has_grounding_turn=False), "direct") == "wrong answer"
+    )
 
 
 def test_endings_add_up_to_the_joint_counts() -> None:
@@ -28,7 +30,7 @@ def test_endings_add_up_to_the_joint_counts() -> None:
         assert joint.counts == (
             counts.get("right answer, wrong box", 0),
             counts.get("right answer, right box", 0),
-            counts.get("wrong answer, wrong box", 0) + counts.get("no usable box", 0),
+            counts.get("wrong answer, wrong box", 0) + counts.get("no valid box", 0),
             counts.get("wrong answer, right box", 0),
         )
         assert sum(counts.values()) == 8
@@ -46,7 +48,7 @@ def test_filters_add_up() -> None:
         return "".join(record.sample_id for record in found)
 
     assert names() == "abcdefgh"
-    assert names(verdicts=("unscored", "no usable box")) == "fgh"
+    assert names(verdicts=("unscored", "no valid box")) == "fgh"
     assert names(category="Perception") == "abcde"
     assert names(category="Perception/OCR") == "e"
     assert names(category="Percep") == "", "a level, not the beginning of a word"

@@ -79,7 +79,7 @@ def test_an_evaluation_from_start_to_end(config: EvaluationConfig, tmp_path: Pat
     assert figures["crops_only/accuracy"] + figures["direct/accuracy"] <= 1.0
     assert {len(call.requests) for call in asked.calls} == {4, 2}, "batches of four, and what is left"
     assert [run.layout.run_id for run in list_evaluations(tmp_path / "runs")] == [layout.run_id]
-    assert not [text for text in warnings(layout) if "made for" in text], "the scenes are drawn ones"
+    assert not [text for text in warnings(layout) if "trained only on" in text], "the scenes are drawn ones"
 
 
 def warnings(layout: RunLayout) -> list[str]:
@@ -94,20 +94,20 @@ def test_a_built_in_model_on_other_images_is_warned_of(
         image.save(path, quality=50)  # encoded again: no evidence is left, only names
     layout = prepare_run(tmp_path / "runs", config)
     assert run_evaluation(layout, lambda _: model(), progress=ProgressReporter("question"))
-    text = "hart-tiny was made for drawn needle scenes. Its answers on these images mean nothing."
-    (reported,) = [found for found in warnings(layout) if "made for" in found]
+    text = "hart-tiny was trained only on synthetic needle scenes; its answers on these images are not meaningful."
+    (reported,) = [found for found in warnings(layout) if "trained only on" in found]
     assert reported.startswith(text)
     assert f"warning: {text}" in capsys.readouterr().err
     other = prepare_run(tmp_path / "runs", config.model_copy(update={"model": "org/general"}))
     assert run_evaluation(other, lambda _: model())
-    assert not [found for found in warnings(other) if "made for" in found]
+    assert not [found for found in warnings(other) if "trained only on" in found]
 
 
 def test_scenes_that_are_drawn_for_an_evaluation_are_what_the_model_was_made_for(tmp_path: Path) -> None:
     drawn = EvaluationConfig(benchmark="needle", limit=1, device="cpu")
     layout = prepare_run(tmp_path / "runs", drawn)
     assert run_evaluation(layout, lambda _: model())
-    assert not [found for found in warnings(layout) if "made for" in found]
+    assert not [found for found in warnings(layout) if "trained only on" in found]
 
 
 def test_many_processes_find_what_one_finds(config: EvaluationConfig, tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def test_the_command_ends_with_its_figures_and_shows_progress_beside_them(
     out, err = capsys.readouterr()
     (run,) = list_evaluations(tmp_path / "runs")
     records = load_evaluation(run.layout).records
-    right, golds = sum(record.value("crops_only") for record in records), sum(len(one.golds) for one in records)
+    right, golds = sum(record.value("crops_only") for record in records), sum(len(one.gold_matches) for one in records)
     assert out.splitlines()[1] == "questions: 16 of 16 measured, 0 failed, 2 invalid rows left out"
     assert f"accuracy, crops_only: {100 * right / 16:.1f} % [" in out and "], n = 16\n" in out
     assert "accuracy, direct: " in out and "boxes: IoG > 0.3 " in out and f"n = {golds} gold boxes" in out

@@ -40,7 +40,7 @@ def test_a_record_by_hand(tmp_path: Path) -> None:
     first, second = measure(asked, [sample(tmp_path, "one", inside, outside), sample(tmp_path, "two", third)])
     protocols: tuple[Protocol, ...] = ("direct", "crops_only", "full_and_crops")
     assert [first.value(protocol) for protocol in protocols] == [1.0, 1.0, 0.0]
-    assert [(gold.is_found, gold.iog, gold.iou) for gold in first.golds] == [(True, 1.0, 0.5), (False, 0.0, 0.0)]
+    assert [(gold.is_found, gold.iog, gold.iou) for gold in first.gold_matches] == [(True, 1.0, 0.5), (False, 0.0, 0.0)]
     assert (first.found_share, first.is_grounded, first.mean_iou) == (0.5, False, 0.25)
     assert (first.sample_id, first.category, first.area_share, len(first.boxes)) == ("one", "k", 0.5, 1)
     assert (first.image_wh, first.question, first.choices) == ((200, 100), "one", ("red", "blue"))
@@ -71,7 +71,7 @@ def test_direct_alone_asks_no_one_to_point(tmp_path: Path) -> None:
         asked, [sample(tmp_path, "one", Box.from_xyxy((0, 0, 50, 100)))], ["direct"], MEASURED_SETTINGS
     )
     assert asked.requests("grounding") == []
-    assert (record.is_pointed, record.golds, record.is_grounded) == (False, (), False)
+    assert (record.has_grounding_turn, record.gold_matches, record.is_grounded) == (False, (), False)
     with pytest.raises(DataError, match="one has no gold boxes or no grounding turn"):
         _ = record.found_share
     with pytest.raises(DataError, match="not asked under crops_only"):
@@ -97,7 +97,7 @@ def test_an_image_that_cannot_be_read_is_unscored_not_wrong(tmp_path: Path) -> N
     found = measure_batch(model(), [broken, whole], ["crops_only"], MEASURED_SETTINGS, "hr_bench")
     assert found[0].error and found[0].answers["crops_only"].score.value is None
     assert found[0].answers["crops_only"].official is None
-    assert found[0].golds == () and found[0].image_wh is None
+    assert found[0].gold_matches == () and found[0].image_wh is None
     assert found[1].value("crops_only") == 1.0, "the others continue"
     with pytest.raises(DataError, match="Cannot read the image of one"):
         measure(model(), [broken])

@@ -24,15 +24,16 @@ def record(**changes: object) -> SampleResult:
 def test_matches_by_hand() -> None:
     found = record()
     # First gold box, 800 pixels: 400 of them are in the first box, 200 in the second. IoU 400 / (400 + 800 - 400).
-    assert [(gold.iog, gold.iou, gold.is_found) for gold in found.golds] == [(0.5, 0.5, True), (0.0, 0.0, False)]
+    assert [(gold.iog, gold.iou, gold.is_found) for gold in found.gold_matches] == [(0.5, 0.5, True), (0.0, 0.0, False)]
     assert (found.found_share, found.mean_iou, found.is_grounded) == (0.5, 0.25, False)
     assert found.area_share == pytest.approx(0.09)  # 400 + 600 - 100 that they share, of 10,000
     assert record(boxes=()).found_share == 0.0, "no box is a wrong box"
 
 
 def test_who_could_not_point_has_no_wrong_box() -> None:
-    assert record(error="gone").golds == ()
-    assert record(is_pointed=False, boxes=()).golds == ()
+    assert record(error="gone").gold_matches == ()
+    assert record(has_grounding_turn=False, boxes=()).gold_matches == ()
+    assert record(is_pointed=False, boxes=()) == record(has_grounding_turn=False, boxes=()), "older evaluations"
     assert record(gold_boxes=()).is_grounded is False
 
 

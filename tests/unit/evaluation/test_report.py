@@ -52,7 +52,7 @@ def test_what_is_missing_is_reported_in_sentences(tmp_path: Path) -> None:
     text = write_report([unscored], tmp_path / "unscored").read_text()
     assert "crops_only, direct: 1 of 1 questions are unscored (1 x gone). Nothing could be scored." in text
     assert "No question has both gold boxes and a grounding turn" in text
-    assert "there are no differences between models" in text
+    assert "No paired comparison possible" in text
     assert "The image can no longer be read." in text
     assert list((tmp_path / "unscored" / "figures").iterdir()) == []
 

@@ -80,7 +80,7 @@ def test_the_domain_is_found_in_the_files_and_not_in_names(samples: list[GoldSam
     assert infer_calibration_domain(scenes, "photographs", settings) == DRAWN
     refined = settings.model_copy(update={"refinement": BoxRefinementSettings()})
     assert infer_calibration_domain(scenes, "", refined).is_refined
-    with pytest.raises(DataError, match="mix image domains: other images, drawn needle scenes"):
+    with pytest.raises(DataError, match="mix image domains: other images, synthetic needle scenes"):
         infer_calibration_domain([*samples, *scenes], "both", settings)
 
 

@@ -36,7 +36,7 @@ def test_a_run_like_the_calibrations_own_has_its_basis_and_no_caution(drawn: Pro
     found = describe_score_basis(TRAINED_MODEL, drawn, settings())
     assert (found.cautions, found.warnings) == ((), ())
     assert found.basis.startswith("Scores are calibrated on needle, 500 questions of needle-val, with 8 rollouts at ")
-    assert "valid for drawn needle scenes, multiple choice; other labels are uncalibrated" in found.basis
+    assert "valid for synthetic needle scenes, multiple choice; other labels are uncalibrated" in found.basis
 
 
 @pytest.mark.parametrize("proposals", [settings(4), settings(temperature=0.7)])
@@ -69,7 +69,9 @@ def test_photographs_are_warned_of_and_get_no_score(filled: Project) -> None:
     assert found.basis == ""
     assert "6 of 6 items will be uncalibrated" in found.cautions[0]
     (warning,) = found.warnings
-    assert warning.startswith("hart-tiny was made for drawn needle scenes. Its answers on images of this project mean")
+    assert warning.startswith(
+        "hart-tiny was trained only on synthetic needle scenes; its answers on images of this project are"
+    )
 
 
 def test_what_is_inside_and_outside_is_counted(project: Project, image: Path, drawn_image: Path) -> None:

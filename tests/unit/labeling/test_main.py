@@ -40,11 +40,11 @@ def test_the_whole_path(tmp_path: Path, table: Path, capsys: pytest.CaptureFixtu
     assert command.main(["import", project, str(table)]) == 0
     reported = capsys.readouterr().out
     assert "2 added, 0 updated, 0 known, 1 invalid rows" in reported
-    assert "1 x the image is missing" in reported
+    assert "1 x image not found" in reported
     assert command.main(["run", project, "--rollouts", "2", "--batch", "1", "--review-all"]) == 0
     assert command.main(["stats", project, "--json"]) == 0
     reported = capsys.readouterr().out
-    assert "WARNING: hart-tiny was made for drawn needle scenes." in reported
+    assert "WARNING: hart-tiny was trained only on synthetic needle scenes;" in reported
     assert "1 uncalibrated: no score" not in reported
     found = json.loads(reported.split("of the calibration\n")[-1])
     assert found["scores"] == {"calibrated": 0, "uncalibrated": 2}
@@ -135,7 +135,10 @@ def test_warnings_about_the_scores_are_printed_before_the_model_is_loaded(
 
     monkeypatch.setattr(command, "load_model", load)
     command.main(["run", project, "--rollouts", "2"])
-    assert "WARNING: hart-tiny was made for drawn needle scenes. Its answers on images of this project" in reported[0]
+    assert (
+        "WARNING: hart-tiny was trained only on synthetic needle scenes; its answers on images of this project"
+        in reported[0]
+    )
     assert "note: 2 of 2 items will be uncalibrated and need review: images differ" in reported[0]
     assert "Scores are" not in reported[0]
     draw_marked(table.parent / "street.png")
@@ -181,7 +184,7 @@ def test_an_import_that_can_use_no_row_is_an_error(
     bad.write_text("image,question\ngone.png,What?\nlost.png,Where?\n")
     assert command.main(["import", project, str(bad)]) == 2
     reported = capsys.readouterr()
-    assert "the image is missing" in reported.out + reported.err
+    assert "image not found" in reported.out + reported.err
     copy = tmp_path / "broken"
     copy.mkdir()
     (copy / "street.png").write_bytes(b"junk")

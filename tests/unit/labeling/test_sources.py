@@ -125,11 +125,11 @@ def test_a_table_in_a_zip_finds_the_images_beside_it(tmp_path: Path, top: str) -
         ("b 2.png", "blue"),
     ]
     (bad,) = loaded.invalid_rows
-    assert bad.row == "line 4" and "is missing in " in bad.reason
+    assert bad.row == "line 4" and "not found in " in bad.reason
 
     preview = preview_source(str(source))
     assert (preview["kind"], preview["found"], preview["columns"]["answer"]) == ("table", 2, "answer")
-    assert preview["missing"] == "the image is missing in z.zip"
+    assert preview["missing"] == "image not found in z.zip"
     assert preview["rows"][1]["question"] == "And here?"
 
 

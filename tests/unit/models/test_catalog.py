@@ -19,7 +19,7 @@ from hart_studio.models.catalog import (
 )
 
 WARNING = (
-    "hart-tiny was made for drawn needle scenes. Its answers on this image mean nothing. "
+    "hart-tiny was trained only on synthetic needle scenes; its answers on this image are not meaningful. "
     "Choose a model such as Qwen/Qwen2.5-VL-3B-Instruct."
 )
 
@@ -28,7 +28,7 @@ WARNING = (
 def test_the_built_in_models_were_made_for_drawn_scenes(name: str) -> None:
     assert read_intended_domain(name) == NEEDLE
     assert describe_domain_mismatch(name, NEEDLE) == describe_domain_mismatch(name, NEEDLE_CUSTOM) == ""
-    assert "was made for drawn needle scenes" in describe_domain_mismatch(name, "")
+    assert "was trained only on synthetic needle scenes" in describe_domain_mismatch(name, "")
 
 
 def test_a_photograph_is_warned_of_and_a_drawn_scene_is_not(tmp_path: Path) -> None:
@@ -67,4 +67,4 @@ def test_a_name_with_control_characters_is_shown_without_them(tmp_path: Path) ->
     folder = tmp_path / "a\x1b[2Jb"
     folder.mkdir()
     shutil.copy(Path(BUILT_IN_FOLDERS["built-in"]) / "config.json", folder)
-    assert describe_domain_mismatch(str(folder), "").startswith("a [2Jb was made for")
+    assert describe_domain_mismatch(str(folder), "").startswith("a [2Jb was trained only on")

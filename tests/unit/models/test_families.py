@@ -15,10 +15,10 @@ from hart_studio.models.families import FAMILIES, supported_families
     ("key", "frame", "style", "factor"),
     [
         ("qwen2_5_vl", BoxFrame.MODEL_PIXELS, "qwen_json", 28),
-        ("qwen2_vl", BoxFrame.THOUSANDTHS, "qwen2_special", 28),
-        ("qwen3_vl", BoxFrame.THOUSANDTHS, "qwen_json", 32),
-        ("internvl", BoxFrame.THOUSANDTHS, "internvl", 448),
-        ("llava_onevision", BoxFrame.UNIT, "unit_list", 384),
+        ("qwen2_vl", BoxFrame.NORMALIZED_1000, "qwen2_special", 28),
+        ("qwen3_vl", BoxFrame.NORMALIZED_1000, "qwen_json", 32),
+        ("internvl", BoxFrame.NORMALIZED_1000, "internvl", 448),
+        ("llava_onevision", BoxFrame.NORMALIZED_1, "unit_list", 384),
     ],
 )
 def test_boxes_of_each_family(key: str, frame: BoxFrame, style: str, factor: int) -> None:

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from hart_studio.pipeline.closed_loop import PreparedSample, prepare_samples
-from hart_studio.pipeline.given_boxes import answer_from_boxes, answer_without_boxes
+from hart_studio.pipeline.given_boxes import answer_from_boxes, answer_with_boxes_masked
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.records import Box, Sample
 from tests.fakes import ScriptedModel, images_in
@@ -46,7 +46,7 @@ def test_no_box_is_no_answer_and_wrong(sample: Sample) -> None:
     views = prepare_samples(model, [sample], GREEDY)
     ((rollout,),) = answer_from_boxes(model, views, [[]], GREEDY)
     assert (rollout.outcome, rollout.turns, rollout.score.value) == ("no_box", (), 0.0)
-    assert answer_without_boxes(model, views, [[]], GREEDY) == [None]
+    assert answer_with_boxes_masked(model, views, [[]], GREEDY) == [None]
     assert sum(len(call.requests) for call in model.calls) == 0
 
 
@@ -65,7 +65,7 @@ def test_an_image_that_fails_takes_no_other_along(sample: Sample, tmp_path: Path
     assert (gone.outcome, cut.outcome, good.outcome) == ("error", "error", "ok")
     assert "no file of that name" in gone.error
     assert gone.score.value is None, "not asked is not wrong"
-    masked = answer_without_boxes(model, [views[0], views[2]], [[LEFT], [LEFT]], GREEDY)
+    masked = answer_with_boxes_masked(model, [views[0], views[2]], [[LEFT], [LEFT]], GREEDY)
     assert masked[0] is None and masked[1] is not None
 
 
@@ -74,7 +74,7 @@ def test_what_is_painted_over_is_gone_and_nothing_else_is(sample: Sample) -> Non
     (view,) = prepare_samples(model, [sample], GREEDY)
     assert isinstance(view, PreparedSample)
     before = np.asarray(view.overview.pixels).copy()
-    answer_without_boxes(model, [view], [[LEFT]], GREEDY)
+    answer_with_boxes_masked(model, [view], [[LEFT]], GREEDY)
     ((request,),) = [call.requests for call in model.calls]
     shown = np.asarray(images_in(request)[0].pixels)
     middle = shown.shape[1] // 2

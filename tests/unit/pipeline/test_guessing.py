@@ -10,14 +10,14 @@ from hart_studio.pipeline.guessing import describe_correct_answer, guess_probabi
 @pytest.mark.parametrize(
     ("options", "necessity", "text", "is_proof"),
     [
-        (4, None, "Right answer from the crop (chance 25 %)", False),
-        (4, True, "Right answer from the crop (chance 25 %)", False),
-        (2, False, "Right answer from the crop (chance 50 %, also without the region)", False),
-        (26, True, "Right answer from the crop (chance 4 %)", True),
-        (26, False, "Right answer from the crop (chance 4 %, also without the region)", False),
-        (0, True, "Right answer from the crop", True),
-        (0, None, "Right answer from the crop", True),
-        (0, False, "Right answer from the crop (also without the region)", False),
+        (4, None, "Correct from the crop (25 % by random guess)", False),
+        (4, True, "Correct from the crop (25 % by random guess)", False),
+        (2, False, "Correct from the crop (50 % by random guess, the same answer with the region masked)", False),
+        (26, True, "Correct from the crop (4 % by random guess)", True),
+        (26, False, "Correct from the crop (4 % by random guess, the same answer with the region masked)", False),
+        (0, True, "Correct from the crop", True),
+        (0, None, "Correct from the crop", True),
+        (0, False, "Correct from the crop (the same answer with the region masked)", False),
     ],
 )
 def test_a_right_answer_is_proof_only_if_guessing_is_unlikely_and_the_region_needed(
@@ -27,8 +27,8 @@ def test_a_right_answer_is_proof_only_if_guessing_is_unlikely_and_the_region_nee
 
 
 def test_an_answer_from_the_full_image_says_nothing_of_the_region() -> None:
-    assert describe_correct_answer(4, False, is_from_crop=False) == ("Right answer (chance 25 %)", False)
-    assert describe_correct_answer(0, False, is_from_crop=False) == ("Right answer", True)
+    assert describe_correct_answer(4, False, is_from_crop=False) == ("Correct (25 % by random guess)", False)
+    assert describe_correct_answer(0, False, is_from_crop=False) == ("Correct", True)
 
 
 def test_the_chance_of_an_open_question_is_not_known() -> None:

@@ -74,8 +74,11 @@ def test_a_value_out_of_range_is_refused_by_name(section: str, name: str, value:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"schedule": {"rl_batch_size": 6, "rl_micro_batch_size": 4}}, "rl_batch_size to be a multiple of"),
-        ({"schedule": {"sft_batch_size": 3}}, "sft_batch_size to be a multiple of sft_micro_batch_size = 2, got 3"),
+        (
+            {"schedule": {"rl_batch_size": 6, "rl_micro_batch_size": 4}},
+            r"rl_batch_size \(6\) must be divisible by rl_micro_batch_size \(4\)",
+        ),
+        ({"schedule": {"sft_batch_size": 3}}, r"sft_batch_size \(3\) must be divisible by sft_micro_batch_size \(2\)"),
         ({"data": {"source": "jsonl"}}, "source=jsonl needs a path"),
         ({"data": {"columns": {"question": "query"}}}, "columns can be set for source=hf only"),
         ({"data": {"needle_samples": 600}}, "at least rl_samples [+] sft_samples [+] eval_samples = 680, got 600"),
@@ -147,5 +150,7 @@ def test_micro_batches_divide_a_step_over_processes() -> None:
     assert schedule.count_micro_batches("ap_grpo") == 12
     assert schedule.count_micro_batches("ap_grpo", processes=4) == 3
     assert schedule.count_micro_batches("sft", processes=4) == 3
-    with pytest.raises(InputError, match="rl_micro_batch_size x 5 processes = 10, got 24"):
+    with pytest.raises(
+        InputError, match=r"rl_batch_size \(24\) must be divisible by rl_micro_batch_size x 5 processes \(10\)"
+    ):
         schedule.count_micro_batches("ap_grpo", processes=5)

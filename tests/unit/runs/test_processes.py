@@ -113,7 +113,7 @@ def test_a_number_that_was_given_out_again_gets_no_signal(spawn: Spawn) -> None:
 def test_a_process_that_leads_no_group_gets_no_signal() -> None:
     process = subprocess.Popen([sys.executable, "-c", SLEEP])  # in the group of this test
     try:
-        with pytest.raises(InputError, match="does not lead its own process group"):
+        with pytest.raises(InputError, match="shares a process group with other programs"):
             signal_group(process.pid, get_process_start(process.pid) or "", signal.SIGTERM)
         assert process.poll() is None
     finally:
@@ -127,7 +127,7 @@ def test_neither_the_first_process_nor_our_own_group_gets_a_signal(monkeypatch: 
     assert not signal_group(1, get_process_start(1) or "", signal.SIGTERM)
     own = os.getpid()
     monkeypatch.setattr(os, "getpgid", lambda pid: own)
-    with pytest.raises(InputError, match="its own process group"):
+    with pytest.raises(InputError, match="shares a process group with other programs"):
         signal_group(own, get_process_start(own) or "", signal.SIGTERM)
     assert sent == []
 
@@ -147,9 +147,9 @@ def test_the_lock_keeps_out_other_threads_and_is_free_afterwards(tmp_path: Path)
         thread = threading.Thread(target=try_it)
         thread.start()
         thread.join()
-        with pytest.raises(InputError, match="is still running"), hold_lock(path, timeout_seconds=0.1):
+        with pytest.raises(InputError, match="is already running"), hold_lock(path, timeout_seconds=0.1):
             pass
-    assert "is still running. Stop it first" in refused[0]
+    assert "is already running. Stop it first" in refused[0]
     with hold_lock(path):
         pass
 
@@ -158,7 +158,7 @@ def test_the_lock_ends_with_its_process_however_it_ends(tmp_path: Path, spawn: S
     path, sign = tmp_path / "lock", tmp_path / "sign"
     process = spawn(HOLD_LOCK, str(path), str(sign))
     wait_until(sign.exists)
-    with pytest.raises(InputError, match="is still running"), hold_lock(path):
+    with pytest.raises(InputError, match="is already running"), hold_lock(path):
         pass
     process.kill()
     process.wait()

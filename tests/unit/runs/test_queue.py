@@ -142,7 +142,7 @@ def test_a_run_that_ended_is_put_into_the_queue_again(root: Path) -> None:
     layout = make(root, LaunchPlan(argv=SLEEP))
     queue = RunQueue(root)
     queue.start_next()
-    with pytest.raises(InputError, match="Another attempt of"):
+    with pytest.raises(InputError, match="is already running"):
         enqueue_launch(layout, LaunchPlan(argv=SLEEP))
     stop_run(layout, save_seconds=0.0)
     enqueue_launch(layout, LaunchPlan(argv=SLEEP))
@@ -227,4 +227,4 @@ def test_a_plan_of_other_making_shows_its_devices_and_is_not_started(root: Path)
     assert load_verified_plan(layout) is None
     plan = read_unverified_plan(layout)
     assert plan is not None and plan.gpus == (1, 2)
-    assert RunQueue(root).start_next() == [] and "Resume the run" in read_status(layout).error
+    assert RunQueue(root).start_next() == [] and "Click Resume to queue it here" in read_status(layout).error

@@ -136,7 +136,7 @@ def test_runs_are_listed_newest_first_and_a_broken_one_does_not_hide_them(tmp_pa
     assert found[0].status
     assert found[0].status.job == "evaluation"
     assert found[2].status is None
-    assert "is not a valid run status" in found[2].problem
+    assert "json is damaged" in found[2].problem
     assert summarize_run(made) == found[1]
 
 

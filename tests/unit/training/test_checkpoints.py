@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from hart_studio.training.checkpoints import Stage, publish_model
+from hart_studio.training.checkpoints import Stage, save_final_model
 
 
 def test_a_published_model_holds_what_a_model_needs_and_takes_no_space_twice(tmp_path: Path) -> None:
@@ -15,12 +15,12 @@ def test_a_published_model_holds_what_a_model_needs_and_takes_no_space_twice(tmp
         (checkpoint / name).write_text(name)
     (checkpoint / "complete.json").write_text("{}")
     model = tmp_path / "model"
-    publish_model(checkpoint, model)
+    save_final_model(checkpoint, model)
     found = sorted(path.relative_to(model).as_posix() for path in model.rglob("*") if path.is_file())
     assert found == ["config.json", "model.safetensors", "ref/adapter_model.safetensors"]
     assert (model / "model.safetensors").stat().st_ino == (checkpoint / "model.safetensors").stat().st_ino
     (checkpoint / "config.json").unlink()
-    publish_model(checkpoint, model)
+    save_final_model(checkpoint, model)
     assert not (model / "config.json").exists(), "the old model shows through"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "step_000004"]
 

@@ -15,7 +15,7 @@ from torch.distributed.tensor import DTensor
 
 from hart_studio.errors import InputError
 from hart_studio.models.generation import LocalChatModel
-from hart_studio.training.sharding import check_sharding, is_sharded, whole_weights
+from hart_studio.training.sharding import check_sharding, gather_full_weights, is_sharded
 from hart_studio.training.vision_tower import freeze_vision_tower
 
 
@@ -53,7 +53,7 @@ def trainer_of(kind: DistributedType, model: Any = None) -> Any:
 def test_weights_are_whole_inside_and_shards_outside(sharded: Pair) -> None:
     values = torch.ones(2, 3)
     assert all(isinstance(weight, DTensor) for weight in sharded.parameters())
-    with whole_weights(trainer_of(DistributedType.FSDP, sharded)), torch.no_grad():
+    with gather_full_weights(trainer_of(DistributedType.FSDP, sharded)), torch.no_grad():
         assert not any(isinstance(weight, DTensor) for weight in sharded.parameters())
         inner = sharded.layer(values)  # a part alone, before the whole has ever run
         assert not any(isinstance(weight, DTensor) for weight in sharded.parameters()), "a pass has sharded them again"
@@ -67,9 +67,12 @@ def test_weights_are_whole_inside_and_shards_outside(sharded: Pair) -> None:
 
 def test_weights_that_are_not_sharded_need_nothing() -> None:
     model = Pair()
-    with whole_weights(trainer_of(DistributedType.MULTI_GPU, model)):
+    with gather_full_weights(trainer_of(DistributedType.MULTI_GPU, model)):
         assert torch.equal(model(torch.zeros(1, 3)), model.head(model.layer(torch.zeros(1, 3))))
-    with pytest.raises(InputError, match="fsdp_version: 2"), whole_weights(trainer_of(DistributedType.FSDP, model)):
+    with (
+        pytest.raises(InputError, match="fsdp_version: 2"),
+        gather_full_weights(trainer_of(DistributedType.FSDP, model)),
+    ):
         pass
 
 

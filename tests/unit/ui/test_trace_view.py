@@ -71,7 +71,7 @@ def checks(**measured):
 def test_a_card_says_letter_option_verdict_and_the_cost_of_all_turns():
     shown = card(rollout())
     assert (shown.letter, shown.answer, shown.note) == ("A", "five", "")
-    assert (shown.verdict, shown.verdict_text) == ("unproven", "Right answer from the crop (chance 50 %)")
+    assert (shown.verdict, shown.verdict_text) == ("unproven", "Correct from the crop (50 % by random guess)")
     assert (shown.visual_tokens, shown.seconds) == (88, 1.0)
     assert [said.title for said in shown.turns] == ["Grounding · 40 visual tokens", "Answer · 48 visual tokens"]
     assert shown.is_primary
@@ -80,13 +80,13 @@ def test_a_card_says_letter_option_verdict_and_the_cost_of_all_turns():
 def test_a_right_answer_is_green_only_if_guessing_is_unlikely_and_the_region_is_needed():
     open_question = {"choices": (), "answer": "five"}
     plain = card(rollout(extracted="five"), **open_question)
-    assert (plain.verdict, plain.verdict_text) == ("right", "Right answer from the crop")
+    assert (plain.verdict, plain.verdict_text) == ("right", "Correct from the crop")
     needed = card(rollout(extracted="five"), **open_question, sufficiency=1.0, necessity=True)
     assert needed.verdict == "right"
     without = card(rollout(extracted="five"), **open_question, sufficiency=1.0, necessity=False)
     assert (without.verdict, without.verdict_text) == (
         "unproven",
-        "Right answer from the crop (also without the region)",
+        "Correct from the crop (the same answer with the region masked)",
     )
     found = build_answers_panel(
         trace(rollout(extracted="five"), **open_question, sufficiency=1.0, necessity=False), "m"
@@ -114,7 +114,7 @@ def test_cards_come_in_the_order_of_the_story():
     board = build_answers_panel(trace(rollout("full_and_crops"), rollout("direct", "B", 0.0), rollout()), "m")
     assert [one.protocol for one in board.cards] == ["crops_only", "direct", "full_and_crops"]
     assert [one.verdict for one in board.cards] == ["unproven", "wrong", "unproven"]
-    assert [one.verdict_text for one in board.cards][1:] == ["Wrong", "Right answer (chance 50 %)"]
+    assert [one.verdict_text for one in board.cards][1:] == ["Wrong", "Correct (50 % by random guess)"]
     assert board.model == "m"
     assert board.expected == "A · five"
 

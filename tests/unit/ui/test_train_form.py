@@ -140,9 +140,9 @@ def test_whatever_a_browser_sends_is_settings_or_a_clear_refusal(values: list[ob
     ("text", "label", "message"),
     [
         (
-            "schedule: expected rl_batch_size to be a multiple of rl_micro_batch_size = 8, got 2",
+            "schedule: rl_batch_size (2) must be divisible by rl_micro_batch_size (8).",
             "Schedule",
-            "expected “RL batch size” to be a multiple of “RL micro-batch size” = 8, got 2",
+            "“RL batch size” (2) must be divisible by “RL micro-batch size” (8).",
         ),
         (
             "data: source=jsonl needs a path; set data.path",

@@ -72,7 +72,7 @@ def test_boxes_are_repaired(images: ImageResolver, box: str, repaired: tuple[flo
         (row("here"), "expected a list in 'image'"),
         (row(image=[NAME, NAME]), "expected a list in 'image'"),
         (row(image=[NAME]), "expected two entries in 'image'"),
-        (row(image=["gone.jpg", "gone.jpg###[1, 2, 3, 4]"]), "the image is missing"),
+        (row(image=["gone.jpg", "gone.jpg###[1, 2, 3, 4]"]), "image not found"),
         (row(conversations=said()[:3]), "expected four turns"),
         (row(conversations=[{}] * 4), "missing field 'value'"),
         (row(conversations=said(answer=" ")), "expected an answer or None"),

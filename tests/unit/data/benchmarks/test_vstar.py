@@ -99,7 +99,7 @@ def test_damaged_notes_make_an_invalid_row(images: ImageResolver, notes: str) ->
         ({"label": "E"}, "the letter of one of 4 options"),
         ({"label": 7}, "the letter of one of 4 options"),
         ({"text": "What?"}, "the letter of one of 0 options"),
-        ({"image": "direct_attributes/gone.jpg"}, "the image is missing"),
+        ({"image": "direct_attributes/gone.jpg"}, "image not found"),
         ({"category": None}, "expected text in 'category'"),
     ],
 )

@@ -80,7 +80,12 @@ def hr_bench() -> Evaluation:
     rights = {("single", 0): 1, ("single", 1): 0, ("cross", 0): 1, ("cross", 1): 1}
     records = tuple(
         question(
-            f"{kind}{cycle}", None, answer_result(float(right)), (), category=f"{kind}/cycle {cycle}", is_pointed=False
+            f"{kind}{cycle}",
+            None,
+            answer_result(float(right)),
+            (),
+            category=f"{kind}/cycle {cycle}",
+            has_grounding_turn=False,
         )
         for (kind, cycle), right in rights.items()
     )
@@ -137,19 +142,19 @@ def test_table_6() -> None:
     found = row(table_6([evaluation()]))
     assert (found["n"], found["gold boxes"]) == (7, 8)  # h did not run; e has two
     assert found["gold boxes with IoG > 0.3, %"] == 50.0  # a, c, f and one of e
-    assert found["the same per question, %"] == 50.0  # (1 + 0 + 1 + 0 + 1/2 + 1 + 0) / 7
-    assert found["questions with all found, %"] == 42.9  # a, c, f of 7
+    assert found["IoG > 0.3 per question, %"] == 50.0  # (1 + 0 + 1 + 0 + 1/2 + 1 + 0) / 7
+    assert found["questions with all gold boxes found, %"] == 42.9  # a, c, f of 7
     assert found["mean IoU, %"] == 21.9  # (0.5 + 0.25 + 0.5 + 0.5) / 8
     assert found["mean IoU per question, %"] == 21.4  # (0.5 + 0.25 + 0.25 + 0.5) / 7
     assert found["mean area share, %"] == 5.0  # (2 + 4 + 16 + 4 + 2 + 2) / 6: g has no box
-    assert found["usable box, %"] == 85.7  # all but g
+    assert found["valid box, %"] == 85.7  # all but g
     assert published(table_6([]), "AP-GRPO", "gold boxes with IoG > 0.3, %") == [75.4, 77.7]
     assert measure_grounding([]) is None
     boxless = evaluation((question("g", answer_result(0.0), None, ()),))
     for table in (table_6([boxless]), table_summary([boxless])):
         found = next(dict(zip(table.columns, each.cells, strict=True)) for each in table.rows)
         assert found["mean area share, %"] is None, "no box is not a small one"
-        assert found["usable box, %"] == Number(0.0)
+        assert found["valid box, %"] == Number(0.0)
 
 
 def test_figure_3() -> None:
@@ -164,8 +169,8 @@ def test_figure_3() -> None:
 
 def test_extractors_side_by_side() -> None:
     found = row(table_extractors([evaluation()]), "crops_only")
-    assert (found["strict, %"], found["official, %"]) == (50.0, 50.0)
-    assert (found["strict right, official wrong"], found["official right, strict wrong"]) == (1, 1)  # b; c
+    assert (found["strict, %"], found["benchmark extractor, %"]) == (50.0, 50.0)
+    assert (found["strict correct, benchmark wrong"], found["benchmark correct, strict wrong"]) == (1, 1)  # b; c
     rules = row(table_rules([evaluation()]), "crops_only", "none")
     assert (rules["n"], rules["answers"], rules["share, %"]) == (6, 3, 50.0)  # c, d, g; f has no score
     assert {each.cells[4] for each in table_rules([evaluation()]).rows if each.cells[2] == "crops_only"} == {6}
@@ -184,10 +189,12 @@ def test_the_error_of_hr_bench_is_over_questions_everywhere() -> None:
     again = evaluation(records, benchmark="hr_bench_8k", protocols=("direct",))
     for made in (table_summary, table_extractors):
         table = made([once, again])
-        for head in [column for column in table.columns if column in ("accuracy, %", "strict, %", "official, %")]:
+        for head in [
+            column for column in table.columns if column in ("accuracy, %", "strict, %", "benchmark extractor, %")
+        ]:
             shown = [str(each.cells[table.columns.index(head)]) for each in table.rows]
             assert shown == ["50.0 ± 17.7", "50.0 ± 50.0"]
-        assert "over questions, not over answers" in table.caption
+        assert "clustered by question" in table.caption
 
 
 def test_differences() -> None:
@@ -197,7 +204,7 @@ def test_differences() -> None:
         model="later",
     )
     found = row(table_comparison([evaluation(), later]), "crops_only")
-    assert (found["model"], found["compared with"], found["n"]) == ("later", "tiny", 3)
+    assert (found["model"], found["baseline"], found["n"]) == ("later", "tiny", 3)
     assert found["difference, points"] == 66.7  # c and d of three
     boxes = row(table_comparison([evaluation(), later]), "grounding turn")
     assert boxes["difference, points"] == -33.3  # c's box
@@ -207,15 +214,15 @@ def test_differences() -> None:
         model="x",
     )
     parted = row(table_comparison([evaluation(), changed]), "crops_only")
-    assert (parted["n"], parted["other questions"], parted["difference, points"]) == (2, 1, 50.0)  # c of b and c
-    assert found["other questions"] == 0
+    assert (parted["n"], parted["excluded"], parted["difference, points"]) == (2, 1, 50.0)  # c of b and c
+    assert found["excluded"] == 0
     assert not table_comparison([evaluation()]).is_measured
     assert not table_comparison([evaluation(), evaluation(benchmark="vstar")]).is_measured
 
 
 def test_the_summary() -> None:
     found = row(table_summary([evaluation()]), "direct")
-    assert (found["accuracy, %"], found["official, %"]) == (71.4, 71.4)  # 5 of 7
+    assert (found["accuracy, %"], found["benchmark extractor, %"]) == (71.4, 71.4)  # 5 of 7
     assert (found["P(wrong box | right), %"], found["IoG > 0.3, %"]) == (40.0, 50.0)
 
 

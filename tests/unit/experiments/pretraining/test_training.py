@@ -15,7 +15,7 @@ from hart_studio.experiments.pretraining import curriculum, tasks, train
 from hart_studio.experiments.pretraining.curriculum import LEVELS
 from hart_studio.experiments.pretraining.objective import (
     LossTotals,
-    TrainableModel,
+    PretrainingModel,
     compute_loss,
     mean_pool_objects,
     soft_numbers,
@@ -174,7 +174,7 @@ def test_the_soft_target_prefers_the_value_and_its_neighbors(parts) -> None:
     numbers = torch.tensor(number_token_ids(tokenizer))
     (batch,) = packer.pack([overview_row(np.random.default_rng(0), LEVELS[-1])])
     with torch.no_grad():
-        loss, _, result = compute_loss(TrainableModel(model), batch, numbers, sigma=4.0)
+        loss, _, result = compute_loss(PretrainingModel(model), batch, numbers, sigma=4.0)
     assert result.coordinates[0] >= 1 and result.answers[0] >= 1
     assert float(loss) == pytest.approx(result.loss)
     assert result.mean_loss > 3.0  # untrained: near the log of the vocabulary
@@ -194,7 +194,7 @@ def test_the_vision_level_trains_the_vision_tower_only(parts) -> None:
     overviews, _ = make_step_rows(np.random.default_rng(0), LEVELS[0], growth=0.0)
     (batch,) = packer.pack(overviews[:2], token_budget=10**9)
     loss, cells, result = compute_loss(
-        TrainableModel(model), batch, torch.tensor(number_token_ids(tokenizer)), sigma=4.0
+        PretrainingModel(model), batch, torch.tensor(number_token_ids(tokenizer)), sigma=4.0
     )
     assert float(loss) == 0.0 and result.words[0] > 0
     cells.backward()
@@ -285,7 +285,9 @@ def test_only_the_first_coordinate_of_a_box_counts_as_a_hit(parts) -> None:
     (batch,) = packer.pack([row])
     assert batch.coordinates[batch.is_first].tolist() == [1, 5, 9]
     with torch.no_grad():
-        _, _, result = compute_loss(TrainableModel(model), batch, torch.tensor(number_token_ids(tokenizer)), sigma=4.0)
+        _, _, result = compute_loss(
+            PretrainingModel(model), batch, torch.tensor(number_token_ids(tokenizer)), sigma=4.0
+        )
     assert result.coordinates[0] == 3
 
 

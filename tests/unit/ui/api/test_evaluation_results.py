@@ -204,7 +204,7 @@ def test_new_records_are_seen(
 
 def test_one_without_gold_boxes_or_crops(api: EvaluationApi, outputs: EvaluationResultsApi, image: Path) -> None:
     bare = [
-        make_record(n, image, gold_boxes=(), boxes=(), is_pointed=False, category="").model_copy(
+        make_record(n, image, gold_boxes=(), boxes=(), has_grounding_turn=False, category="").model_copy(
             update={"answers": {"direct": make_record(n, image).answers["direct"]}}
         )
         for n in range(3)
@@ -213,7 +213,7 @@ def test_one_without_gold_boxes_or_crops(api: EvaluationApi, outputs: Evaluation
     answer = outputs.failures({"run": layout.run_id, "protocol": "direct"})
     assert answer["verdicts"] == {"wrong answer": 3} and answer["categories"] == []
     shown = outputs.failure({"run": layout.run_id, "sample": "q001"})
-    assert shown["gold"] == [] and shown["matches"] == [] and not shown["is_pointed"]
+    assert shown["gold"] == [] and shown["matches"] == [] and not shown["has_grounding_turn"]
     json.dumps(outputs.tables({"runs": [layout.run_id]}), allow_nan=False)
 
 

@@ -99,7 +99,7 @@ def test_an_import_goes_on_in_the_background_and_reports_its_result(label_api: L
     label_api.create({"name": "p"})
     job = import_source(label_api, "p", table)
     assert job["message"] == "2 added, 0 updated, 0 known, 1 invalid rows"
-    assert job["invalid_rows"][0][1] == f"the image is missing in {table.parent.resolve()}"
+    assert job["invalid_rows"][0][1] == f"image not found in {table.parent.resolve()}"
     assert import_source(label_api, "p", table)["message"] == "0 added, 0 updated, 2 known, 1 invalid rows"
     state = label_api.poll({"project": "p"})
     assert state is not None
@@ -114,7 +114,7 @@ def test_images_of_a_table_lie_in_a_folder_that_a_person_names(
     moved.parent.mkdir()
     table.rename(moved)
     assert label_api.preview_source({"source": str(moved)})["found"] == 0
-    assert "the image is missing in " in import_source(label_api, "p", moved)["error"]
+    assert "image not found in " in import_source(label_api, "p", moved)["error"]
     assert label_api.preview_source({"source": str(moved), "image_root": str(table.parent)})["found"] == 2
     assert import_source(label_api, "p", moved, image_root=str(table.parent))["message"].startswith("2 added")
     for ask in (label_api.preview_source, label_api.start_import):
@@ -237,7 +237,7 @@ def test_what_the_scores_rest_on_is_known_before_a_run(label_api: LabelApi, tabl
     import_source(label_api, "p", table)
     found = label_api.describe_score_basis({"project": "p"})
     assert found["basis"] == "" and "2 of 2 items will be uncalibrated" in found["cautions"][0]
-    assert "hart-tiny was made for drawn needle scenes" in found["warnings"][0]
+    assert "hart-tiny was trained only on synthetic needle scenes" in found["warnings"][0]
     state = label_api.poll({"project": "p"})
     assert state is not None and state["image_domains"] == [""], "so the page suggests no built-in model"
     other = label_api.describe_score_basis({"project": "p", "model": "org/other"})

@@ -143,10 +143,10 @@ def test_a_built_in_model_gives_no_verdict_on_photographs(calls: ReviewApi, proj
     with project.database.writing() as connection:
         connection.execute("UPDATE images SET domain = ''")
     item = next(project.items())
-    with pytest.raises(ModelError, match="made for drawn needle scenes"):
+    with pytest.raises(ModelError, match="trained only on synthetic needle scenes"):
         calls.check(request(item=item.id, boxes=[DRAWN]))
     answer = calls.decide(request(item=item.id, revision=1, decision="edit", boxes=[DRAWN]))
-    assert answer["message"].startswith("Saved without verification: hart-tiny was made for")
+    assert answer["message"].startswith("Saved without verification: hart-tiny was trained only on")
     label = project.item(item.id).label
     assert (label.status, label.check) == ("edited", None)
 

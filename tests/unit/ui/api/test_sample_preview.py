@@ -65,7 +65,7 @@ def test_an_image_that_was_repainted_is_shown_as_it_is_now(folder: Path) -> None
 
 
 def test_a_source_that_cannot_be_read(folder: Path) -> None:
-    with pytest.raises(InputError, match="lower a count"):
+    with pytest.raises(InputError, match="Lower one of the counts"):
         preview_samples(config_of(folder, [row("a")]), folder / "served")
     config = config_of(folder, [row("a")])
     (folder / "samples.jsonl").unlink()

@@ -69,7 +69,7 @@ def test_every_tool_warns_of_a_model_that_was_not_made_for_the_image(client: Too
     box = {"x_min": 100, "y_min": 10, "x_max": 150, "y_max": 50}
     for tool, more in ((ASK, {}), (LOCATE, {}), (VERIFY, {"boxes": [box]})):
         (warning,) = client(tool, **QUESTION, **more, model="built-in").found["warnings"]
-        assert warning.startswith("hart-tiny-base was made for drawn needle scenes.")
+        assert warning.startswith("hart-tiny-base was trained only on synthetic needle scenes;")
     client.model.name = "mine"
     for tool, more in ((ASK, {}), (LOCATE, {}), (VERIFY, {"boxes": [box]})):
         assert client(tool, **QUESTION, **more).found["warnings"] == []
