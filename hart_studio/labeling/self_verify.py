@@ -58,7 +58,7 @@ class Proposal:
 
     Attributes:
         sample_id: Id of the question.
-        boxes: Boxes in original pixels; empty without a usable box or after a failure.
+        boxes: Boxes in original pixels; empty without a valid box or after a failure.
         check: Evidence; None after a failure.
         failure: Reason of the failure; empty without one.
         is_unexpected: Whether the failure was unexpected, rather than an unreadable image.

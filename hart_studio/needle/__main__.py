@@ -15,7 +15,7 @@ from hart_studio.subcommands import CommandParser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write the data set; returns 0, or 2 with one line on stderr for bad input."""
+    """Write the dataset; returns 0, or 2 with one line on stderr for bad input."""
     parser = CommandParser(
         prog="python -m hart_studio.needle",
         description=__doc__,

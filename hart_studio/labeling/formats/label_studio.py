@@ -231,7 +231,7 @@ def _read_task(where: str, task: Any, images: ImageFinder, collector: LabelColle
     for number, region in enumerate(regions, start=1):
         with collector.row(f"{where} region {number}"):
             boxes.append(read_region(region, image))
-    if (regions or shapes) and not boxes:  # regions without a usable box are no negative
+    if (regions or shapes) and not boxes:  # regions without a valid box are no negative
         return
     question = data.get("question")
     if isinstance(question, str) and question.strip():

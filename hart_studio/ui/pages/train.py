@@ -412,7 +412,13 @@ def _build_field(widget: Widget, value: Any, visible: bool | Literal["hidden"]) 
         return gr.Checkbox(**common)
     if widget.kind == "number":
         return gr.Number(step=1 if widget.is_whole else _step_of(value), **common)
-    return gr.Textbox(max_lines=1, placeholder="automatic" if widget.kind == "number or nothing" else None, **common)
+    return gr.Textbox(
+        max_lines=1, placeholder=_placeholder(widget) if widget.kind == "number or nothing" else None, **common
+    )
+
+
+def _placeholder(widget: Widget) -> str:
+    return "all remaining" if widget.field.name == "data.sft_samples" else "model default"
 
 
 def _step_of(value: float) -> float:
