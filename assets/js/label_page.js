@@ -787,11 +787,11 @@ async function losses() {
       {},
       response.losses.map((text) => build("li", { text })),
     ),
-    ...leftOut(response.excluded),
+    ...drawExcluded(response.excluded),
   );
 }
 
-const leftOut = (reasons) =>
+const drawExcluded = (reasons) =>
   Object.entries(reasons).map(([reason, count]) =>
     build("p", { class: "hs-muted", text: `${formatCount(count)} excluded: ${reason}` }),
   );
@@ -816,7 +816,7 @@ async function exportLabels() {
         text: `${formatCount(response.items)} questions, ${formatCount(response.boxes)} boxes, images: ${images}.`,
       }),
     ]),
-    ...leftOut(response.excluded),
+    ...drawExcluded(response.excluded),
     ...response.notes.map((text) => build("p", { class: "hs-muted", text })),
     build("p", {}, [
       build("a", {

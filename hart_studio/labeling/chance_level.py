@@ -10,7 +10,7 @@ from hart_studio.labeling.records import BoxCheck
 from hart_studio.pipeline.guessing import HIGH_GUESS_PROBABILITY, guess_probability
 
 SIGNIFICANCE: Final = 0.05
-"""If guessing reaches a result with a greater probability, it counts as no better than chance."""
+"""If guessing reaches a result with a greater probability, it counts as not above chance."""
 
 
 class ChanceLevelNotes(NamedTuple):

@@ -48,7 +48,7 @@ class ExportRequest(Record):
     splits: tuple[float, float, float] = (0.8, 0.1, 0.1)
     """Shares of train, val and test."""
     box_class: str = Field(default="", max_length=MAX_CLASS_CHARS)
-    """Single class of all boxes; empty = the label of each box."""
+    """Class of all exported boxes; empty = the label of each box."""
     is_referring: bool = False
     """Whether to reference images by path instead of copying, in formats that support it."""
 
