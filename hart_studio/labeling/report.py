@@ -128,7 +128,8 @@ def _write_evidence(quality: Quality) -> list[str]:
     ]
     return [
         "<h2>Self-check</h2>",
-        "<p>Crop accuracy: share of labels whose crops alone give the known answer, or the majority answer of the rollouts.</p>",
+        "<p>Crop accuracy: share of labels whose crops alone give the known answer, or the majority answer of the "
+        "rollouts.</p>",
         *(
             ["<p>Uncalibrated: no calibration of the model is valid for these labels, so they have no score.</p>"]
             if any(found.uncalibrated for found in quality.evidence.values())
