@@ -441,8 +441,11 @@ function createRolloutViewer(host, ask, urlOf, describeNone) {
         ]);
   }
 
-  const describeTokens = (tokens) =>
-    tokens.length === 2 ? `${tokens[0]} grounding + ${tokens[1]} answer tokens` : `${tokens.join(" + ")} answer tokens`;
+  // One turn: only the answer (direct), or only the grounding turn (no box, so no answer).
+  const describeTokens = ({ tokens, grounding }) =>
+    tokens.length === 2
+      ? `${tokens[0]} grounding + ${tokens[1]} answer tokens`
+      : `${tokens.join(" + ")} ${grounding === null ? "answer" : "grounding"} tokens`;
 
   function card(rollout, index, group) {
     const verdict = rollout.score === 1 ? "right" : rollout.score === 0 ? "wrong" : "not scored";
@@ -498,7 +501,7 @@ function createRolloutViewer(host, ask, urlOf, describeNone) {
           class: "hs-muted",
           text:
             `${rollout.extracted ? `parsed: ${rollout.extracted}` : "no answer parsed"} (${rollout.rule}) · ` +
-            `${describeTokens(rollout.tokens)} · ${formatCount(rollout.visual_tokens)} visual tokens`,
+            `${describeTokens(rollout)} · ${formatCount(rollout.visual_tokens)} visual tokens`,
         }),
       ],
     );
