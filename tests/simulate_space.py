@@ -165,7 +165,7 @@ def use_page(url: str, folder: Path, *, is_thorough: bool) -> None:
     ids = {each.get("elem_id"): number for number, each in props.items()}
     start = next(each for each in config["dependencies"] if [ids["train-start"], "click"] in each["targets"])
     said = fire(url, start["id"], [props[number].get("value") for number in start["inputs"]])
-    check("disabled on a public page" in said, "training is refused")
+    check("disabled on a public Space" in said, "training is refused")
     for name in ("stop", "delete", "list_runs"):
         answer = call(url, ids["run-view"], name, {"run": "x"})
         check("error" in answer or answer.get("status") == 404, f"{name} of runs is refused")

@@ -35,6 +35,11 @@ const openTab = (name) =>
     .find((tab) => tab.textContent.trim() === name)
     ?.click();
 
+// The reader derives "lost": the process is gone without recording its end.
+const describeState = (state) => (state === "lost" ? "crashed" : state);
+
+const IOG_HELP = "Intersection over gold area (share of the gold box that is covered)";
+
 const capitalize = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 const toSentence = (text) => capitalize(text) + (/[.!?…]$/.test(text) ? "" : ".");
 

@@ -259,7 +259,7 @@ function createFailureBrowser(page, call, addressOf, titleOf, showMessage) {
   }
 
   const key = (name, text) => build("span", {}, [build("i", { class: name }), build("span", { text })]);
-  const verdict = (score) => (score.value === null ? "unscored" : score.value > 0 ? "right" : "wrong");
+  const verdict = (score) => (score.value === null ? "unscored" : score.value > 0 ? "correct" : "wrong");
 
   function drawAnswer(answer) {
     const { score, official } = answer;
@@ -286,12 +286,12 @@ function createFailureBrowser(page, call, addressOf, titleOf, showMessage) {
           : null,
         build("pre", { class: "hs-ev-raw-output", tabindex: 0, text: answer.text || "(no answer turn)" }),
         build("dl", { class: "hs-ev-scores" }, [
-          build("dt", { text: "Strict" }),
-          build("dd", { text: `${score.extracted ?? "–"} by ${score.rule}` }),
+          build("dt", { text: "Strict extractor" }),
+          build("dd", { text: `${score.extracted ?? "–"} (rule: ${score.rule})` }),
           ...(official
             ? [
-                build("dt", { text: "Official" }),
-                build("dd", { text: `${official.extracted ?? "–"} by ${official.rule}: ${verdict(official)}` }),
+                build("dt", { text: "Benchmark extractor" }),
+                build("dd", { text: `${official.extracted ?? "–"} (rule: ${official.rule}), ${verdict(official)}` }),
               ]
             : []),
           build("dt", { text: "Outcome" }),

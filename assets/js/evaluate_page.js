@@ -1,4 +1,4 @@
-// Evaluate page: start and follow evaluations; compare up to six as tables, figures and failures.
+// Evaluate tab: start and follow evaluations; compare up to six as tables, figures and failures.
 const POLL_MILLISECONDS = 1500;
 const HIDDEN_POLL_MILLISECONDS = 8000;
 const REDRAW_MILLISECONDS = 10000; // between two sets of tables of evaluations that still run
@@ -56,7 +56,7 @@ async function call(name, request, button) {
     }
     return answer ?? {};
   } catch {
-    showMessage("Server not responding. Nothing is lost. Try again.", true);
+    showMessage("Server not responding. This change may not be saved; earlier ones are. Try again.", true);
     return undefined;
   } finally {
     if (button) button.disabled = false;
@@ -162,7 +162,7 @@ function figuresOf(row) {
       .map((name) => [titleOf(name), figures[`${name}/accuracy`]])
       .filter(([, value]) => value !== undefined)
       .map(([name, value]) => [name, percent(value)]),
-    figures["iog_above_0.3"] === undefined ? null : ["IoG > 0.3", percent(figures["iog_above_0.3"])],
+    figures["iog_above_0.3"] === undefined ? null : ["IoG > 0.3", percent(figures["iog_above_0.3"]), IOG_HELP],
     figures.area_share === undefined ? null : ["Area", formatShare(figures.area_share)],
     unscored ? ["Unscored", formatCount(unscored)] : null,
     figures.failed ? ["Failed", formatCount(figures.failed)] : null,
@@ -201,7 +201,7 @@ function drawRow(row) {
     ]),
     build("div", { class: "hs-ev-status" }, [
       build("div", { class: "hs-ev-line" }, [
-        build("span", { class: `hs-pill hs-pill-${row.state}`, text: row.state }),
+        build("span", { class: `hs-pill hs-pill-${row.state}`, text: describeState(row.state) }),
         build("span", { text: progressOf(row) }),
         build("span", {
           class: "hs-muted",
@@ -226,8 +226,8 @@ function drawRow(row) {
     build(
       "dl",
       { class: "hs-ev-metrics" },
-      figuresOf(row).map(([name, value]) =>
-        build("div", {}, [build("dt", { text: name }), build("dd", { text: value })]),
+      figuresOf(row).map(([name, value, help]) =>
+        build("div", {}, [build("dt", { text: name, title: help ?? null }), build("dd", { text: value })]),
       ),
     ),
     build("div", { class: "hs-ev-commands" }, [
@@ -492,9 +492,9 @@ function describeCount({ count, seconds }) {
   const counted =
     count !== null
       ? `${formatCount(count)} ${count === 1 ? "question" : "questions"}`
-      : `${limit === "" ? "All questions" : `Up to ${formatCount(Number(limit))} questions`}, counted at the start`;
+      : `${limit === "" ? "All questions" : `Up to ${formatCount(Number(limit))} questions`} (number known after the start)`;
   return seconds === null
-    ? `${counted}. Time estimate available after the first batch`
+    ? `${counted}. No time estimate yet`
     : `${counted}, ${aboutTime(seconds)}, based on the last similar evaluation`;
 }
 
@@ -511,7 +511,7 @@ function describe() {
     find(".hs-ev-about").textContent = present([
       estimate && describeCount(estimate),
       benchmark.has_boxes ? "Scores answers and boxes" : "Scores answers only (no gold boxes)",
-      protocols().length > 1 ? "Crop protocols share one grounding turn" : null,
+      protocols().length > 1 ? "Boxes are predicted once and reused by both crop protocols" : null,
     ]).join(" · ");
   };
   find(".hs-ev-fallback").disabled = !protocols().some((name) => name !== "direct");

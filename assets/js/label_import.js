@@ -1,9 +1,9 @@
-// Import panel of the Label page: preview a source, map its columns, import it, show the result.
+// Import panel of the Label tab: preview a source, map its columns, import it, show the result.
 const QUESTIONS_OF_KINDS = {
-  images: ["Question template: {name}, {folder}", "Where is the {name}?"],
-  auto: ["Question template: {name}, {folder}, {label}", "Where is the key region?"],
+  images: ["Question template (placeholders: {name}, {folder})", "Where is the {name}?"],
+  auto: ["Question template (placeholders: {name}, {folder}, {label})", "Where is the key region?"],
 };
-const QUESTION_OF_LABELS = ["Question template: {label}", "Where is the {label}?"];
+const QUESTION_OF_LABELS = ["Question template (placeholder: {label})", "Where is the {label}?"];
 const COLUMN_TITLES = {
   image: "Image",
   question: "Question",

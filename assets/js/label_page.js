@@ -1,4 +1,4 @@
-// Label page: choose a project, import questions, propose and verify boxes, review, measure quality, export.
+// Label tab: choose a project, import questions, propose and verify boxes, review, measure quality, export.
 const POLL_MILLISECONDS = 1500;
 const HIDDEN_POLL_MILLISECONDS = 6000;
 const AWAY_POLL_MILLISECONDS = 60000;
@@ -117,7 +117,7 @@ async function call(name, request, button) {
     if (button || message.classList.contains("hs-bad")) showMessage(""); // the result stays until the next action
     return response ?? {};
   } catch {
-    showMessage("Server not responding. Nothing is lost. Try again.", true);
+    showMessage("Server not responding. This change may not be saved; earlier ones are. Try again.", true);
     return undefined;
   } finally {
     if (button) button.disabled = false;
@@ -318,7 +318,7 @@ function drawRuns() {
         build("div", { class: "hs-label-run-line" }, [
           build("span", {
             class: `hs-pill hs-pill-${run.is_paused && isOn && !isStopping ? "queued" : run.state}`,
-            text: run.is_paused && isOn && !isStopping ? "paused" : run.state,
+            text: run.is_paused && isOn && !isStopping ? "paused" : describeState(run.state),
           }),
           build("span", { text: `${formatCount(run.step)} of ${formatCount(run.total)} items` }),
           build("span", { class: "hs-muted", text: [run.model, etaOf(run)].filter(Boolean).join(" · ") }),
@@ -353,11 +353,11 @@ function drawRuns() {
 }
 
 const DIFFERENCES = {
-  fixed: "Fixed (now verified)",
-  broken: "Broken (no longer verified)",
-  moved: "Moved",
+  fixed: "Now correct from crop",
+  broken: "No longer correct",
+  moved: "Region moved",
   same: "Unchanged",
-  unclear: "Unclear",
+  unclear: "Not comparable (one run failed)",
 };
 
 function drawComparison() {
@@ -552,7 +552,7 @@ async function list(offset) {
   button.textContent = response.acceptable.labels
     ? `Accept all ${formatCount(response.acceptable.labels)}`
     : "Accept all";
-  button.title = response.acceptable.auto_accepted ? "Auto-accepted labels are left out." : "";
+  button.title = response.acceptable.auto_accepted ? "Auto-accepted labels are excluded." : "";
   if (response.unfinished && !isAccepting) showMessage(response.unfinished, true);
   find(".hs-list tbody").replaceChildren(
     ...(response.rows.length
@@ -647,7 +647,7 @@ const table = (heads, rows) =>
         build(
           "tr",
           {},
-          heads.map((text) => build("th", { scope: "col", text })),
+          heads.map((text) => build("th", { scope: "col", text, title: text === "IoG > 0.3" ? IOG_HELP : null })),
         ),
       ]),
       build(
@@ -668,8 +668,8 @@ const table = (heads, rows) =>
 function howToAudit() {
   if (state?.audits)
     return (
-      ` Start review ends with ${formatCount(state.audits)} randomly ` +
-      `drawn ${state.audits === 1 ? "label" : "labels"} to audit.`
+      ` To measure it, click Start review: ${formatCount(state.audits)} randomly sampled auto-accepted ` +
+      `${state.audits === 1 ? "label is" : "labels are"} at the end of the queue.`
     );
   return state?.statuses.auto_accepted ? " In Review, filter by the status auto-accepted and review these labels." : "";
 }
@@ -689,9 +689,9 @@ async function measure() {
         "Evidence",
         "Labels",
         "Uncalibrated",
-        "Verified by crops",
+        "Crop accuracy",
         "Full-image accuracy",
-        "Lift",
+        "Crops - full image (points)",
         "Region necessary (masking test)",
       ],
       response.evidence.map((row) => [
@@ -700,7 +700,7 @@ async function measure() {
         formatCount(row.uncalibrated),
         row.verified,
         row.full_image,
-        row.lift,
+        row.accuracy_gain,
         row.needed,
       ]),
     ),
@@ -778,18 +778,20 @@ async function losses() {
   host.replaceChildren(
     build("p", {}, [
       build("strong", { text: `${formatCount(response.items)} labels. ` }),
-      build("span", { text: response.losses.length ? "Not stored in this format:" : "This format stores everything." }),
+      build("span", {
+        text: response.losses.length ? "Lost or changed in this format:" : "This format stores everything.",
+      }),
     ]),
     build(
       "ul",
       {},
       response.losses.map((text) => build("li", { text })),
     ),
-    ...leftOut(response.excluded),
+    ...drawExcluded(response.excluded),
   );
 }
 
-const leftOut = (reasons) =>
+const drawExcluded = (reasons) =>
   Object.entries(reasons).map(([reason, count]) =>
     build("p", { class: "hs-muted", text: `${formatCount(count)} excluded: ${reason}` }),
   );
@@ -814,7 +816,7 @@ async function exportLabels() {
         text: `${formatCount(response.items)} questions, ${formatCount(response.boxes)} boxes, images: ${images}.`,
       }),
     ]),
-    ...leftOut(response.excluded),
+    ...drawExcluded(response.excluded),
     ...response.notes.map((text) => build("p", { class: "hs-muted", text })),
     build("p", {}, [
       build("a", {
@@ -832,11 +834,7 @@ async function exportLabels() {
 
 function load() {
   const value = props.value;
-  fillSelect(
-    find(".hs-kind"),
-    [["auto", "Auto-detect"], ...value.kinds.map((name) => [name, name.replaceAll("_", " ")])],
-    "auto",
-  );
+  fillSelect(find(".hs-kind"), [["auto", "Auto-detect"], ...value.kinds.map(([title, name]) => [name, title])], "auto");
   fillSelect(
     find(".hs-format"),
     value.formats.map(([title, name]) => [name, title]),

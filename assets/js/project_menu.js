@@ -1,4 +1,4 @@
-// Project menu of the Label page: rename, duplicate, archive, delete, restore. All use one dialog.
+// Project menu of the Label tab: rename, duplicate, archive, delete, restore. All use one dialog.
 // current(): list entry of the selected project, or undefined. problem(): error of the last call.
 function createProjectMenu(page, { call, problem, showMessage, current, refresh, isVisitor }) {
   const host = page.querySelector(".hs-project-menu");

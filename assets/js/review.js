@@ -9,8 +9,8 @@ const KEYS = [
   ["R", "reject: no good box"],
   ["B", "bad question"],
   ["E", "edit the first box"],
-  ["S", "skip: leave it to other reviewers"],
-  ["N", "next, without a decision"],
+  ["S", "skip: do not show me this item again"],
+  ["N", "next: come back to it at the end"],
   ["U", "undo (Ctrl+Z): box edits first, then decisions"],
   ["Y", "redo (Ctrl+Shift+Z)"],
   ["Drag", "draw a box; with Shift: pan the image"],
@@ -28,7 +28,7 @@ const REASONS = {
   disagreement: "crops and full image disagree",
   no_box: "no rollout predicted a box",
   low_agreement: "the rollouts disagree",
-  odd_size: "unusual size or position",
+  caution: "unusual size or position",
   unsure: "low score",
   audit: "random audit of an auto-accepted label",
 };
@@ -90,9 +90,9 @@ function createReview(host, ask, addressOf, onClose) {
   // Accepting without a box means "nothing here", so it has to be confirmed.
   const empty = build(
     "div",
-    { class: "hs-review-empty", role: "alertdialog", "aria-label": "No box drawn", hidden: true },
+    { class: "hs-review-empty", role: "alertdialog", "aria-label": "Accept without a box", hidden: true },
     [
-      build("p", { text: "No box drawn. Accept as “nothing here”?" }),
+      build("p", { text: "Accept without a box? This means that no region answers the question." }),
       build("div", {}, [
         build("button", { type: "button", class: "hs-primary", onclick: () => decide("accept", true) }, [
           build("span", { text: "Accept" }),
@@ -204,7 +204,7 @@ function createReview(host, ask, addressOf, onClose) {
       take(summary ? { ...answer, message: summary } : answer);
       return true;
     } catch {
-      return showMessage("Server not responding. Your decisions are saved. Try again.", true);
+      return showMessage("Server not responding. This decision may not be saved; earlier ones are. Try again.", true);
     } finally {
       isBusy = false;
       root.classList.remove("hs-busy");
@@ -282,7 +282,7 @@ function createReview(host, ask, addressOf, onClose) {
         : check.crops_right
           ? [
               isWeak ? "weak" : "right",
-              check.kind === "known_answer" ? "crops give the right answer" : "crops agree with most rollouts",
+              check.kind === "known_answer" ? "crops give the correct answer" : "crops agree with most rollouts",
             ]
           : [
               "wrong",
@@ -328,8 +328,8 @@ function createReview(host, ask, addressOf, onClose) {
               "Region necessary (masking test)",
               check.necessity === null ? whyUnknown(check) : check.necessity ? "yes" : "no",
             ],
-            [check.kind === "known_answer" ? "Rollouts right" : "Rollouts agree", whichRight(check)],
-            ["Rollout support", percent(check.support)],
+            [check.kind === "known_answer" ? "Rollouts correct" : "Rollouts agree", whichRight(check)],
+            ["Rollouts with this region", percent(check.support)],
             ["Area", formatShare(check.area_share)],
             ["Warnings", check.cautions.map((name) => CAUTIONS[name]).join(", ") || null],
             ["Verified by", check.model || null],

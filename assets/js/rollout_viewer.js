@@ -289,7 +289,7 @@ function createRolloutViewer(host, ask, urlOf, describeNone) {
       filter,
       options.map((name) => [
         name,
-        { all: "All rollouts", right: "Right", wrong: "Wrong" }[name] ?? `Outcome: ${name}`,
+        { all: "All rollouts", right: "Correct", wrong: "Wrong" }[name] ?? `Outcome: ${name}`,
       ]),
       state.filter,
     );
@@ -441,8 +441,15 @@ function createRolloutViewer(host, ask, urlOf, describeNone) {
         ]);
   }
 
+  // One turn: only the answer (direct), or only the grounding turn (no box, so no answer).
+  const describeTokens = ({ tokens, grounding }) =>
+    tokens.length === 2
+      ? `${tokens[0]} grounding + ${tokens[1]} answer tokens`
+      : `${tokens.join(" + ")} ${grounding === null ? "answer" : "grounding"} tokens`;
+
   function card(rollout, index, group) {
     const verdict = rollout.score === 1 ? "right" : rollout.score === 0 ? "wrong" : "not scored";
+    const verdictText = verdict === "right" ? "correct" : verdict;
     const credit = rollout.credit;
     const node = build(
       "article",
@@ -454,12 +461,12 @@ function createRolloutViewer(host, ask, urlOf, describeNone) {
         onmouseleave: () => highlight(null),
         onfocus: () => highlight(index),
         onblur: () => highlight(null),
-        "aria-label": `Rollout ${index + 1}: ${verdict}`,
+        "aria-label": `Rollout ${index + 1}: ${verdictText}`,
       },
       [
         build("header", {}, [
           build("b", { text: group.rollouts.length > 1 ? index + 1 : "•" }),
-          build("span", { class: "hs-verdict", text: verdict }),
+          build("span", { class: "hs-verdict", text: verdictText }),
           rollout.outcome === "ok" ? null : build("span", { class: "hs-tag", text: rollout.outcome.replace("_", " ") }),
           credit
             ? build("span", { class: "hs-numbers" }, [
@@ -487,14 +494,14 @@ function createRolloutViewer(host, ask, urlOf, describeNone) {
         ),
         build("p", { class: "hs-answer-text" }, [
           build("span", { class: "hs-muted", text: "answer: " }),
-          build("span", { text: rollout.answer ?? "nothing" }),
+          build("span", { text: rollout.answer ?? "no answer" }),
         ]),
         rollout.grounding === null ? null : pointing(rollout.grounding),
         build("footer", {
           class: "hs-muted",
           text:
-            `parsed: ${rollout.extracted ?? "nothing"} (${rollout.rule}) · ` +
-            `${rollout.tokens.join(" + ")} tokens · ${formatCount(rollout.visual_tokens)} visual`,
+            `${rollout.extracted ? `parsed: ${rollout.extracted}` : "no answer parsed"} (${rollout.rule}) · ` +
+            `${describeTokens(rollout)} · ${formatCount(rollout.visual_tokens)} visual tokens`,
         }),
       ],
     );

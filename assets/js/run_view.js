@@ -255,7 +255,7 @@ function drawHead() {
         .join(" · ")
     : "";
   const pill = find(".hs-pill");
-  pill.textContent = state;
+  pill.textContent = describeState(state);
   pill.className = `hs-pill hs-pill-${state}`;
   const percent = status?.total ? Math.min(100, (status.step / status.total) * 100) : 0;
   find(".hs-run-progress > div").style.width = `${percent}%`;
@@ -309,7 +309,7 @@ function drawEnd(state, mayAct) {
   end.replaceChildren(
     ...(isBad
       ? present([
-          build("strong", { text: `Run ${{ lost: "lost", unreadable: "unreadable" }[state] ?? "failed"}` }),
+          build("strong", { text: `Run ${{ lost: "crashed", unreadable: "unreadable" }[state] ?? "failed"}` }),
           build("p", { text: cause }),
           /memory/i.test(cause) ? build("p", { text: OUT_OF_MEMORY_ADVICE }) : null,
           rest ? build("p", { text: rest }) : null,
@@ -373,7 +373,7 @@ async function command(name) {
   const response = await responseOf(server[name]({ run, now })).catch((error) => ({ error: error.message }));
   if (response?.error) showMessage(response.error, null, true);
   else if (name === "stop")
-    showMessage(now ? "Stopping now." : "Stopping after this step and a checkpoint.", ACTIVE_STATES);
+    showMessage(now ? "Stopping now." : "Stopping after this step; a checkpoint will be saved.", ACTIVE_STATES);
   else if (name === "resume") showMessage("Queued.", ["queued"]);
   else showMessage("Deleted.");
   if (name === "delete" && !response?.error) run = null;

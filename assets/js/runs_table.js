@@ -102,7 +102,11 @@ function row(item) {
       }),
     ]),
     build("td", {}, [
-      build("span", { class: `hs-pill hs-pill-${item.state}`, text: item.state, title: item.error || null }),
+      build("span", {
+        class: `hs-pill hs-pill-${item.state}`,
+        text: describeState(item.state),
+        title: item.error || null,
+      }),
     ]),
     build("td", { text: item.chain }),
     build("td", { class: "hs-truncate", text: item.model, title: item.model }),

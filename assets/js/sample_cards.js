@@ -1,4 +1,4 @@
-// The first samples of each part of a data set, as training would get them.
+// The first samples of each part of a dataset, as training would get them.
 const container = element.querySelector(".hs-samples");
 
 const card = (sample) =>

@@ -51,7 +51,7 @@ MAX_FAILING_SECONDS: Final = 900.0
 question. Project default."""
 
 DATASET_INFO_FILE: Final = "dataset_info.json"
-"""File of the run with the data set information: number of questions and invalid rows."""
+"""File of the run with the dataset information: number of questions and invalid rows."""
 
 MAX_INVALID_ROWS: Final = 1000
 """Number of invalid rows listed in that file; all are counted."""
@@ -306,7 +306,7 @@ def compute_metrics(records: Iterable[SampleResult]) -> dict[str, float]:
 
 
 def _announce(writer: RunWriter, source: SampleSource, config: EvaluationConfig, done: int) -> None:
-    """Record the data set information.
+    """Record the dataset information.
 
     Raises:
         DataError: If it differs from that of an earlier attempt.

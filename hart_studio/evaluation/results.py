@@ -71,7 +71,7 @@ def load_evaluation(layout: RunLayout) -> Evaluation:
 
 
 def read_dataset_info(layout: RunLayout) -> DatasetInfo:
-    """Read the data set information of an evaluation.
+    """Read the dataset information of an evaluation.
 
     Raises:
         InputError: If it has not read its questions yet.

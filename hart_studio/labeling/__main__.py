@@ -393,8 +393,8 @@ def _build_parser() -> argparse.ArgumentParser:
     source.add_argument(
         "--choice", action="append", default=[], metavar="TEXT", help="answer option of that question; repeatable"
     )
-    source.add_argument("--split", help="split of a hub data set")
-    source.add_argument("--config", help="configuration of a hub data set")
+    source.add_argument("--split", help="split of a hub dataset")
+    source.add_argument("--config", help="configuration of a hub dataset")
 
     run = add(
         "run",
@@ -473,7 +473,7 @@ def _build_parser() -> argparse.ArgumentParser:
         "calibrate",
         _calibrate,
         "calibrate the scores of a model on gold boxes",
-        "--data needle-test --out calibration.json",
+        "--data needle-val --out calibration.json",
     )
     calibrate.add_argument("--data", type=Path, required=True, help="folder with samples.jsonl that has gold boxes")
     calibrate.add_argument("--refine-boxes", action="store_true", help="calibrate for runs with --refine-boxes")

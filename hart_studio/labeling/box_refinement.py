@@ -1,6 +1,6 @@
 """Shrink boxes while their crops still give the answer: IoG rewards large boxes, people want tight ones.
 
-A binary search per side moves each edge inward. The answer alone would each objects in two, because a part of an object
+A binary search per side moves each edge inward. The answer alone would cut objects in two, because a part of an object
 often suffices. So no edge moves past the median box that the rollouts predict, except for the ``overshoot``. Each step
 asks about all labels in one call of the model.
 """

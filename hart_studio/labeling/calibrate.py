@@ -66,7 +66,7 @@ class GoldSelection(NamedTuple):
     """Reason -> number of excluded rows."""
 
 
-class MadeCalibration(NamedTuple):
+class CalibrationResult(NamedTuple):
     """Result of ``make_calibration``."""
 
     calibration: Calibration
@@ -172,7 +172,7 @@ def infer_calibration_domain(samples: Sequence[Sample], data_set: str, settings:
 
     Args:
         samples: Samples to fit and test on; their image files are read to detect the image domain.
-        data_set: Name of the data set in a project, ``Sample.source``.
+        data_set: Name of the dataset in a project, ``Sample.source``.
         settings: Settings of the proposals.
 
     Raises:
@@ -206,7 +206,7 @@ def make_calibration(
     domain: CalibrationDomain,
     settings: ProposalSettings,
     target_precision: float = TARGET_PRECISION,
-) -> MadeCalibration:
+) -> CalibrationResult:
     """Fit on every other question and test on the rest.
 
     Args:
@@ -240,7 +240,7 @@ def make_calibration(
         target_precision=target_precision,
         curves=curves,
     )
-    return MadeCalibration(made, shortages)
+    return CalibrationResult(made, shortages)
 
 
 def describe_calibration(calibration: Calibration) -> str:
@@ -248,7 +248,7 @@ def describe_calibration(calibration: Calibration) -> str:
     lines = []
     for kind, curve in calibration.curves.items():
         lines.append(
-            f"{kind}: {curve.tested_on} tested, {format_estimate(curve.right_estimate)} right, "
+            f"{kind}: {curve.tested_on} tested, {format_estimate(curve.right_estimate)} correct, "
             f"Brier {curve.brier:.3f}, calibration error {curve.calibration_error:.3f}"
         )
         if curve.threshold is None:

@@ -229,10 +229,10 @@ def fit_curve(
     The weights are fitted on all labels. The test metrics count labels with a score. Labels with contradicting evidence
     have no score; right ones among them count as not accepted.
 
-    fitted: Labels for the fit.
+    Args:
+        fitted: Labels for the fit.
         tested: Labels for the threshold and the metrics.
         target_precision: Target precision of the threshold.
-        target_precision: What the threshold is chosen for.
 
     Raises:
         DataError: If a part has fewer labels than ``MIN_LABELS``, or fewer right or wrong ones than
@@ -243,9 +243,9 @@ def fit_curve(
         wrong = len(labels) - right
         if len(labels) < MIN_LABELS or min(right, wrong) < MIN_RIGHT_AND_WRONG:
             raise DataError(
-                f"Too few labels to calibrate: {len(labels)} to {part} on, {right} of them right and {wrong} wrong. At "
-                f"least {MIN_LABELS} are needed, {MIN_RIGHT_AND_WRONG} of them right and {MIN_RIGHT_AND_WRONG} wrong. "
-                "Add questions with gold boxes. Half of them are used for the fit, half for the test."
+                f"Too few labels for the {part} half: {len(labels)} ({right} correct, {wrong} wrong). Each half needs "
+                f"at least {MIN_LABELS} labels, {MIN_RIGHT_AND_WRONG} of them correct and {MIN_RIGHT_AND_WRONG} wrong. "
+                "Add questions with gold boxes."
             )
     weights = fit_signed(_matrix(fitted), _truth(fitted), _SIGNS)
     return measure_curve(weights, len(fitted), tested, target_precision)

@@ -38,9 +38,9 @@ class CalibrationDomain(Record):
     """Labels that a calibration is valid for. ``Calibration`` holds model, kinds of evidence, K and temperature."""
 
     images: str = Field(pattern=f"^({'|'.join(CALIBRATED_DOMAINS)})?$")
-    """Image domain detected from the files; empty for a data set of other images."""
+    """Image domain detected from the files; empty for a dataset of other images."""
     data_set: str = Field(max_length=500)
-    """Name of the data set, ``Sample.source``. Used only if ``images`` is empty, and only for a calibration in the
+    """Name of the dataset, ``Sample.source``. Used only if ``images`` is empty, and only for a calibration in the
     project folder: a name alone is no evidence."""
     answer_forms: tuple[AnswerFormat, ...] = Field(min_length=1)
     """Answer formats of the questions that it was fitted and tested on."""
@@ -49,7 +49,7 @@ class CalibrationDomain(Record):
 
     def describe(self) -> str:
         """The images and answer formats as text."""
-        images = DOMAIN_TITLES[self.images] if self.images else f"images of the data set {self.data_set!r}"
+        images = DOMAIN_TITLES[self.images] if self.images else f"images of the dataset {self.data_set!r}"
         return f"{images}, {' and '.join(_FORM_TITLES[form] for form in self.answer_forms)}"
 
 

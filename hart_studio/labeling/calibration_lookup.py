@@ -20,8 +20,8 @@ CALIBRATE_COMMAND: Final = "python -m hart_studio.labeling calibrate"
 """Command that creates a calibration."""
 
 _LABELS: Final[dict[EvidenceKind, str]] = {
-    "known_answer": "a label with a known answer",
-    "agreement": "a label without a known answer",
+    "known_answer": "labels with known answers",
+    "agreement": "labels without known answers",
 }
 
 
@@ -51,7 +51,8 @@ def describe_score_basis(model: str, project: Project, proposals: ProposalSettin
     found = get_calibration(model, project.folder)
     if found is None:
         caution = (
-            f"{REASONS['model']}: all labels are uncalibrated and need review. Create one with: {CALIBRATE_COMMAND}"
+            f"{REASONS['model']}: all labels are uncalibrated and need review. Create one with: {CALIBRATE_COMMAND} "
+            f"--data FOLDER --model MODEL --out PROJECT/{CALIBRATION}"
         )
         return ScoreBasis("", (caution,), warnings)
     outside: Counter[Uncalibrated] = Counter()
@@ -78,7 +79,7 @@ def describe_score_basis(model: str, project: Project, proposals: ProposalSettin
     for kind, text in _LABELS.items():
         curve = found.curves.get(kind)
         if kind in inside and curve is not None and curve.threshold is None:
-            cautions.append(f"no auto-accept threshold for {text}: all of them need review")
+            cautions.append(f"No threshold reaches the target precision for {text}, so none is auto-accepted.")
     if outside and not inside:
         return ScoreBasis("", tuple(cautions), warnings)
     return ScoreBasis(
@@ -92,8 +93,8 @@ def describe_score_basis(model: str, project: Project, proposals: ProposalSettin
 def get_calibration(model: str, project: Path) -> Calibration | None:
     """Return the calibration of a model: the project's own, else the one in the model folder.
 
-    A calibration for a data set of other images counts only in the project folder, where someone put it on purpose: its
-    domain is only the name of the data set.
+    A calibration for a dataset of other images counts only in the project folder, where someone put it on purpose: its
+    domain is only the name of the dataset.
 
     Args:
         model: Model folder or hub id.

@@ -10,7 +10,7 @@ from hart_studio.labeling.records import BoxCheck
 from hart_studio.pipeline.guessing import HIGH_GUESS_PROBABILITY, guess_probability
 
 SIGNIFICANCE: Final = 0.05
-"""If guessing reaches a result with a greater probability, it counts as no better than chance."""
+"""If guessing reaches a result with a greater probability, it counts as not above chance."""
 
 
 class ChanceLevelNotes(NamedTuple):
@@ -68,8 +68,7 @@ def describe_chance_level(check: BoxCheck, options: int) -> ChanceLevelNotes:
     is_known = check.kind == "known_answer"
     chance = guess_probability(options)
     if options >= 2 and check.crops_right and chance is not None and chance >= HIGH_GUESS_PROBABILITY:
-        verb = "right" if is_known else "in agreement"
-        texts.append(f"1 of {options} options: {verb} by chance {_percent(chance)}.")
+        texts.append(f"Chance level with {options} options: {_percent(chance)}.")
     if options >= 2 and check.rollouts >= 2 and check.sufficiency:
         count = round(check.sufficiency * check.rollouts)
         if is_known:
@@ -77,10 +76,9 @@ def describe_chance_level(check: BoxCheck, options: int) -> ChanceLevelNotes:
         else:
             tail = majority_tail(count, check.rollouts, options)
         if tail > SIGNIFICANCE:
-            verb = "right" if is_known else "agree"
+            verb = "correct" if is_known else "in agreement"
             texts.append(
-                f"Rollouts {verb}: {count} of {check.rollouts}, no better than chance. Guessing among {options} "
-                f"options reaches at least that in {_percent(tail)}."
+                f"Rollouts {verb}: {count} of {check.rollouts}, not above chance (p = {tail:.2f} for random guessing)."
             )
             is_weak = True
     if check.crops_right and check.full_right and check.necessity is False:

@@ -61,9 +61,9 @@ class LabelKind(NamedTuple):
     has_boxes: bool
     has_usable_boxes: bool
     """Whether any box is exportable."""
-    is_checked: bool
+    has_evidence: bool
     """Whether it has evidence."""
-    is_made: bool
+    is_model_made: bool
     """Whether a model made it."""
     is_reviewed: bool
     """Whether it has a reviewer or a note."""
@@ -174,8 +174,8 @@ def _read_item(item: Item) -> LabelSummary:
         is_scored=label.score is not None,
         has_boxes=bool(label.boxes),
         has_usable_boxes=bool(boxes),
-        is_checked=label.check is not None,
-        is_made=label.provenance is not None,
+        has_evidence=label.check is not None,
+        is_model_made=label.provenance is not None,
         is_reviewed=bool(label.reviewer or label.note),
         has_history=bool(item.history),
     )
@@ -300,8 +300,8 @@ def _count_kind(counts: Counter[str], kind: LabelKind, count: int, info: FormatI
     counts["scored"] += count * kind.is_scored
     counts["kept_scores"] += count * (kind.is_scored and kind.origin == "model")
     counts["rejected"] += count * (kind.status == "rejected" and kind.has_boxes)
-    counts["checked"] += count * kind.is_checked
-    counts["made"] += count * kind.is_made
+    counts["checked"] += count * kind.has_evidence
+    counts["made"] += count * kind.is_model_made
     counts["reviewed"] += count * kind.is_reviewed
     counts["histories"] += count * kind.has_history
 
@@ -355,22 +355,24 @@ def _describe_losses(
     if info.name == "native":
         return losses
     renamed, named, moved = counts["renamed"], counts["named"], counts["moved"]
-    manner = f"as {options.box_class!r}" if options.box_class else "as project classes"
-    losses.append(ExportLoss("labels", renamed, f"labels of {_count(renamed, 'box')}, exported {manner}"))
+    manner = f"{options.box_class!r}" if options.box_class else "project classes"
+    losses.append(ExportLoss("labels", renamed, f"class names of {_count(renamed, 'box')} (replaced by {manner})"))
     if "classes" not in keeps:
         losses.append(
             ExportLoss(
                 "classes",
                 named,
-                f"labels of {_count(named, 'box')}, if the model family's text format has no field for them",
+                f"class names of {_count(named, 'box')}, if the model family's text format has no field for them",
             )
         )
-    losses.append(ExportLoss("rounded", moved, f"{_count(moved, 'box')} rounded by up to {furthest:.2g} px"))
-    losses.append(ExportLoss("box_scores", counts["box_scores"], f"{_count(counts['box_scores'], 'score')} of boxes"))
+    losses.append(
+        ExportLoss("rounded", moved, f"coordinates of {_count(moved, 'box')} (rounded, up to {furthest:.2g} px)")
+    )
+    losses.append(ExportLoss("box_scores", counts["box_scores"], f"box scores ({counts['box_scores']})"))
     has_all = counts["kept_scores"] == items
     kept = counts["kept_scores"] if "scores" in keeps or ("scores_if_all_known" in keeps and has_all) else 0
     lost = counts["scored"] - kept
-    losses.append(ExportLoss("scores", lost, f"{_count(lost, 'score')} of labels"))
+    losses.append(ExportLoss("scores", lost, f"label scores ({lost})"))
     if "statuses" not in keeps:
         losses.append(ExportLoss("statuses", items, f"status of {_count(items, 'label')}"))
     rejected, checked, made = counts["rejected"], counts["checked"], counts["made"]

@@ -40,7 +40,10 @@ MAY_HAVE_REGION_SQL: Final = (
     f"(items.boxes > 0 AND items.status IN ({', '.join(repr(status) for status in USABLE_STATUSES)})))"
 )
 """SQL condition of ``may_have_region`` on the table ``items``."""
-NO_BACKGROUND: Final = "no box on an image with undecided questions, or with boxes that are not exported"
+NO_BACKGROUND: Final = (
+    "image without exported boxes, but with unreviewed questions or excluded boxes (would become a false background "
+    "image)"
+)
 """Exclusion reason in formats without questions, for images that would wrongly become background."""
 
 _UNLABELED: Final[frozenset[Status]] = frozenset({"new", "failed", "bad_question"})
@@ -122,7 +125,7 @@ class PlannedItem:
 
     @property
     def is_labeled(self) -> bool:
-        """Whether a data set can use it: it has boxes that were not rejected, or is a confirmed negative."""
+        """Whether a dataset can use it: it has boxes that were not rejected, or is a confirmed negative."""
         return is_labeled(self.item.label.status, bool(self.item.label.boxes), bool(self.boxes))
 
 
@@ -184,7 +187,7 @@ class ExportPlan:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of all classes; at least one, because readers reject a data set without a class.
+        """Names of all classes; at least one, because readers reject a dataset without a class.
 
         The classes of the project keep their order, and stay in the list without boxes, so that class ids do not change
         between exports. The default class is dropped if no box has it.
@@ -217,7 +220,7 @@ def is_negative(status: Status, has_boxes: bool) -> bool:
 
 
 def is_labeled(status: Status, has_boxes: bool, has_usable_boxes: bool) -> bool:
-    """Whether a data set can use a label: it has boxes that were not rejected, or is a confirmed negative."""
+    """Whether a dataset can use a label: it has boxes that were not rejected, or is a confirmed negative."""
     return is_negative(status, has_boxes) or (has_usable_boxes and status not in _UNLABELED)
 
 
@@ -394,7 +397,7 @@ def usable_boxes(item: Item, notes: Counter[str], options: ExportOptions) -> tup
 
 
 def clip_box(box: Box, wh: WH) -> Box | None:
-    """Part of a box inside the image; None if there is none that a data set can hold."""
+    """Part of a box inside the image; None if there is none that a dataset can hold."""
     is_inside = box.x_min >= 0 and box.y_min >= 0 and box.x_max <= wh[0] and box.y_max <= wh[1]
     inside = box if is_inside else clip(box, wh)
     return None if inside is None or min(inside.width, inside.height) < MIN_SIDE_PX else inside

@@ -101,7 +101,7 @@ def export_labels(
     options: ExportOptions | None = None,
     exclusions: Exclusions = NOTHING_EXCLUDED,
 ) -> ExportReport:
-    """Write labels as a data set of another tool, and verify them by reading them back.
+    """Write labels as a dataset of another tool, and verify them by reading them back.
 
     Args:
         items: Items; ``options`` select among them.
@@ -184,7 +184,7 @@ def check_export(plan: ExportPlan, info: FormatInfo, folder: Path) -> None:
         loaded = info.load(folder, options)
         if loaded.invalid_rows:
             bad = loaded.invalid_rows[0]
-            raise _mismatch(info, bad.row, f"a row that can be read, got: {bad.reason}")
+            raise _mismatch(info, f"{bad.row} cannot be read: {bad.reason}")
         if "questions" in info.preserves:
             _compare_questions(plan, info, loaded)
         else:
@@ -244,22 +244,23 @@ def _compare_questions(plan: ExportPlan, info: FormatInfo, loaded: LoadedSamples
     for image, planned in rows:
         sample = found.get(planned.item.id)
         if sample is None:
-            raise _mismatch(info, planned.item.id, "the item, got none of that id")
+            raise _mismatch(info, f"item {planned.item.id} is missing")
         original = planned.item.sample
         for name in ("question", "choices", "answer", "category"):
             if getattr(sample, name) != getattr(original, name):
-                raise _mismatch(
-                    info, original.id, f"the {name} {getattr(original, name)!r}, got {getattr(sample, name)!r}"
-                )
+                expected, got = getattr(original, name), getattr(sample, name)
+                raise _mismatch(info, f"expected the {name} {expected!r} on item {original.id}, got {got!r}")
         if sample.status != planned.item.label.status:
-            raise _mismatch(info, original.id, f"the status {planned.item.label.status}, got {sample.status}")
+            expected = planned.item.label.status
+            raise _mismatch(info, f"expected the status {expected} on item {original.id}, got {sample.status}")
         if _key_of_path(sample.image, plan, info) != _key_of(image, plan, info):
-            raise _mismatch(info, original.id, f"the image {image.name}, got {Path(sample.image).name}")
+            got = Path(sample.image).name
+            raise _mismatch(info, f"expected the image {image.name} on item {original.id}, got {got}")
         boxes = planned.item.label.boxes if info.name == "native" else planned.boxes
         _compare_boxes(original.id, boxes, sample.boxes, image, plan, info)
     if len(found) != len(rows):
         extra = sorted(set(found) - {planned.item.id for _, planned in rows})
-        raise _mismatch(info, extra[0], "no such item, got one")
+        raise _mismatch(info, f"contains an extra item {extra[0]}")
 
 
 def _compare_images(plan: ExportPlan, info: FormatInfo, loaded: LoadedSamples[LabeledSample]) -> None:
@@ -271,10 +272,10 @@ def _compare_images(plan: ExportPlan, info: FormatInfo, loaded: LoadedSamples[La
         item_id = image.items[0].item.sample.id
         boxes = found.pop(_key_of(image, plan, info), None)
         if boxes is None:
-            raise _mismatch(info, item_id, f"the image {image.name}, got none")
+            raise _mismatch(info, f"image {image.name} is missing")
         _compare_boxes(item_id, image.merged_boxes, boxes, image, plan, info)
     if found:
-        raise _mismatch(info, Path(next(iter(found))).name, "no such image, got one")
+        raise _mismatch(info, f"contains an extra image {Path(next(iter(found))).name}")
 
 
 def _key_of(image: PlannedImage, plan: ExportPlan, info: FormatInfo) -> str:
@@ -303,11 +304,11 @@ def _compare_boxes(
     """Check that expected and found boxes are the same within the tolerance; duplicates may be merged."""
     tolerance = info.tolerance(image.wh, plan.options)
     wanted, got = [_named(box, info) for box in exported], [_named(box, info) for box in found]
-    for some, others, expected in ((wanted, got, "the box"), (got, wanted, "no box")):
+    for some, others, problem in ((wanted, got, "missing"), (got, wanted, "unexpected")):
         missing = get_unmatched_box(some, others, tolerance)
         if missing is not None:
             edges = ", ".join(f"{edge:.6g}" for edge in missing[1])
-            raise _mismatch(info, item_id, f"{expected} {missing[0]!r} [{edges}], got something else")
+            raise _mismatch(info, f"{problem} box {missing[0]!r} [{edges}] on item {item_id}")
 
 
 def _named(box: Box, info: FormatInfo) -> NamedBox:
@@ -318,14 +319,11 @@ def _compare_records(plan: ExportPlan, info: FormatInfo, items: Sequence[Item]) 
     found = {item.id: item for item in items}
     for _, planned in plan.rows():
         if to_record(found[planned.item.id], "") != to_record(planned.item, ""):
-            raise _mismatch(info, planned.item.sample.id, "the record as it was, got another")
+            raise _mismatch(info, f"the record of item {planned.item.sample.id} differs")
 
 
-def _mismatch(info: FormatInfo, where: str, what: str) -> DataError:
-    return DataError(
-        f"{info.title}, {where}: expected {what} when reading the export back. The export was removed. Please "
-        "report this bug."
-    )
+def _mismatch(info: FormatInfo, problem: str) -> DataError:
+    return DataError(f"Export check failed: {info.title}: {problem}. The export was removed. Please report this bug.")
 
 
 def _report(plan: ExportPlan, info: FormatInfo, folder: Path, losses: tuple[ExportLoss, ...]) -> ExportReport:
@@ -347,13 +345,13 @@ def _notes(plan: ExportPlan, info: FormatInfo) -> list[str]:
     notes = []
     if rotated := sum(image.is_rotated for image in plan.images):
         notes.append(
-            f"images rotated by EXIF: {rotated}; boxes refer to the upright image: readers must apply the orientation"
+            f"images rotated by EXIF: {rotated}; boxes refer to the upright image: your loader must apply EXIF rotation"
         )
     open_counts = [image.waiting for image in plan.images if image.waiting]
     if open_counts and ("questions" not in info.preserves or info.name == "coco"):
         notes.append(
-            f"exported images with undecided questions, or with boxes that are not exported: {len(open_counts)} "
-            f"({sum(open_counts)} questions); detectors treat their unlabeled regions as background"
+            f"exported images with unreviewed or excluded boxes: {len(open_counts)} ({sum(open_counts)} questions); a "
+            "detector learns those regions as background"
         )
     if info.name == "pascal_voc":
         notes.append("coordinates are 1-based and inclusive, as in the original devkit")

@@ -70,14 +70,15 @@ class ImportReport(NamedTuple):
     def describe(self) -> str:
         """Summarize the counts in one line."""
         line = (
-            f"{self.added:,} added, {self.updated:,} updated, {self.known:,} known, {self.invalid_count:,} invalid rows"
+            f"{self.added:,} added, {self.updated:,} updated, {self.known:,} already in the project, "
+            f"{self.invalid_count:,} invalid rows"
         )
         if self.restored or self.changed:
             line += f"; {self.restored:,} restored with their reviews, {self.changed:,} changed in another tool"
         if self.unsupported:
             line += (
-                f"; {self.unsupported:,} without the score or auto-accept status of the file, because no calibration "
-                "of this project supports it"
+                f"; {self.unsupported:,} imported without score and auto-accept status: no calibration of this project "
+                "covers them"
             )
         return line
 
@@ -357,12 +358,12 @@ def _find_problem(item: Item, image: ImageFile | str) -> str:
         item.image.width,
         item.image.height,
     ):
-        return "the image is not the labeled one"
+        return "image content differs from the exported label"
     if item.id != make_item_id(image.sha256, item.sample.question, item.sample.choices):
         return "the id does not match image, question and choices"
     revisions = [label.revision for label in (*item.history, item.label)]
     if revisions != list(range(len(revisions))):
-        return "its history has gaps"
+        return "review history is incomplete (revisions missing)"
     return ""
 
 

@@ -182,7 +182,7 @@ def run_labeling(layout: RunLayout, load: LoadModel, progress: ProgressReporter 
             if run.is_stop_requested:
                 break
             started = time.monotonic()
-            proposals = propose_with_fallback(model, items, _settings(config, done))
+            proposals = propose_items_by_halves(model, items, _settings(config, done))
             failures = failures + len(items) if all(proposal.is_unexpected for proposal in proposals) else 0
             if failures >= MAX_CONSECUTIVE_FAILURES:
                 raise ModelError(
@@ -225,12 +225,12 @@ def _check_model(layout: RunLayout, config: LabelingConfig) -> None:
         )
 
 
-def propose_with_fallback(model: ChatModel, items: Sequence[Item], settings: ProposalSettings) -> list[Proposal]:
+def propose_items_by_halves(model: ChatModel, items: Sequence[Item], settings: ProposalSettings) -> list[Proposal]:
     """Propose boxes for a batch. If it fails as a whole, retry with halves, so that one item cannot fail others."""
     # If an image file was replaced and imported again, items of both images share a path; they need separate batches.
     if len({(item.sample.image, item.image.sha256) for item in items}) > len({item.sample.image for item in items}):
         half = len(items) // 2
-        return propose_with_fallback(model, items[:half], settings) + propose_with_fallback(
+        return propose_items_by_halves(model, items[:half], settings) + propose_items_by_halves(
             model, items[half:], settings
         )
     files = {item.sample.image: item.image for item in items}

@@ -230,7 +230,7 @@ class Project:
             return [str(row["domain"]) for row in connection.execute("SELECT DISTINCT domain FROM images ORDER BY 1")]
 
     def count_origins(self) -> list[tuple[str, str, bool, str, int]]:
-        """Number of items per (image domain, data set, has choices, kind of evidence)."""
+        """Number of items per (image domain, dataset, has choices, kind of evidence)."""
         query = """SELECT images.domain, json_extract(items.sample, '$.source'),
             json_array_length(items.sample, '$.choices') > 0, items.evidence, COUNT(*)
             FROM items JOIN images ON images.id = items.image GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4"""

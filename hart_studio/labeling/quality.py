@@ -37,7 +37,7 @@ class EvidenceStats(NamedTuple):
     """Share of labels with a necessary region, among those where it could be measured."""
 
     @property
-    def lift(self) -> float:
+    def accuracy_gain(self) -> float:
         """Difference of the two shares."""
         return self.verified.value - self.full_image.value
 

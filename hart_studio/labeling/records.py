@@ -90,7 +90,7 @@ class BoxCheck(Record):
     area_share: Share = 0.0
     """Share of the image that the boxes cover."""
     cautions: tuple[Caution, ...] = ()
-    """Cautions about the boxes."""
+    """Warnings about the boxes."""
     model: str = ""
     """Model that verified drawn boxes; empty = the one in ``provenance``."""
 
@@ -157,7 +157,7 @@ class ImageFile(Record):
     height: int = Field(ge=1)
     """Height of the upright image, pixels."""
     domain: str = ""
-    """Image domain read from the file (``image_domains.read_image_domain``), never from a data set; empty for
+    """Image domain read from the file (``image_domains.read_image_domain``), never from a dataset; empty for
     photographs."""
 
 

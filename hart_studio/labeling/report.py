@@ -74,7 +74,7 @@ def draw_reliability(calibration: Calibration, kind: EvidenceKind) -> str:
     """The reliability diagram of one kind of evidence: bars are the share of right labels, lines the mean score."""
     bars = reliability_bars(calibration, kind)
     title = f"Reliability, {KIND_TITLES[kind].lower()}, where it was calibrated"
-    return to_svg(draw_bars(title, "score from; the line is the mean score", "share of right labels", bars, top=1.0))
+    return to_svg(draw_bars(title, "score from; the line is the mean score", "share of correct labels", bars, top=1.0))
 
 
 def reliability_bars(calibration: Calibration, kind: EvidenceKind) -> list[Bar]:
@@ -121,21 +121,30 @@ def _write_evidence(quality: Quality) -> list[str]:
             f"{found.uncalibrated:,}",
             format_estimate(found.verified),
             format_estimate(found.full_image),
-            f"{100 * found.lift:+.1f} points",
+            f"{100 * found.accuracy_gain:+.1f} points",
             format_estimate(found.needed),
         ]
         for kind, found in quality.evidence.items()
     ]
     return [
         "<h2>Self-check</h2>",
-        "<p>Verified: the crops of the label alone give the known answer, or the majority answer of the rollouts.</p>",
+        "<p>Crop accuracy: share of labels whose crops alone give the known answer, or the majority answer of the "
+        "rollouts.</p>",
         *(
             ["<p>Uncalibrated: no calibration of the model is valid for these labels, so they have no score.</p>"]
             if any(found.uncalibrated for found in quality.evidence.values())
             else []
         ),
         write_table(
-            ["Evidence", "Labels", "Uncalibrated", "Verified", "Full image", "Lift", "Region necessary (masking test)"],
+            [
+                "Evidence",
+                "Labels",
+                "Uncalibrated",
+                "Crop accuracy",
+                "Full image",
+                "Crops - full image",
+                "Region necessary (masking test)",
+            ],
             rows,
         ),
     ]
@@ -144,7 +153,7 @@ def _write_evidence(quality: Quality) -> list[str]:
 def _write_audit(quality: Quality) -> list[str]:
     message = (
         f"<p>{quality.audited:,} auto-accepted labels were reviewed individually: "
-        f"<strong>{format_estimate(quality.audit)}</strong> were accepted unchanged.</p>"
+        f"<strong>{format_estimate(quality.audit)}</strong> were confirmed.</p>"
         if quality.audit
         else "<p>No auto-accepted label has been audited yet, so the error rate is unknown.</p>"
     )
@@ -156,7 +165,7 @@ def _write_gold(gold: dict[EvidenceKind, GoldReport]) -> list[str]:
         return []
     rows = []
     for kind, report in gold.items():
-        found = {"all": report.all, "usable": report.usable, "auto-accepted": report.auto_accepted}
+        found = {"all": report.all, "with a valid box": report.usable, "auto-accepted": report.auto_accepted}
         for name, figures in found.items():
             if figures:
                 rows.append([f"{KIND_TITLES[kind]}: {name}", *_format_metrics(figures)])
@@ -198,7 +207,7 @@ def _write_calibration(calibration: Calibration, quality: Quality) -> list[str]:
         for kind, curve in calibration.curves.items()
     ]
     figures, missing = draw_calibration(calibration, quality)
-    heads = ["Evidence", "Tested", "Right", "Accept from", "Precision", "Recall", "Brier", "Calibration error"]
+    heads = ["Evidence", "Tested", "Correct", "Accept from", "Precision", "Recall", "Brier", "Calibration error"]
     return [
         "<h2>Calibration of the score</h2>",
         f"<p>Model {html.escape(calibration.model)}, {html.escape(calibration.data)}, K {calibration.rollouts}, "

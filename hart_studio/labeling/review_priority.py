@@ -10,11 +10,11 @@ from hart_studio.labeling.records import BoxCheck, Label
 LOW_AGREEMENT: Final = 0.5
 """Below this sufficiency or consensus, the rollouts do not agree. Project default."""
 
-Reason = Literal["disagreement", "no_box", "low_agreement", "odd_size", "unsure", "audit"]
+Reason = Literal["disagreement", "no_box", "low_agreement", "caution", "unsure", "audit"]
 """Why an item needs review, highest priority first."""
 
 _RANKS: Final[dict[Reason, int]] = {
-    "disagreement": 4, "no_box": 3, "low_agreement": 3, "odd_size": 2, "unsure": 1, "audit": 0,
+    "disagreement": 4, "no_box": 3, "low_agreement": 3, "caution": 2, "unsure": 1, "audit": 0,
 }  # fmt: skip
 
 
@@ -40,7 +40,7 @@ def get_review_reason(label: Label, audit_hash: float, audit_share: float) -> Re
     measured = [value for value in (check.sufficiency, check.consensus) if value is not None]
     if measured and min(measured) < LOW_AGREEMENT:
         return "low_agreement"
-    return "odd_size" if check.cautions else "unsure"
+    return "caution" if check.cautions else "unsure"
 
 
 def compute_review_priority(label: Label, audit_hash: float, audit_share: float) -> float | None:

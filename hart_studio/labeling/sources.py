@@ -30,6 +30,15 @@ from hart_studio.labeling.zip_archives import ProgressCallback, ZipArchive
 KINDS: Final = ("auto", "questions", "table", "images", "hugging_face", *FORMATS)
 """Kinds of sources. ``questions``: JSONL form of ``data.sources.load_jsonl``, with letters as answers."""
 
+KIND_TITLES: Final = {
+    "questions": "JSONL samples (letter answers)",
+    "table": "Table (CSV, TSV, JSON, Parquet)",
+    "images": "Images only",
+    "hugging_face": "Hugging Face dataset",
+    "native": "HART records (JSONL)",
+}
+"""Display names of kinds; other kinds have the title of their format."""
+
 ZIP: Final = ".zip"
 """Suffix of archives, which are read like folders."""
 
@@ -42,12 +51,12 @@ class SourceSettings:
 
     Attributes:
         kind: One of ``KINDS``; ``auto`` detects it from the path.
-        columns: For tables and data sets: ``ColumnMapping`` field -> column, overrides the detection; empty = none.
+        columns: For tables and datasets: ``ColumnMapping`` field -> column, overrides the detection; empty = none.
         image_root: Base folder of relative image paths.
         question: Question for each image or label without a question.
         choices: Option texts of that question.
-        split: Split of a hub data set.
-        config: Configuration of a hub data set.
+        split: Split of a hub dataset.
+        config: Configuration of a hub dataset.
     """
 
     kind: str = "auto"
@@ -192,7 +201,7 @@ def detect_source_kind(name: str) -> str:
     if path.suffix.lower() in IMAGE_SUFFIXES and path.exists():
         raise InputError(f"{path.name!r} is a single image. Choose its folder, or a zip of images.")
     kinds = ", ".join(KINDS[1:])
-    raise InputError(f"{name!r} is no file, folder or hub id. Check the path, or choose a kind: {kinds}.")
+    raise InputError(f"{name!r} is not a file, folder or hub id. Check the path, or choose a kind: {kinds}.")
 
 
 def is_zip(path: Path) -> bool:

@@ -40,7 +40,7 @@ def load_unlabeled_images(folder: Path, question: str, choices: Sequence[str] = 
     """
     root = folder.resolve()
     if not root.is_dir():
-        raise DataError(f"{folder} is no folder of images. Check the path.")
+        raise DataError(f"{folder} is not a folder of images. Check the path.")
 
     def read(path: Path) -> Sample:
         name = to_stored_path(path.relative_to(root))

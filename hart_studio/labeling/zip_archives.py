@@ -129,7 +129,7 @@ class ZipArchive:
             reader.max_bytes = None
         except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
             self._file.close()
-            raise DataError(f"{path.name!r} is no valid zip: {error}. Create it again.") from error
+            raise DataError(f"{path.name!r} is not a valid zip file: {error}. Create it again.") from error
         self.files: dict[str, zipfile.ZipInfo] = {}
         self._invalid_rows: list[InvalidRow] = []
         entries = self._archive.infolist()

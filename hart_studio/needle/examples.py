@@ -1,4 +1,4 @@
-"""Draw the examples of the Ask page: ``python -m hart_studio.needle.examples --out assets/examples``.
+"""Draw the examples of the Ask tab: ``python -m hart_studio.needle.examples --out assets/examples``.
 
 They come from the validation preset, which no training run sees.
 """

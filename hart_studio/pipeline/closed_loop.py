@@ -4,7 +4,7 @@
                               `------------run_direct-----------------------^
 
 Each stage takes the whole list and calls the model once, for all samples and all rollouts of their groups. The stages
-are public: code that needs two protocols of one image (the Ask page, verification) or the requests
+are public: code that needs two protocols of one image (the Ask tab, verification) or the requests
 themselves (training) calls ``ground_and_crop`` once and continues from its attempts.
 """
 

@@ -22,9 +22,9 @@ class LoopSettings(Record):
     """Settings of grounding, cropping and decoding. Project defaults; the paper does not state them."""
 
     overview_max_pixels: int | None = Field(default=None, ge=28 * 28, le=MAX_PIXELS)
-    """Maximum area of the overview I_f in pixels; None = budget of the model. Project default."""
+    """Maximum area of the overview I_f in pixels; Empty (None) = the model's default. Project default."""
     crop_max_pixels: int | None = Field(default=None, ge=28 * 28, le=MAX_PIXELS)
-    """Maximum area of one crop in the model input, pixels; None = budget of the model. Project default."""
+    """Maximum area of one crop in the model input, pixels; Empty (None) = the model's default. Project default."""
     padding: float = Field(default=0.0, ge=0.0, le=1.0)
     """Margin on each side of a box, as a share of its width or height. Project default."""
     min_side: int = Field(default=28, ge=1, le=100_000)

@@ -89,7 +89,7 @@ class DataConfig(Section):
     rl_samples: int = Field(default=480, ge=0, le=MAX_COUNT)
     """Samples of the RL stage (paper: 10,000 of MME-RealWorld)."""
     sft_samples: int | None = Field(default=None, ge=0, le=MAX_COUNT)
-    """Samples of the SFT stage, disjoint from the RL stage. Empty = all remaining samples."""
+    """Samples of the SFT stage, disjoint from the RL stage. Empty (None) = all remaining samples."""
     eval_samples: int = Field(default=200, ge=0, le=MAX_COUNT)
     """Held-out samples for evaluation. Project default."""
     split_by_image: bool = False
@@ -130,10 +130,9 @@ class RolloutConfig(Section):
     max_answer_tokens: int = Field(default=256, ge=1, le=32_768)
     """Token limit of the answer turn. Project default."""
     overview_max_pixels: Pixels | None = None
-    """Maximum area of the overview in pixels. Empty = the model's default. Project default."""
+    """Maximum area of the overview in pixels. Empty (None) = the model's default. Project default."""
     crop_max_pixels: Pixels | None = None
-    """Maximum area of one crop in the model input, pixels. Empty = the model's default. Project
-    default."""
+    """Maximum area of one crop in the model input, pixels. Empty (None) = the model's default. Project default."""
     padding: float = Field(default=0.0, ge=0, le=1)
     """Margin on each side of a box, as a share of its width or height. Project default."""
     max_boxes: int = Field(default=4, ge=1, le=64)

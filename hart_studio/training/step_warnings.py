@@ -158,7 +158,7 @@ def _advise(scored: int, right: int, counts: _OutcomeCounts) -> str:
 def _describe_failures(first: int, last: int, counts: _OutcomeCounts) -> str:
     return (
         f"steps {first} to {last}: every sample failed, so nothing is learned. Check that the images can be opened "
-        "and fit the model (--preflight); the Watch page shows the errors of recorded rollouts."
+        "and fit the model (--preflight); the Watch tab shows the errors of recorded rollouts."
     )
 
 

@@ -30,7 +30,7 @@ CHARTS: Final = (
         "Reward",
         (("reward", "reward"),),
         "share",
-        "Share of rollouts with a right answer. In AP-GRPO, answers use the crops only.",
+        "Mean total reward. In AP-GRPO, answers use the crops only.",
     ),
     Chart(
         "Held-out accuracy",
@@ -44,7 +44,8 @@ CHARTS: Final = (
         "Held-out grounding",
         (("iog_above_0.3", "IoG > 0.3"), ("iou", "mean IoU")),
         "share",
-        "Measured with gold boxes, which training never uses.",
+        "Measured with gold boxes, which training never uses. IoG: intersection over gold area (share of the gold box "
+        "that is covered).",
         is_held_out=True,
     ),
     Chart(
@@ -60,9 +61,11 @@ CHARTS: Final = (
         "share",
         "All advantages in such a group are 0: only the KL term trains.",
     ),
-    Chart("KL to reference", (("kl_right", "right"), ("kl_wrong", "wrong"), ("kl", "all"))),
+    Chart("KL to reference", (("kl_right", "correct"), ("kl_wrong", "wrong"), ("kl", "all"))),
     Chart(
-        "Mean policy weight mu1", (("mu1_right", "right"), ("mu1_wrong", "wrong")), note="Eq. 5; 1 without preference."
+        "Mean policy weight mu1",
+        (("mu1_right", "correct"), ("mu1_wrong", "wrong")),
+        note="Policy weight of Eq. 5. Always 1 if preference scale k = 0 or the method is not AP-GRPO.",
     ),
     Chart("Entropy", (("entropy", "entropy"),), "nats"),
     Chart("Length", (("grounding_tokens", "grounding"), ("answer_tokens", "answer")), "tokens"),

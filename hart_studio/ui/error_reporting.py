@@ -44,8 +44,7 @@ def describe(error: Exception) -> Failed:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return Failed(
             "Out of memory",
-            "The model and this image need more memory than is available. Lower Overview max pixels in Settings, ask "
-            "one model at a time, or choose a smaller model.",
+            "The model and this image need more memory than is available. Choose a smaller model or a smaller image.",
         )
     incident = secrets.token_hex(4)
     _logger.error("incident %s", incident, exc_info=error)

@@ -50,7 +50,7 @@ def parse_body(text: bytes, *, takes_files: bool) -> Any:
             raise BodyError(400, f"JSON is nested too deeply: at most {MAX_NESTED} levels are allowed.")
         # Gradio would fetch a file from any server that the URL names.
         if takes_files and any(isinstance(each, dict) and _is_address(each.get("path")) for each in layer):
-            raise BodyError(400, "Expected an uploaded file, got an address. Upload the file.")
+            raise BodyError(400, "Expected an uploaded file, got a URL. Upload the file.")
     return value
 
 

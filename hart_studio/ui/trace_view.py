@@ -1,4 +1,4 @@
-"""Convert traces to values of the display components of the Ask page."""
+"""Convert traces to values of the display components of the Ask tab."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def _checks(trace: Trace) -> tuple[SelfCheckBadge, ...]:
         )
     if verification.agreement is not None:
         value = f"{format_percent(verification.agreement, 0)} of {count}"
-        text = f"Share of {count} crops-only samples that give the most frequent answer."
+        text = f"Share of {count} crops-only rollouts that give the most frequent answer."
         checks.append(_share_check("Consistent answer", value, verification.agreement, text))
     if verification.area_share is not None:
         checks.append(_check_area(verification.area_share))
@@ -150,12 +150,16 @@ def _checks(trace: Trace) -> tuple[SelfCheckBadge, ...]:
 
 def _check_sufficiency(share: float, count: int, trace: Trace) -> SelfCheckBadge:
     value = f"{format_percent(share, 0)} of {count}" if count > 1 else ("yes" if share == 1.0 else "no")
-    text = "Whether the crops alone, without the image, give the right answer."
+    text = "Whether the crops alone, without the image, give the correct answer."
     check = _share_check("Sufficient", value, share, text)
     chance = guess_probability(len(trace.choices))
     if chance is not None and share > 0:
         guessing = format_percent(chance, 0)
-        check = replace(check, value=f"{value} (chance {guessing})", help=f"{text} Guessing is right in {guessing}.")
+        check = replace(
+            check,
+            value=f"{value} (chance {guessing})",
+            help=f"{text} A random guess is correct {guessing} of the time.",
+        )
     right = describe_correct_answer(len(trace.choices), _necessity(trace), is_from_crop=True)
     return check if right.is_proof else _to_neutral(check)
 
@@ -167,13 +171,15 @@ def _to_neutral(check: SelfCheckBadge) -> SelfCheckBadge:
 
 def _check_necessity(is_necessary: bool | None, trace: Trace) -> SelfCheckBadge:
     text = (
-        "Masking test: the regions are painted over and the full image is asked again. "
+        "Masking test: the regions are masked and the full image is asked again. "
         "Yes if that breaks the answer, no if the answer stays the same."
     )
     if is_necessary is None:
         value, reason = _explain_missing_checks(trace)
-        return SelfCheckBadge("Necessary", value, "neutral", f"{text} {reason}")
-    return SelfCheckBadge("Necessary", "yes" if is_necessary else "no", "good" if is_necessary else "bad", text)
+        return SelfCheckBadge("Region necessary (masking test)", value, "neutral", f"{text} {reason}")
+    return SelfCheckBadge(
+        "Region necessary (masking test)", "yes" if is_necessary else "no", "good" if is_necessary else "bad", text
+    )
 
 
 def _explain_missing_checks(trace: Trace) -> tuple[str, str]:
@@ -187,7 +193,10 @@ def _explain_missing_checks(trace: Trace) -> tuple[str, str]:
         return "unknown: no region", "No region was predicted, so nothing could be masked."
     if verification.full_image.score.extracted is None:
         return "unknown: no full-image answer", "No answer could be parsed from the full-image output."
-    return "unknown: full image wrong", "The full-image answer is already wrong, so masking shows nothing."
+    return (
+        "inconclusive: full-image answer is wrong",
+        "The full-image answer is already wrong, so masking shows nothing.",
+    )
 
 
 def _check_area(share: float) -> SelfCheckBadge:

@@ -113,9 +113,9 @@ def test_no_model_of_an_edited_project_is_opened(labels: LabelApi, tmp_path: Pat
     item = next(iter(project.items()))
     boxes = [{"x_min": 1, "y_min": 1, "x_max": 30, "y_max": 30}]
     request = {"project": "p", "reviewer": "ada", "item": item.id, "boxes": boxes}
-    with pytest.raises(InputError, match=r"not created by this server|not started by this server|is an address"):
+    with pytest.raises(InputError, match=r"not created by this server|not started by this server|is a URL"):
         labels.resume({"project": "p", "run": newest(project).run_id})
-    with pytest.raises(ModelError, match=r"is not loaded|is an address"):
+    with pytest.raises(ModelError, match=r"is not loaded|is a URL"):
         calls.check(request)
     calls.open_item(request)
     calls.decide({**request, "decision": "edit", "revision": project.item(item.id).label.revision})

@@ -144,7 +144,7 @@ def test_whether_the_region_is_needed_is_never_left_out_in_silence(studio, open_
     pick_example(page)
     choose_model(page, "blind")
     ask(page)
-    badge = page.locator("#result-a .hs-badge", has_text="Necessary")
+    badge = page.locator("#result-a .hs-badge", has_text="Region necessary (masking test)")
     expect(badge.locator(".hs-badge-value")).to_have_text("unknown: no region")
     page.get_by_role("button", name="Settings").first.click()
     page.get_by_label("Full image", exact=True).uncheck()

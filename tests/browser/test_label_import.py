@@ -89,7 +89,9 @@ def test_a_table_in_a_zip_is_read(open_page: Callable[..., Page], studio: str, l
     expect(page.locator(".hs-preview")).to_contain_text("Images in the first 2 rows: 2 found.")
     expect(page.locator("[data-field=answer]")).to_have_value("answer")
     page.locator(".hs-import-button").click()
-    expect(page.locator(".hs-import-message")).to_contain_text("2 added, 0 updated, 0 known, 0 invalid rows")
+    expect(page.locator(".hs-import-message")).to_contain_text(
+        "2 added, 0 updated, 0 already in the project, 0 invalid rows"
+    )
     assert {item.sample.answer for item in Project(labels / "zip-with-a-table").items()} == {"navy", "red"}
 
 
@@ -232,7 +234,7 @@ def test_one_class_for_all_boxes_of_an_export(
     page.locator(".hs-format").select_option("native")
     expect(page.locator(".hs-label-message")).to_contain_text("keeps the labels of all boxes")
     page.locator(".hs-format").select_option("coco")
-    expect(page.locator(".hs-export-loss")).to_contain_text("labels of 2 boxes, exported as 'road sign'")
+    expect(page.locator(".hs-export-loss")).to_contain_text("class names of 2 boxes (replaced by 'road sign')")
     page.locator(".hs-export").click()
     with page.expect_download() as download:
         page.locator(".hs-download-link").click()

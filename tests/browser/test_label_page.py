@@ -71,11 +71,13 @@ def test_from_the_first_row_to_the_export(
     page = open_page(studio)
     create(page, "Whole path")
     import_source(page, needle)
-    expect(page.locator(".hs-import-message")).to_have_text("4 added, 0 updated, 0 known, 0 invalid rows")
+    expect(page.locator(".hs-import-message")).to_have_text(
+        "4 added, 0 updated, 0 already in the project, 0 invalid rows"
+    )
     import_again = page.locator(".hs-import-button")
     import_again.click()
     expect(page.locator(".hs-import-message")).to_have_text(
-        "0 added, 0 updated, 4 known, 0 invalid rows", timeout=60_000
+        "0 added, 0 updated, 4 already in the project, 0 invalid rows", timeout=60_000
     )
 
     page.locator("[data-panel=propose]").click()
@@ -157,7 +159,7 @@ def test_columns_are_guessed_shown_and_mapped(
     page.locator("[data-field=answer]").select_option("said")
     page.locator(".hs-import-button").click()
     expect(page.locator(".hs-import-message")).to_contain_text(
-        "1 added, 0 updated, 0 known, 1 invalid rows", timeout=60_000
+        "1 added, 0 updated, 0 already in the project, 1 invalid rows", timeout=60_000
     )
     expect(page.locator(".hs-invalid-rows")).to_contain_text("image not found")
     assert next(Project(labels / "mapped").items()).sample.answer == "B"
@@ -487,6 +489,6 @@ def test_two_runs_are_compared(open_page: Callable[..., Page], studio: str, labe
         expect(page.locator(".hs-label-run-line", has_text=f"{model} ")).to_have_count(0)
         expect(page.locator(".hs-pill-completed")).to_have_count(1 + (model == "built-in-hart"), timeout=RUN_MS)
     page.locator(".hs-compare-start").click()
-    expect(page.locator(".hs-label-diff")).to_contain_text("Fixed (now verified)")
+    expect(page.locator(".hs-label-diff")).to_contain_text("Now correct from crop")
     numbers = page.locator(".hs-label-diff tbody tr").first.locator("td").all_inner_texts()[1:]
     assert sum(int(number) for number in numbers) == 4

@@ -108,7 +108,7 @@ def test_a_stop_saves_and_touches_nothing_else(
     try:
         expect(page.locator(".hs-run-steps")).to_contain_text("1 of 500", timeout=RUN_MS)
         page.get_by_role("button", name="Stop and save").click()
-        expect(page.locator(".hs-run-message")).to_have_text("Stopping after this step and a checkpoint.")
+        expect(page.locator(".hs-run-message")).to_have_text("Stopping after this step; a checkpoint will be saved.")
         state_is(page, "stopped")
         expect(page.locator(".hs-run-message")).to_have_text("")
         assert foreign.poll() is None, "a program that only names the run continues"

@@ -139,7 +139,7 @@ def test_accepting_without_a_box_asks_first(review: tuple[Page, Project]) -> Non
     page, project = review
     page.keyboard.press("1")
     page.keyboard.press("Delete")
-    dialog = page.get_by_role("alertdialog", name="No box drawn")
+    dialog = page.get_by_role("alertdialog", name="Accept without a box")
     page.keyboard.press("a")
     expect(dialog).to_be_visible()
     for key in ("r", "n", "Escape"):
@@ -194,8 +194,8 @@ def test_what_chance_explains_is_no_green_badge(open_page: Callable[..., Page], 
     page.keyboard.press("n")
     expect(page.locator(".hs-review-badge")).to_have_class("hs-review-badge hs-badge-weak")
     expect(page.locator(".hs-review-chance li")).to_have_text([
-        "1 of 3 options: right by chance 33 %.",
-        "Rollouts right: 3 of 8, no better than chance. Guessing among 3 options reaches at least that in 53 %.",
+        "Chance level with 3 options: 33 %.",
+        "Rollouts correct: 3 of 8, not above chance (p = 0.53 for random guessing).",
     ])  # fmt: skip
 
 
@@ -266,7 +266,7 @@ def test_a_box_is_drawn_exactly_and_verified_before_the_reviewer_moves_on(review
     start, end = (1024.0, 512.0), (2048.0, 1536.0)
     began = time.monotonic()
     drag(page, start, end)
-    expect(page.locator(".hs-review-badge")).to_have_text("crops give the right answer")
+    expect(page.locator(".hs-review-badge")).to_have_text("crops give the correct answer")
     assert time.monotonic() - began < 20
     expect(page.locator(".hs-review-crops figure")).to_have_count(1)
     page.keyboard.press("a")

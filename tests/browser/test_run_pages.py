@@ -407,7 +407,7 @@ def test_a_public_page_shows_runs_and_starts_none(
     expect(page.locator(".hs-go-to-train")).to_be_hidden()
     write_run(tmp_path, "plain")
     open_tab(page, "Train")
-    expect(page.locator(".hs-outcome-bad")).to_contain_text("disabled on a public page")
+    expect(page.locator(".hs-outcome-bad")).to_contain_text("disabled on a public Space")
     for button in ("#train-start", "#train-check", "#train-preview"):
         expect(page.locator(button)).to_be_disabled()
     watch(page, "plain")

@@ -57,7 +57,7 @@ def test_a_preset_brings_its_data_and_start_waits_for_what_is_missing(
     expect(problem).to_have_text(f"✕Data{NEEDS_DATA}")
     expect(start).to_be_disabled()
     expect(page.locator(".hs-facts")).to_contain_text("MME-RealWorld folder: data/MME-RealWorld")
-    expect(page.locator(".hs-facts")).to_contain_text("10,000 RL, remaining SFT, 200 held out")
+    expect(page.locator(".hs-facts")).to_contain_text("10,000 RL, all other samples for SFT, 200 held out")
     expect(notes).to_contain_text("Replaced by the preset: “Needle samples”.")
     expect(page.locator("#set-data-path input, #set-data-path textarea")).to_be_visible()  # the group has opened
     expect(needles).to_be_hidden()

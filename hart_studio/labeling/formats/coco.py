@@ -84,7 +84,7 @@ def load_coco(path: Path, options: ImportOptions | None = None) -> LoadedSamples
             of the file.
 
     Raises:
-        DataError: If a file cannot be read or is no COCO file, or if there is no sample.
+        DataError: If a file cannot be read or is not a COCO file, or if there is no sample.
     """
     options = options or ImportOptions()
     collector = LabelCollector(path, options)
@@ -104,7 +104,7 @@ def _read_file(file: Path, collector: LabelCollector, images: ImageFinder) -> No
         entries, annotations = to_list(document, "images"), to_list(document, "annotations")
         names = _category_names(to_list(document, "categories"))
     except ValueError as error:
-        raise DataError(f"{file} is no COCO file: {error}. Choose another file.") from error
+        raise DataError(f"{file} is not a COCO file: {error}. Choose another file.") from error
     rows_of: dict[str, list[_LocatedBox]] = {}
     found: dict[str, tuple[str, FoundImage, Any]] = {}
     for number, entry in enumerate(entries, start=1):

@@ -64,7 +64,7 @@ def load_createml(path: Path, options: ImportOptions | None = None) -> LoadedSam
         rows = read_json(file)
         if not isinstance(rows, list):
             raise DataError(
-                f"{file} is no CreateML file: expected a list, got {type(rows).__name__}. Choose another file."
+                f"{file} is not a CreateML file: expected a list, got {type(rows).__name__}. Choose another file."
             )
         images = ImageFinder(options.image_root or file.parent)
         for number, row in enumerate(rows, start=1):

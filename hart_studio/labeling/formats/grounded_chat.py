@@ -106,8 +106,8 @@ def _grid(wh: WH, options: ExportOptions) -> tuple[tuple[int, int], int, WH]:
         return _EXTENTS[frame], step, wh
     if options.model_wh_of is None:
         raise InputError(
-            f"{FAMILIES[options.chat_family].title} writes boxes in pixels of its resized input, so it "
-            "needs model_wh_of. Pass the input size from its processor, or choose another family."
+            f"{FAMILIES[options.chat_family].title} writes boxes in pixels of its resized input, whose size is unknown "
+            "here. Choose another model family."
         )
     model_wh = options.model_wh_of(wh)
     return model_wh, step, model_wh

@@ -37,7 +37,7 @@ _PlannedRow = tuple[PlannedImage, PlannedItem]
 
 
 def features_of(classes: tuple[str, ...]) -> datasets.Features:
-    """Features of the data set.
+    """Features of the dataset.
 
     Args:
         classes: Class names.
@@ -165,7 +165,7 @@ def _open(file: Path) -> tuple[dict[int, str], Iterator[Any]]:
     except DataError:
         raise
     except Exception as error:  # readers of binary files raise anything on hostile bytes
-        raise DataError(f"{file} is no Parquet file: {error}. Repair or remove it.") from error
+        raise DataError(f"{file} is not a Parquet file: {error}. Repair or remove it.") from error
     return _class_names(features), rows
 
 

@@ -3,7 +3,7 @@
 ``objects`` is a struct of lists with COCO boxes ``[x, y, width, height]`` in float pixels of the upright image;
 ``category`` indexes the lines of ``classes.txt`` from 0; detection trainers expect this name.
 
-The library infers the type of each column from the first rows of a split, and rejects a data set whose splits differ.
+The library infers the type of each column from the first rows of a split, and rejects a dataset whose splits differ.
 Lists that are empty in all rows, and texts in the form of dates, get another type than in other splits. So the inferred
 types are checked, and if any is wrong, all splits get a typed ``metadata.parquet`` instead. A column with unknown
 scores is dropped; an unknown answer is an empty text.

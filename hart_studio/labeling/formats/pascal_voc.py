@@ -89,7 +89,7 @@ def load_pascal_voc(path: Path, options: ImportOptions | None = None) -> LoadedS
     root = options.image_root or next((folder for folder in near if folder.is_dir()), files[0].parent)
     collector, images = LabelCollector(path, options), ImageFinder(root)
     if path.is_file():
-        parse_xml(path)  # a single file is the whole data set, so its error is raised
+        parse_xml(path)  # a single file is the whole dataset, so its error is raised
     for file in files:
         with collector.row(file.name):
             _read_file(file, images, collector)
@@ -109,7 +109,7 @@ def parse_xml(file: Path) -> ElementTree.Element:
         _refuse_declarations(data)
         return ElementTree.fromstring(data)  # noqa: S314 - the line above rejects unsafe XML
     except (expat.ExpatError, ElementTree.ParseError, ValueError, LookupError, RecursionError) as error:
-        raise DataError(f"{file.name} is no valid XML: {error}. Repair or remove the file.") from error
+        raise DataError(f"{file.name} is not valid XML: {error}. Repair or remove the file.") from error
 
 
 def _refuse_declarations(data: bytes) -> None:

@@ -51,7 +51,7 @@ class ImportOptions:
 
     Attributes:
         image_root: Base folder of image names; None = default of the format.
-        source: Name of the data set; empty = name of the folder.
+        source: Name of the dataset; empty = name of the folder.
         template: Question for boxes of a format without questions; ``{label}`` is replaced by the label. Boxes of one
             image with the same question form one sample.
         negative_question: Question for images without boxes and without a question; None = they are invalid rows.
@@ -144,7 +144,7 @@ class LabelCollector:
 
     Attributes:
         options: Import options.
-        source: Name of the data set.
+        source: Name of the dataset.
     """
 
     def __init__(self, path: Path, options: ImportOptions) -> None:
@@ -368,7 +368,7 @@ def read_json(path: Path) -> Any:
     try:
         return parse_bounded_json(read_bytes(path))
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is no valid JSON: {error}. Repair the file.") from error
+        raise DataError(f"{path} is not valid JSON: {error}. Repair the file.") from error
 
 
 def list_files(path: Path, *patterns: str) -> list[Path]:

@@ -38,7 +38,7 @@ def load_x_anylabeling(path: Path, options: ImportOptions | None = None) -> Load
     options = options or ImportOptions()
     collector = LabelCollector(path, options)
     if path.is_file():
-        read_json(path)  # a single file is the whole data set, so its error is raised
+        read_json(path)  # a single file is the whole dataset, so its error is raised
     for file in list_files(path, "*.json", "*/*.json"):
         with collector.row(file.name):
             _read_file(file, ImageFinder(options.image_root or file.parent), collector)

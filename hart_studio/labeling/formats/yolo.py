@@ -81,8 +81,8 @@ def save_yolo(plan: ExportPlan, folder: Path) -> None:
     for split in ("train", "val"):
         if split not in plan.splits:
             raise InputError(
-                f"No image in the split {split}: YOLO needs train and val. Raise the share of {split}, label more "
-                "images, or change the salt."
+                f"No image in the split {split}: YOLO needs train and val. Raise the share of {split}, or label "
+                "more images."
             )
     numbers = {name: number for number, name in enumerate(plan.classes)}
     for split in plan.splits:
@@ -100,7 +100,7 @@ def save_yolo(plan: ExportPlan, folder: Path) -> None:
 
 
 def load_yolo(path: Path, options: ImportOptions | None = None) -> LoadedSamples[LabeledSample]:
-    """Read a YOLO data set.
+    """Read a YOLO dataset.
 
     Args:
         path: ``data.yaml``, a folder with one, or a folder with ``images``, ``labels`` and ``classes.txt``.
@@ -118,7 +118,7 @@ def load_yolo(path: Path, options: ImportOptions | None = None) -> LoadedSamples
         lines = read_bytes(root / CLASSES).decode("utf-8", errors="replace").splitlines()
         names, folders = dict(enumerate(line.strip() for line in lines)), ["images"]
     else:
-        raise DataError(f"No {CONFIG} or {CLASSES} in {path}. Choose the folder of the data set.")
+        raise DataError(f"No {CONFIG} or {CLASSES} in {path}. Choose the folder of the dataset.")
     collector = LabelCollector(path, options)
     images = ImageFinder(root)
     for name in dict.fromkeys(_image_names(root, folders, collector)):
@@ -159,9 +159,9 @@ def _read_config(file: Path) -> tuple[dict[int, str], list[str]]:
     try:
         config = yaml.safe_load(data)
     except Exception as error:  # the library's constructors raise anything, from IndexError to OverflowError
-        raise DataError(f"{file} is no valid YAML: {str(error).splitlines()[:1]}. Repair the file.") from error
+        raise DataError(f"{file} is not valid YAML: {str(error).splitlines()[:1]}. Repair the file.") from error
     if not isinstance(config, dict):
-        raise DataError(f"{file} is no YOLO file: it has no train, val and names. Choose another file.")
+        raise DataError(f"{file} is not a YOLO file: it has no train, val and names. Choose another file.")
     folders = []
     for split in SPLITS:
         value = config.get(split)

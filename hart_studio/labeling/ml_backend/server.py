@@ -204,7 +204,7 @@ class HartBackend:
         return prediction if score is None else {**prediction, "score": score}
 
     def _score(self, asked: OpenedTask, check: BoxCheck, has_boxes: bool) -> float | None:
-        """Score inside the calibration's domain. A task has no data set name, so the image must show its domain."""
+        """Score inside the calibration's domain. A task has no dataset name, so the image must show its domain."""
         if self._calibration is None:
             return None
         form, loop = get_answer_form(asked.sample), self._settings.loop
@@ -378,7 +378,7 @@ def _read_object(body: bytes) -> dict[str, Any]:
     try:
         payload = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise InputError("The request is no valid JSON. Send a JSON object.") from error
+        raise InputError("The request is not valid JSON. Send a JSON object.") from error
     if not isinstance(payload, dict):
         raise InputError(f"expected a JSON object, got {type(payload).__name__}")
     return payload

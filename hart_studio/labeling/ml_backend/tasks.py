@@ -219,7 +219,7 @@ def _parse(text: Any) -> ElementTree.Element:
     try:
         return ElementTree.fromstring(text)  # noqa: S314 - the lines above reject unsafe XML
     except (ElementTree.ParseError, ValueError) as error:
-        raise InputError(f"The labeling configuration is no valid XML: {error}. Repair it.") from error
+        raise InputError(f"The labeling configuration is not valid XML: {error}. Repair it.") from error
 
 
 def _named(tags: list[ElementTree.Element], name: str) -> Iterator[ElementTree.Element]:

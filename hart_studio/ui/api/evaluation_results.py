@@ -1,4 +1,4 @@
-"""JSON API of the Evaluate page for results: tables, figures, failures, report."""
+"""JSON API of the Evaluate tab for results: tables, figures, failures, report."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class AskPrefill:
 
 
 class EvaluationResultsApi:
-    """Handles the result panels of the Evaluate page.
+    """Handles the result panels of the Evaluate tab.
 
     Attributes:
         api: Finds evaluations.

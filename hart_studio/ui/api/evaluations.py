@@ -1,4 +1,4 @@
-"""JSON API of the Evaluate page: list, start, stop, resume and delete evaluations.
+"""JSON API of the Evaluate tab: list, start, stop, resume and delete evaluations.
 
 Requests are untrusted: run ids are checked against existing evaluations. Evaluations share the queue of training runs,
 so that both do not use the same device.

@@ -1,4 +1,4 @@
-"""JSON API of the Label page for quality reports and exports."""
+"""JSON API of the Label tab for quality reports and exports."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class ExportRequest(Record):
     splits: tuple[float, float, float] = (0.8, 0.1, 0.1)
     """Shares of train, val and test."""
     box_class: str = Field(default="", max_length=MAX_CLASS_CHARS)
-    """Single class of all boxes; empty = the label of each box."""
+    """Class of all exported boxes; empty = the label of each box."""
     is_referring: bool = False
     """Whether to reference images by path instead of copying, in formats that support it."""
 
@@ -97,7 +97,7 @@ class LabelExportApi:
                     "uncalibrated": found.uncalibrated,
                     "verified": format_estimate(found.verified),
                     "full_image": format_estimate(found.full_image),
-                    "lift": f"{100 * found.lift:+.1f} points",
+                    "accuracy_gain": f"{100 * found.accuracy_gain:+.1f} points",
                     "needed": format_estimate(found.needed),
                 }
                 for kind, found in quality.evidence.items()
@@ -245,7 +245,7 @@ class LabelExportApi:
     def _read_export(self, request: Mapping[str, Any]) -> ExportRequest:
         wanted: ExportRequest = read_request(ExportRequest, request)
         if wanted.is_referring and not self.shows_paths:  # the export would contain paths of this machine
-            raise InputError("This server only exports copies of images. Turn off Keep image paths.")
+            raise InputError("This server only exports copies of images. Turn off Reference images (do not copy).")
         if not math.isclose(sum(wanted.splits), 1, abs_tol=1e-6):
             percent = ", ".join(f"{100 * share:g}" for share in wanted.splits)
             raise InputError(f"The split must add up to 100 %, got {percent}. Change train, val or test.")

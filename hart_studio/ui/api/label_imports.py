@@ -1,4 +1,4 @@
-"""Background imports of the Label page, with progress."""
+"""Background imports of the Label tab, with progress."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JSON API of the Label page: projects, imports, labeling runs.
+"""JSON API of the Label tab: projects, imports, labeling runs.
 
 Requests are untrusted: projects are names of folders below one root, run ids are checked against existing runs, and
 sources are read only if the user may use files of this machine.

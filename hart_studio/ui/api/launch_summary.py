@@ -114,6 +114,6 @@ def _describe_parts(config: RunConfig) -> str:
     if any(stage != "sft" for stage in stages):
         parts.append(f"{data.rl_samples:,} RL")
     if "sft" in stages:
-        parts.append("remaining SFT" if data.sft_samples is None else f"{data.sft_samples:,} SFT")
+        parts.append("all other samples for SFT" if data.sft_samples is None else f"{data.sft_samples:,} SFT")
     parts.append(f"{data.eval_samples:,} held out")
     return ", ".join(parts)

@@ -1,4 +1,4 @@
-"""JSON API of the project menu of the Label page: rename, duplicate, archive, delete, restore."""
+"""JSON API of the project menu of the Label tab: rename, duplicate, archive, delete, restore."""
 
 from __future__ import annotations
 

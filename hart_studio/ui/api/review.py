@@ -366,7 +366,7 @@ def _show_chance(item: Item, check: BoxCheck | None) -> dict[str, Any]:
 def _describe(undone: UndoneAction | None) -> str:
     if undone is None:
         return "nothing"
-    kept = f". {undone.skipped:,} kept because they were changed since" if undone.skipped else ""
+    kept = f". {undone.skipped:,} labels were changed later and were not reverted" if undone.skipped else ""
     return f"{undone.kind.replace('_', ' ')}{kept}"
 
 

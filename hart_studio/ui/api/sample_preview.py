@@ -54,7 +54,7 @@ def preview_samples(config: RunConfig, folder: Path) -> Preview:
         DataError: If the source cannot be read.
         InputError: If it has too few samples.
     """
-    # Reading a data set of the hub imports its library, which takes seconds.
+    # Reading a dataset of the hub imports its library, which takes seconds.
     from hart_studio.data.run_samples import load_samples, split_config  # noqa: PLC0415
 
     source = load_samples(config.data, folder / "drawn")

@@ -101,7 +101,7 @@ class VerifyResponse(ApiModel):
     area_share: float
     """Share of the image that the boxes cover, in [0, 1]. A box over the whole image is trivially sufficient."""
     cautions: tuple[Caution, ...]
-    """Cautions about the boxes."""
+    """Warnings about the boxes."""
     warnings: tuple[str, ...]
     """Why the answers may be meaningless, such as a model that does not support this image domain."""
 
@@ -114,7 +114,7 @@ class ProtocolAnswer(ApiModel):
     text: str | None
     """Raw output. Text only, never HTML."""
     value: float | None
-    """1 right, 0 wrong, None when the answer is not known."""
+    """1 correct, 0 wrong, None when the answer is not known."""
     used_fallback: bool
     """Whether the answer comes from the full image because no valid box was predicted."""
     visual_tokens: int
@@ -129,7 +129,7 @@ class SelfCheck(ApiModel):
     evidence: Literal["known_answer", "agreement"]
     """Reference of the comparison."""
     sufficiency: float | None
-    """Share of right answers from crops."""
+    """Share of correct answers from crops."""
     necessity: bool | None
     """Whether masking the region breaks the answer from the full image."""
     consensus: float | None

@@ -13,8 +13,8 @@ class LabelChoices:
 
     formats: list[tuple[str, str]]
     """(title, name) of the export formats."""
-    kinds: list[str]
-    """Source types."""
+    kinds: list[tuple[str, str]]
+    """(title, name) of the source types."""
     models: list[tuple[str, str]]
     """(title, name) of the models."""
     model: str

@@ -41,7 +41,7 @@ class AnswerableQuestion(Question):
     """A question with an optional known answer."""
 
     answer: str = Field(default="", max_length=MAX_QUESTION_CHARS)
-    """The right answer if it is known: an option's letter or text."""
+    """The correct answer if it is known: an option's letter or text."""
 
 
 class AskArguments(AnswerableQuestion):
@@ -96,7 +96,7 @@ TOOLS: Final = (
         "verify",
         "Check boxes",
         "Check whether given boxes really hold what a question needs: the question is answered from the crops of "
-        "exactly these boxes, from the whole image, and from the image with the boxes painted over. Returns the "
+        "exactly these boxes, from the whole image, and from the image with the boxes masked. Returns the "
         "three answers, whether the crops are sufficient and necessary, and the crops.",
         VerifyArguments,
         VerifyResponse,

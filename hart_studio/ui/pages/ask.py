@@ -132,7 +132,7 @@ def build_ask_tab(service: AskService, examples: tuple[Example, ...], models: li
                 max_boxes = gr.Slider(1, 16, 4, step=1, label="Max regions")
                 temperature = gr.Slider(0.0, 1.5, 0.0, step=0.05, label="Temperature")
                 rollouts = gr.Slider(
-                    1, 8, 1, step=1, label="Self-check samples",
+                    1, 8, 1, step=1, label="Self-check rollouts",
                     info="Measures how consistent regions and answer are; needs a temperature above 0.",
                 )  # fmt: skip
                 fallback = gr.Checkbox(

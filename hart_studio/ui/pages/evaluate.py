@@ -22,8 +22,8 @@ from hart_studio.ui.spaces.example_evaluations import ExampleEvaluations
 from hart_studio.ui.trace_view import PROTOCOL_TITLES
 
 _MODEL_LEFT: Final = (
-    "The evaluation used a served model, a model that is not allowed here, or settings that this server did not sign. "
-    "Choose a model on the Ask tab. If you trust the settings, enter the name of their model."
+    "The model of this evaluation was not filled in: it is a served model, is not allowed here, or the evaluation was "
+    "not started by this server. Choose a model below, or type the model name if you trust it."
 )
 
 
@@ -67,7 +67,7 @@ def _build_page(
 ) -> None:
     """Build one page of evaluations and results; arguments as for ``build_evaluate_tab``."""
     marker = service.folder / "evaluate_marker.txt"
-    marker.write_text("Files of the Evaluate page are next to this one.\n", encoding="utf-8")
+    marker.write_text("Files of the Evaluate tab are next to this one.\n", encoding="utf-8")
     outputs = EvaluationResultsApi(api, service)
     readers: list[Callable[[Mapping[str, Any]], Any]] = [
         api.evaluations,

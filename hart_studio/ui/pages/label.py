@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from hart_studio.image_domains import DOMAIN_TITLES, supported_domains
-from hart_studio.labeling.sources import KINDS
+from hart_studio.labeling.formats.table import get_format
+from hart_studio.labeling.sources import KIND_TITLES, KINDS
 from hart_studio.models.catalog import BUILT_IN_HART, GENERAL_MODEL, read_intended_domain
 from hart_studio.ui.api.ask import AskService
 from hart_studio.ui.api.handler import api_handler
@@ -45,7 +46,7 @@ def build_label_tab(
         visitors: Sessions with private projects, used instead of ``label_api``; None = shared projects.
     """
     marker = service.folder / "marker.txt"
-    marker.write_text("Files of the Label page are next to this one.\n", encoding="utf-8")
+    marker.write_text("Files of the Label tab are next to this one.\n", encoding="utf-8")
     calls, projects = ReviewApi(label_api, service), ProjectApi(label_api)
     readers: list[Callable[[Mapping[str, Any]], Any]] = [
         *(label_api.projects, label_api.poll, label_api.invalid_rows),
@@ -77,7 +78,7 @@ def build_label_tab(
     made_for = read_intended_domain(BUILT_IN_HART)
     choices = LabelChoices(
         outputs.formats,
-        kinds,
+        [(KIND_TITLES.get(kind) or get_format(kind).title, kind) for kind in kinds],
         models,
         BUILT_IN_HART,
         supported_domains(made_for),

@@ -105,14 +105,15 @@ def check_config(config: Config, allowed: ModelAllowlist, command: str = "") -> 
         advice = f"Resume it in a terminal: {command}" if command else "Start it in a terminal."
         raise InputError(
             f"This run uses a served model: it sends images to {found.endpoints[0]} with the key in the environment "
-            f"variable {found.variables[0]}. A page never starts such a run. {advice}"
+            f"variable {found.variables[0]}. For safety, runs with served models can only be started in a terminal. "
+            f"{advice}"
         )
     for name in found.models:
         allowed.check(name)
     for name in (*found.models, *found.data):
         if "\0" in name or is_url(name):
             shown = name[:_MAX_SHOWN_LENGTH]
-            raise InputError(f"{shown!r} is an address, not a path or hub id. Download it and give the local path.")
+            raise InputError(f"{shown!r} is a URL, not a path or hub id. Download it and give the local path.")
 
 
 def check_resumable(layout: RunLayout, kind: type[ConfigT], allowed: ModelAllowlist, origin: Origin) -> str:

@@ -31,8 +31,8 @@ SIGN_IN_VARIABLES: Final = (SECRET_VARIABLE, "OAUTH_CLIENT_ID", "OAUTH_SCOPES", 
 """Environment variables set by ``hf_oauth: true`` in the README of a Space; sign-in needs all of them."""
 
 CLOSED: Final = (
-    "This is disabled on a public page. Duplicate the Space onto your own hardware, set "
-    f"{OPEN_VARIABLE}=1 there and sign in, or run python app.py on your own machine."
+    "Training, evaluations and publishing are disabled on a public Space. Duplicate the Space onto your own hardware, "
+    f"set {OPEN_VARIABLE}=1 there and sign in, or run python app.py on your own machine."
 )
 """Message of disabled functions."""
 

@@ -65,7 +65,7 @@ def test_labels_without_a_box_are_no_labels(samples: list[GoldSample]) -> None:
     model = ScriptedModel(grounding="nowhere", direct="A")
     (records,) = evaluate_proposals(model, samples, ProposalSettings(rollouts=2), batch=8)
     assert all(record.example is None and record.iou == 0 for record in records)
-    with pytest.raises(DataError, match="Too few labels to calibrate: 0 to fit on"):
+    with pytest.raises(DataError, match="Too few labels for the fit half: 0 "):
         make_calibration(
             records, model=ModelIdentity("m", "", ""), data="d", domain=DRAWN, settings=ProposalSettings(rollouts=2)
         )
@@ -110,9 +110,9 @@ def test_a_calibration_says_which_files_it_was_made_with(samples: list[GoldSampl
     assert (made.model, made.model_digest, made.model_revision) == ("model", digest, "")
     assert set(made.curves) == {"known_answer"}, "four labels make no curve of agreement"
     assert found.shortages == {"agreement": found.shortages["agreement"]}
-    assert "Too few labels to calibrate: 2 to fit on, 2 of them right and 0 wrong" in found.shortages["agreement"]
+    assert "Too few labels for the fit half: 2 (2 correct, 0 wrong)" in found.shortages["agreement"]
     reported = describe_calibration(made)
-    assert "known_answer: 60 tested, 90.0 % (79.9 % – 95.3 %) right" in reported
+    assert "known_answer: 60 tested, 90.0 % (79.9 % – 95.3 %) correct" in reported
     assert "auto-accept disabled: no threshold reliably reaches precision 0.95" in reported, "54 of 60 share a score"
 
 
@@ -183,7 +183,7 @@ def test_the_command_makes_no_calibration_from_labels_that_are_all_right(
     assert main(command) == 2
     reported = capsys.readouterr()
     assert "1 excluded: no gold box" in reported.out
-    assert "Too few labels to calibrate: 2 to fit on, 2 of them right and 0 wrong" in reported.err
+    assert "Too few labels for the fit half: 2 (2 correct, 0 wrong)" in reported.err
     assert not (tmp_path / "c.json").exists()
 
 

@@ -203,11 +203,11 @@ def test_labels_of_one_score_are_accepted_together() -> None:
 @pytest.mark.parametrize(
     ("fit_right", "fit_wrong", "test_right", "test_wrong", "reported"),
     [
-        (2, 0, 2, 0, "2 to fit on, 2 of them right and 0 wrong"),
-        (49, 0, 60, 10, "49 to fit on"),
-        (60, 4, 60, 10, "64 to fit on, 60 of them right and 4 wrong"),
-        (60, 10, 4, 60, "64 to test on, 4 of them right and 60 wrong"),
-        (60, 10, 20, 10, "30 to test on"),
+        (2, 0, 2, 0, r"fit half: 2 \(2 correct, 0 wrong\)"),
+        (49, 0, 60, 10, "fit half: 49 "),
+        (60, 4, 60, 10, r"fit half: 64 \(60 correct, 4 wrong\)"),
+        (60, 10, 4, 60, r"test half: 64 \(4 correct, 60 wrong\)"),
+        (60, 10, 20, 10, "test half: 30 "),
     ],
 )
 def test_too_few_labels_make_no_curve(
@@ -215,7 +215,7 @@ def test_too_few_labels_make_no_curve(
 ) -> None:
     good = CalibrationExample(make_check(sufficiency=1.0, crops_right=True), True)
     bad = CalibrationExample(make_check(sufficiency=0.25), False)
-    with pytest.raises(DataError, match=f"Too few labels to calibrate: {reported}"):
+    with pytest.raises(DataError, match=f"Too few labels for the {reported}"):
         fit_curve([good] * fit_right + [bad] * fit_wrong, [good] * test_right + [bad] * test_wrong)
 
 

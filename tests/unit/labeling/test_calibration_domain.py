@@ -38,7 +38,7 @@ def test_a_domain_names_images_that_can_be_distinguished() -> None:
 def test_a_domain_in_words() -> None:
     assert DRAWN.describe() == "synthetic needle scenes, multiple choice"
     both = STREETS.model_copy(update={"answer_forms": ("free_text", "multiple_choice")})
-    assert both.describe() == "images of the data set 'streets', free text and multiple choice"
+    assert both.describe() == "images of the dataset 'streets', free text and multiple choice"
 
 
 def test_the_answer_format_of_a_question() -> None:

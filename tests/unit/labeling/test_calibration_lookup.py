@@ -99,7 +99,7 @@ def test_evidence_that_no_threshold_is_known_for_is_reported_when_it_occurs(proj
         "1 of 2 items will be uncalibrated and need review: the calibration does not cover this kind of evidence"
     )
     assert origin.startswith("Scores and auto-accept thresholds come from calibration.json in the project folder")
-    assert unsure.startswith("no auto-accept threshold for a label with a known answer")
+    assert unsure.startswith("No threshold reaches the target precision for labels with known answers")
 
 
 def test_a_model_without_its_own_calibration_is_reported_alone(filled: Project) -> None:

@@ -26,14 +26,14 @@ def test_two_of_eight_right_is_no_better_than_chance() -> None:
     notes = describe_chance_level(make_check(rollouts=8, sufficiency=0.25, crops_right=True), 4)
     assert notes.is_weak
     assert notes.texts == (
-        "1 of 4 options: right by chance 25 %.",
-        "Rollouts right: 2 of 8, no better than chance. Guessing among 4 options reaches at least that in 63 %.",
+        "Chance level with 4 options: 25 %.",
+        "Rollouts correct: 2 of 8, not above chance (p = 0.63 for random guessing).",
     )
 
 
 def test_seven_of_eight_right_is_better_than_chance() -> None:
     notes = describe_chance_level(make_check(rollouts=8, sufficiency=7 / 8, crops_right=True), 4)
-    assert (notes.texts, notes.is_weak) == (("1 of 4 options: right by chance 25 %.",), False)
+    assert (notes.texts, notes.is_weak) == (("Chance level with 4 options: 25 %.",), False)
     assert describe_chance_level(make_check(rollouts=8, sufficiency=1.0, crops_right=True), 25) == ((), False)
 
 
@@ -41,8 +41,8 @@ def test_agreement_is_compared_with_that_of_guesses() -> None:
     # Of 4 guesses among 2 options 3 or more agree with a probability of 10 in 16.
     notes = describe_chance_level(make_check(kind="agreement", rollouts=4, sufficiency=0.75, crops_right=True), 2)
     assert notes.is_weak
-    assert notes.texts[0] == "1 of 2 options: in agreement by chance 50 %."
-    assert "Rollouts agree: 3 of 4, no better than chance." in notes.texts[1] and "62 %" in notes.texts[1]
+    assert notes.texts[0] == "Chance level with 2 options: 50 %."
+    assert "Rollouts in agreement: 3 of 4, not above chance (p = 0.62 " in notes.texts[1]
 
 
 def test_an_answer_that_needs_no_region_is_said() -> None:

@@ -89,7 +89,7 @@ def test_images_with_boxes_and_open_questions_are_noted(negatives: Project, tmp_
     first = next(negatives.items())
     add_label(negatives, first.id, status="edited", origin="human", boxes=(BOX,), reviewer="Ada")
     report = export_project(negatives, "pascal_voc", tmp_path / "out", ExportOptions(splits=ONE_SPLIT))
-    assert any("undecided questions, or with boxes that are not exported: 1 (1 questions)" in n for n in report.notes)
+    assert any("unreviewed or excluded boxes: 1 (1 questions)" in n for n in report.notes)
 
 
 def test_the_exclusions_of_many_items_are_read_in_a_moment(project: Project, image: Path) -> None:

@@ -26,7 +26,7 @@ def test_losses_of_labels(tmp_path: Path) -> None:
     assert counts("yolo", plain) == {"questions": 1, "statuses": 1}
     assert counts("pascal_voc", plain) == {"questions": 1, "rounded": 1, "statuses": 1}
     (loss,) = [loss for loss in export_losses("pascal_voc", [plain]) if loss.what == "rounded"]
-    assert loss.text == "1 box rounded by up to 0.75 px"  # 4.25 moves out to 5
+    assert loss.text == "coordinates of 1 box (rounded, up to 0.75 px)"  # 4.25 moves out to 5
     assert counts("yolo", make_item(path, [(1 / 3, 2, 3, 4)]))["rounded"] == 1
 
 

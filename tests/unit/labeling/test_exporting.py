@@ -63,7 +63,7 @@ def test_one_class_for_all_boxes(tmp_path: Path, name: str) -> None:
     kept = {box["label"] for line in lines for box in json.loads(line)["boxes"]}
     assert kept == {box.label for item in items for box in item.label.boxes}, "native records keep every label"
     losses = {loss.what: loss.text for loss in export_losses(name, items, options)}
-    assert losses["labels"].endswith("exported as 'road sign'")
+    assert losses["labels"].endswith("(replaced by 'road sign')")
 
 
 def test_our_own_format_keeps_each_label(items: list[Item], tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_a_wrong_box_is_found_and_named(
         info.save(replace(plan, images=images), folder)
 
     monkeypatch.setattr(exporting, "get_format", lambda _: replace(info, save=save_shifted))
-    with pytest.raises(DataError, match=r"q-\w+: expected the box 'sign' .* when reading the export back"):
+    with pytest.raises(DataError, match=r"Export check failed: .*: missing box 'sign' .* on item q-\w+"):
         export_labels(items, name, tmp_path / "out", ExportOptions(splits=HALVES))
     assert not (tmp_path / "out").exists()
 
@@ -138,7 +138,7 @@ def test_a_lost_image_is_found(items: list[Item], tmp_path: Path, monkeypatch: p
         info.save(replace(plan, images=plan.images[1:]), folder)
 
     monkeypatch.setattr(exporting, "get_format", lambda _: replace(info, save=save_fewer))
-    with pytest.raises(DataError, match="expected the item, got none of that id"):
+    with pytest.raises(DataError, match=r"Export check failed: .*: item \S+ is missing"):
         export_labels(items, "coco", tmp_path / "out")
 
 
@@ -169,7 +169,7 @@ def test_unreviewed_images_never_become_background(tmp_path: Path) -> None:
         ("yolo", {"splits": {"train": 1.0}}, "No image in the split val"),
         ("x_anylabeling", {}, "Unknown export format"),
         ("coco", {"statuses": ("failed",)}, r"No labels to export \(10 items: status accepted\)"),
-        ("grounded_chat", {"chat_family": "qwen2_5_vl"}, "needs model_wh_of"),
+        ("grounded_chat", {"chat_family": "qwen2_5_vl"}, "whose size is unknown here"),
     ],
 )
 def test_options_that_do_not_fit(name: str, options: Any, reason: str, items: list[Item], tmp_path: Path) -> None:

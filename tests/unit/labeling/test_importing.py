@@ -190,8 +190,8 @@ def test_an_item_that_was_tampered_with_is_an_invalid_row(filled: Project, image
     assert (report.added, report.invalid_count) == (0, 3)
     assert [bad.reason for bad in report.invalid_rows] == [
         "the id does not match image, question and choices",
-        "its history has gaps",
-        "the image is not the labeled one",
+        "review history is incomplete (revisions missing)",
+        "image content differs from the exported label",
     ]
 
 

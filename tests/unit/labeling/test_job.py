@@ -297,14 +297,14 @@ def test_boxes_that_are_imported_while_a_run_works_stay_and_are_verified(
     project: Project, image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import_samples(project, LoadedSamples("s", (ask(image, 0), ask(image, 1))))
-    real = job.propose_with_fallback
+    real = job.propose_items_by_halves
 
     def slow(*args: Any) -> list[Proposal]:
         found = real(*args)
         import_boxes(project, image, 0)
         return found
 
-    monkeypatch.setattr(job, "propose_with_fallback", slow)
+    monkeypatch.setattr(job, "propose_items_by_halves", slow)
     layout = run(project)
     first, second = project.items(with_history=True)
     assert [(label.origin, label.boxes) for label in (*first.history[1:], first.label)] == [("imported", (CAR,))] * 2
@@ -319,7 +319,7 @@ def test_an_item_whose_label_never_stays_is_a_failure_of_the_run(
 ) -> None:
     import_samples(project, LoadedSamples("s", (ask(image),)))
     (item_id,) = (item.id for item in project.items())
-    real, calls = job.propose_with_fallback, 0
+    real, calls = job.propose_items_by_halves, 0
 
     def slow(*args: Any) -> list[Proposal]:
         nonlocal calls
@@ -328,7 +328,7 @@ def test_an_item_whose_label_never_stays_is_a_failure_of_the_run(
         add_label(project, item_id, origin="imported", boxes=(CAR,))
         return found
 
-    monkeypatch.setattr(job, "propose_with_fallback", slow)
+    monkeypatch.setattr(job, "propose_items_by_halves", slow)
     layout = run(project)
     assert calls == job.MAX_ATTEMPTS
     assert (project.item(item_id).label.origin, project.item(item_id).label.boxes) == ("imported", (CAR,))

@@ -39,7 +39,7 @@ def test_the_whole_path(tmp_path: Path, table: Path, capsys: pytest.CaptureFixtu
     assert command.main(["create", project, "--name", "Streets"]) == 0
     assert command.main(["import", project, str(table)]) == 0
     reported = capsys.readouterr().out
-    assert "2 added, 0 updated, 0 known, 1 invalid rows" in reported
+    assert "2 added, 0 updated, 0 already in the project, 1 invalid rows" in reported
     assert "1 x image not found" in reported
     assert command.main(["run", project, "--rollouts", "2", "--batch", "1", "--review-all"]) == 0
     assert command.main(["stats", project, "--json"]) == 0
@@ -190,7 +190,7 @@ def test_an_import_that_can_use_no_row_is_an_error(
     (copy / "street.png").write_bytes(b"junk")
     (copy / "questions.csv").write_text("image,question\nstreet.png,What?\n")
     assert command.main(["import", project, str(copy / "questions.csv")]) == 2
-    assert "0 added, 0 updated, 0 known, 1 invalid rows" in capsys.readouterr().out
+    assert "0 added, 0 updated, 0 already in the project, 1 invalid rows" in capsys.readouterr().out
     assert command.main(["import", project, str(table)]) == 0, "some rows are good"
     assert command.main(["import", project, str(table)]) == 0, "all good rows are known"
 

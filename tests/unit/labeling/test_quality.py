@@ -43,10 +43,10 @@ def test_evidence_scores_and_areas(project: Project, image: Path) -> None:
         add_label(project, item_id, check=make_check(kind="agreement", crops_right=True, full_right=True), score=0.5)
     quality = measure_quality(project)
     known, agreeing = quality.evidence["known_answer"], quality.evidence["agreement"]
-    assert (known.labels, known.verified.value, known.full_image.value, known.lift) == (4, 0.75, 0.25, 0.5)
+    assert (known.labels, known.verified.value, known.full_image.value, known.accuracy_gain) == (4, 0.75, 0.25, 0.5)
     assert known.needed is not None
     assert known.needed.value == 0.5
-    assert (agreeing.labels, agreeing.lift, agreeing.needed) == (2, 0.0, None)
+    assert (agreeing.labels, agreeing.accuracy_gain, agreeing.needed) == (2, 0.0, None)
     assert quality.scores["known_answer"] == [1, 0, 0, 0, 0, 0, 0, 0, 0, 3]
     assert quality.scores["agreement"] == [0, 0, 0, 0, 0, 2, 0, 0, 0, 0]
     assert quality.areas == [3, 0, 0, 2, 0, 0, 0, 1]

@@ -200,7 +200,7 @@ def test_scores_that_no_calibration_supports_do_not_come_back(name: str, decided
     again = create_project(tmp_path / "again", "Again")
     report = import_source(again, str(folder), SourceSettings(kind=name))
     assert (report.added, report.invalid_count, report.unsupported) == (8, 0, 8)
-    assert "8 without the score or auto-accept status of the file" in report.describe()
+    assert "8 imported without score and auto-accept status" in report.describe()
     assert again.count_by("status") == {"proposed": 2, "accepted": 2, "edited": 2, "rejected": 2}
     labels = [label for item in again.items(with_history=True) for label in (item.label, *item.history)]
     assert all(label.score is None and label.status != "auto_accepted" for label in labels)

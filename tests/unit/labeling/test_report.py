@@ -52,7 +52,7 @@ def test_the_report_has_every_figure_and_no_foreign_html(tmp_path: Path, image: 
     for wanted in (
         "Known answers",
         "Uncalibrated",
-        "images of the data set &#x27;streets&#x27;, multiple choice",
+        "images of the dataset &#x27;streets&#x27;, multiple choice",
         "100.0 % (43.9 % – 100.0 %)",
         "+100.0 points",
         "2.5 s",

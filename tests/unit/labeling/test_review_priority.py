@@ -20,7 +20,7 @@ def test_reasons() -> None:
     assert get_review_reason(label(crops_right=False, full_right=True), 0.5, 0.1) == "disagreement"
     assert get_review_reason(label(crops_right=True, full_right=True, sufficiency=0.25), 0.5, 0.1) == "low_agreement"
     assert get_review_reason(label(sufficiency=1.0, consensus=0.2), 0.5, 0.1) == "low_agreement"
-    assert get_review_reason(label(sufficiency=1.0, cautions=("covers_half",)), 0.5, 0.1) == "odd_size"
+    assert get_review_reason(label(sufficiency=1.0, cautions=("covers_half",)), 0.5, 0.1) == "caution"
     assert get_review_reason(label(sufficiency=1.0, consensus=0.0, cautions=("no_box",)), 0.5, 0.1) == "no_box"
     assert get_review_reason(label(sufficiency=1.0), 0.5, 0.1) == "unsure"
     assert get_review_reason(label(), 0.5, 0.1) == "unsure"

@@ -68,7 +68,7 @@ def test_kinds_by_path(needle: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["gone.txt", "/gone/away", "../x", "a/b/c"])
 def test_kinds_that_cannot_be_detected(name: str) -> None:
-    with pytest.raises(InputError, match="is no file, folder or hub id"):
+    with pytest.raises(InputError, match="is not a file, folder or hub id"):
         detect_source_kind(name)
 
 

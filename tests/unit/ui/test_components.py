@@ -31,7 +31,7 @@ SHOWN = ModelInputs(
 BOARD = AnswersPanel(
     model=EVIL,
     expected="",
-    checks=(SelfCheckBadge("Necessary", "yes", "good", "because"),),
+    checks=(SelfCheckBadge("Region necessary (masking test)", "yes", "good", "because"),),
     cards=(
         AnswerCard(
             "direct", "Full image", "", "", EVIL, "", EVIL, "", 48, 0.5, (TranscriptTurn("Answer", EVIL),), False

@@ -37,7 +37,7 @@ def test_running_out_of_memory_says_what_to_turn_down():
     for error in (MemoryError(), OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")):
         failure = describe(error)
         assert failure.title == "Out of memory"
-        assert "Overview max pixels" in failure.message
+        assert "Choose a smaller model" in failure.message
         assert "GiB" not in failure.message
 
 

@@ -31,7 +31,7 @@ def test_as_many_values_as_are_allowed_pass():
         (b"[" * 70 + b"]" * 70, "at most 64 levels"),
         (b"[NaN]", "with NaN"),
         (b'{"a": 1, "a": 2}', "duplicate names"),
-        (b'{"data": [{"path": "http://169.254.169.254/"}]}', "got an address"),
+        (b'{"data": [{"path": "http://169.254.169.254/"}]}', "got a URL"),
     ],
 )
 def test_what_a_page_never_sends_is_refused(body, words):

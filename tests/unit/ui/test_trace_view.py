@@ -166,8 +166,8 @@ def test_missing_crops_are_explained(one, reason):
 
 
 def test_only_measured_checks_become_badges_and_always_whether_the_region_is_needed():
-    assert set(checks(sufficiency=None)) == {"Necessary"}
-    assert set(checks(sufficiency=1.0, area_share=0.02)) == {"Sufficient", "Necessary", "Area"}
+    assert set(checks(sufficiency=None)) == {"Region necessary (masking test)"}
+    assert set(checks(sufficiency=1.0, area_share=0.02)) == {"Sufficient", "Region necessary (masking test)", "Area"}
 
 
 @pytest.mark.parametrize(
@@ -183,13 +183,13 @@ def test_only_measured_checks_become_badges_and_always_whether_the_region_is_nee
         ),
         (
             {"full_image": rollout("direct", "B", 0.0), "masked": rollout("direct")},
-            "unknown: full image wrong",
+            "inconclusive: full-image answer is wrong",
             "masking shows nothing",
         ),
     ],
 )
 def test_a_region_of_which_no_one_knows_whether_it_is_needed_says_why(measured, value, help_):
-    check = checks(**measured)["Necessary"]
+    check = checks(**measured)["Region necessary (masking test)"]
     assert (check.value, check.state) == (value, "neutral")
     assert check.help.startswith("Masking test:") and help_ in check.help
 
@@ -199,8 +199,8 @@ def test_a_region_of_which_no_one_knows_whether_it_is_needed_says_why(measured, 
     [
         ({"sufficiency": 1.0}, "Sufficient", "yes (chance 50 %)", "neutral"),
         ({"sufficiency": 0.0}, "Sufficient", "no", "bad"),
-        ({"necessity": True}, "Necessary", "yes", "good"),
-        ({"necessity": False}, "Necessary", "no", "bad"),
+        ({"necessity": True}, "Region necessary (masking test)", "yes", "good"),
+        ({"necessity": False}, "Region necessary (masking test)", "no", "bad"),
         ({"consensus": 0.875}, "Consistent regions", "IoU 0.88", "good"),
         ({"consensus": 0.1}, "Consistent regions", "IoU 0.10", "bad"),
         ({"agreement": 0.75}, "Consistent answer", "75 % of 1", "good"),
@@ -216,7 +216,10 @@ def test_a_badge_says_what_was_measured(measured, name, value, state):
 
 
 def test_agreement_alone_is_not_called_sufficiency():
-    assert set(checks(evidence="agreement", sufficiency=0.5, agreement=0.5)) == {"Necessary", "Consistent answer"}
+    assert set(checks(evidence="agreement", sufficiency=0.5, agreement=0.5)) == {
+        "Region necessary (masking test)",
+        "Consistent answer",
+    }
 
 
 def test_sufficiency_over_samples_is_a_share():

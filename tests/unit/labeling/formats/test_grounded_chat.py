@@ -54,7 +54,7 @@ def test_each_family_in_its_own_frame(family: str, text: str, frame: str, tmp_pa
 
 def test_the_size_that_the_model_sees_must_be_known(tmp_path: Path) -> None:
     item = make_item(draw_image(tmp_path / "a.png"), [(1, 2, 3, 4)])
-    with pytest.raises(InputError, match=r"Qwen2\.5-VL writes boxes in pixels .* needs model_wh_of"):
+    with pytest.raises(InputError, match=r"Qwen2\.5-VL writes boxes in pixels .* whose size is unknown here"):
         save_grounded_chat(make_plan([item], chat_family="qwen2_5_vl"), tmp_path)
 
 

@@ -85,7 +85,7 @@ def test_names_that_lead_out_or_nowhere(name: str, tmp_path: Path) -> None:
 )
 def test_xml_that_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "a.xml").write_text(text)
-    with pytest.raises(DataError, match=r"a\.xml is no valid XML"):
+    with pytest.raises(DataError, match=r"a\.xml is not valid XML"):
         parse_xml(tmp_path / "a.xml")
     with pytest.raises(DataError):
         load_pascal_voc(tmp_path)

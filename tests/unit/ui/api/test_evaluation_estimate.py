@@ -1,4 +1,4 @@
-"""Estimates of the Evaluate page before an evaluation starts: number of questions and time."""
+"""Estimates of the Evaluate tab before an evaluation starts: number of questions and time."""
 
 from __future__ import annotations
 

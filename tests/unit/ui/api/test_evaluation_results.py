@@ -1,4 +1,4 @@
-"""What the Evaluate page shows of evaluations: tables, failures and reports, whatever a browser asks for."""
+"""What the Evaluate tab shows of evaluations: tables, failures and reports, whatever a browser asks for."""
 
 from __future__ import annotations
 

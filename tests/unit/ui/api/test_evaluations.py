@@ -1,4 +1,4 @@
-"""JSON API of the Evaluate page; requests are not trusted."""
+"""JSON API of the Evaluate tab; requests are not trusted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gold boxes for the Watch page: the cost of one call does not grow with what a copied run asks for."""
+"""Gold boxes for the Watch tab: the cost of one call does not grow with what a copied run asks for."""
 
 from __future__ import annotations
 

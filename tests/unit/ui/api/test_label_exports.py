@@ -1,4 +1,4 @@
-"""Exports of the Label page: where they go, what the preview says and costs."""
+"""Exports of the Label tab: where they go, what the preview says and costs."""
 
 from __future__ import annotations
 

@@ -98,9 +98,12 @@ def test_a_link_to_a_project_elsewhere_is_not_listed(label_api: LabelApi, tmp_pa
 def test_an_import_goes_on_in_the_background_and_reports_its_result(label_api: LabelApi, table: Path) -> None:
     label_api.create({"name": "p"})
     job = import_source(label_api, "p", table)
-    assert job["message"] == "2 added, 0 updated, 0 known, 1 invalid rows"
+    assert job["message"] == "2 added, 0 updated, 0 already in the project, 1 invalid rows"
     assert job["invalid_rows"][0][1] == f"image not found in {table.parent.resolve()}"
-    assert import_source(label_api, "p", table)["message"] == "0 added, 0 updated, 2 known, 1 invalid rows"
+    assert (
+        import_source(label_api, "p", table)["message"]
+        == "0 added, 0 updated, 2 already in the project, 1 invalid rows"
+    )
     state = label_api.poll({"project": "p"})
     assert state is not None
     assert (state["statuses"], state["evidence"]) == ({"new": 2}, {"agreement": 1, "known_answer": 1})

@@ -199,7 +199,7 @@ def test_a_public_page_starts_nothing(tmp_path: Path) -> None:
         lambda: launcher.enqueue(LaunchRequest(DEMO, "cpu-demo")),
         lambda: launcher.stop({"run": "x"}), lambda: launcher.resume({}),
                 lambda: list(launcher.check(LaunchRequest(DEMO, "cpu-demo")))):  # fmt: skip
-        with pytest.raises(InputError, match="disabled on a public page"):
+        with pytest.raises(InputError, match="disabled on a public Space"):
             act()
     assert not (tmp_path / "runs").exists()
 

@@ -34,7 +34,7 @@ def test_the_summary_names_model_data_and_counts() -> None:
     assert facts["Samples"] == "480 RL, 200 held out"
     paper = summarize_launch(LaunchRequest(PRESETS["qwen2.5-vl-7b-lora"].config, "qwen2.5-vl-7b-lora", (0, 1)))
     assert dict(paper.facts)["Data"] == "MME-RealWorld folder: data/MME-RealWorld"
-    assert dict(paper.facts)["Samples"] == "10,000 RL, remaining SFT, 200 held out"
+    assert dict(paper.facts)["Samples"] == "10,000 RL, all other samples for SFT, 200 held out"
     assert dict(paper.facts)["Device"] == "2 GPUs" and paper.notes == ()
     sft = summarize_launch(LaunchRequest(config_of(method={"chain": "sft"}, data={"sft_samples": 9}), "cpu-demo"))
     assert dict(sft.facts)["Samples"] == "9 SFT, 200 held out" and "Rollouts per step" not in dict(sft.facts)

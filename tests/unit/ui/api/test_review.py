@@ -313,11 +313,11 @@ def test_what_chance_explains_is_shown(calls: ReviewApi, project: Project) -> No
     item = calls.next_item(request())["item"]
     assert item["id"] == first and item["is_weak"] is True
     assert item["chance"] == [
-        "1 of 2 options: right by chance 50 %.",
-        "Rollouts right: 2 of 4, no better than chance. Guessing among 2 options reaches at least that in 69 %.",
+        "Chance level with 2 options: 50 %.",
+        "Rollouts correct: 2 of 4, not above chance (p = 0.69 for random guessing).",
     ]
     answer = calls.check(request(item=first, boxes=[DRAWN]))
-    assert answer["chance"][0] == "1 of 2 options: right by chance 50 %."
+    assert answer["chance"][0] == "Chance level with 2 options: 50 %."
 
 
 def test_an_image_that_is_gone_keeps_its_item(calls: ReviewApi, project: Project) -> None:

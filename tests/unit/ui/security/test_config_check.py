@@ -99,11 +99,11 @@ def labeling(**changes: Any) -> LabelingConfig:
         (EvaluationConfig(model="evil/model"), "not allowed on this server"),
         (labeling(model="evil/model"), "not allowed on this server"),
         (RunConfig(model=ModelConfig(id="evil/model")), "not allowed on this server"),
-        (EvaluationConfig(path="http://evil.example/x"), "is an address"),
-        (EvaluationConfig(without="ftp://evil.example/x"), "is an address"),
-        (RunConfig(data=DataConfig(source="hf", path="hf://datasets/evil/x")), "is an address"),
-        (RunConfig(data=DataConfig(source="jsonl", path="/a", image_root="\\\\evil\\share")), "is an address"),
-        (RunConfig(data=DataConfig(source="jsonl", path="a\0b")), "is an address"),
+        (EvaluationConfig(path="http://evil.example/x"), "is a URL"),
+        (EvaluationConfig(without="ftp://evil.example/x"), "is a URL"),
+        (RunConfig(data=DataConfig(source="hf", path="hf://datasets/evil/x")), "is a URL"),
+        (RunConfig(data=DataConfig(source="jsonl", path="/a", image_root="\\\\evil\\share")), "is a URL"),
+        (RunConfig(data=DataConfig(source="jsonl", path="a\0b")), "is a URL"),
     ],
 )
 def test_what_no_page_starts(config: Any, match: str) -> None:

@@ -152,7 +152,7 @@ def test_no_decoded_image_stays_in_memory(sessions: SessionStore, session_token:
 
 
 @pytest.mark.parametrize(
-    ("most", "message"), [(1200, "1 added"), (1199, "0 added, 0 updated, 0 known, 1 invalid rows")]
+    ("most", "message"), [(1200, "1 added"), (1199, "0 added, 0 updated, 0 already in the project, 1 invalid rows")]
 )
 def test_images_of_visitors_have_the_bounds_of_the_page(
     sessions: SessionStore, uploads: Path, monkeypatch: pytest.MonkeyPatch, most: int, message: str
