@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 
-from pydantic import AliasChoices, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from hart_studio.errors import DataError
 from hart_studio.evaluation.grounding_metrics import best_iog, best_iou, is_found
@@ -66,9 +66,8 @@ class SampleResult(Record):
     """Protocol -> answer. A rollout without a valid box has no answer turn and is wrong."""
     boxes: tuple[Box, ...] = ()
     """Valid predicted boxes, original pixels; empty if no protocol has a grounding turn."""
-    has_grounding_turn: bool = Field(default=True, validation_alias=AliasChoices("has_grounding_turn", "is_pointed"))
-    """Whether there was a grounding turn: without one, missing boxes are not wrong. ``is_pointed`` in
-    older evaluations."""
+    has_grounding_turn: bool = True
+    """Whether there was a grounding turn: without one, missing boxes are not wrong."""
     gold_boxes: tuple[Box, ...] = ()
     """Gold boxes, original pixels; empty if the benchmark has none."""
     error: str = ""

@@ -33,7 +33,6 @@ def test_matches_by_hand() -> None:
 def test_who_could_not_point_has_no_wrong_box() -> None:
     assert record(error="gone").gold_matches == ()
     assert record(has_grounding_turn=False, boxes=()).gold_matches == ()
-    assert record(is_pointed=False, boxes=()) == record(has_grounding_turn=False, boxes=()), "older evaluations"
     assert record(gold_boxes=()).is_grounded is False
 
 
