@@ -40,7 +40,7 @@ FONT_FILE: Final = Path(mpl.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
 """The font that matplotlib brings along."""
 
 _INK, _AXIS, _GRID, _PAPER = "#353e4e", "#677285", "#e1e5ea", "#ffffff"
-_DARK: Final = {_INK: "#e1e5ea", _AXIS: "#98a2b1", _GRID: "#353f4e", _PAPER: "#171d28"}
+_DARK: Final = {_INK: "#e1e5ea", _AXIS: "#98a2b1", _GRID: "#353e4e", _PAPER: "#171d28"}
 """Color on a light page -> color on a dark one."""
 
 _MARK: Final = "#d9730d"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.layout import RunLayout
+from hart_studio.runs.reader import list_runs
 from hart_studio.runs.writer import create_run
 from hart_studio.ui.api import launch as launch_module
 from tests.browser.conftest import PATIENCE_MS
@@ -195,7 +197,10 @@ def test_a_job_that_does_not_heed_a_stop_is_ended_when_it_is_asked_again(
     page = open_page(serve(None, image_folder, tmp_path / "runs"))
     try:
         start(page, tmp_path, "hung")
-        state_is(page, "running")  # a run that still waits would stop at once
+        deadline = time.monotonic() + 60
+        while not any(run.status and run.status.pid for run in list_runs(tmp_path / "runs")):
+            assert time.monotonic() < deadline, "the run was not started"
+            page.wait_for_timeout(50)  # a run that still waits would stop at once
         page.get_by_role("button", name="Stop and save").click()
         state_is(page, "stopping")
         page.once("dialog", lambda dialog: dialog.accept())
