@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from hart_studio.image_domains import DOMAIN_TITLES, supported_domains
-from hart_studio.labeling.formats.table import get_format
+from hart_studio.labeling.formats.table import FORMATS
 from hart_studio.labeling.sources import KIND_TITLES, KINDS
 from hart_studio.models.catalog import BUILT_IN_HART, GENERAL_MODEL, read_intended_domain
 from hart_studio.ui.api.ask import AskService
@@ -78,7 +78,7 @@ def build_label_tab(
     made_for = read_intended_domain(BUILT_IN_HART)
     choices = LabelChoices(
         outputs.formats,
-        [(KIND_TITLES.get(kind) or get_format(kind).title, kind) for kind in kinds],
+        [(KIND_TITLES.get(kind) or FORMATS[kind].title, kind) for kind in kinds],
         models,
         BUILT_IN_HART,
         supported_domains(made_for),
