@@ -29,7 +29,7 @@ from hart_studio.evaluation.shards import Shard
 from hart_studio.files import replace_unencodable_output
 from hart_studio.models.catalog import BUILT_IN_HART
 from hart_studio.models.chat import ChatModel
-from hart_studio.models.served_options import add_served_options, describe_endpoint, read_served
+from hart_studio.models.served_settings import add_served_options, describe_endpoint, read_served
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.progress import ProgressReporter
 from hart_studio.records import PROTOCOLS

@@ -55,7 +55,7 @@ from hart_studio.models.catalog import BUILT_IN_HART, resolve_model_name
 from hart_studio.models.chat import ChatModel
 from hart_studio.models.model_identity import identify_model
 from hart_studio.models.model_loading import load_chat_model
-from hart_studio.models.served_options import add_served_options, describe_endpoint, read_served
+from hart_studio.models.served_settings import add_served_options, describe_endpoint, read_served
 from hart_studio.outputs import check_output
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.progress import ProgressReporter

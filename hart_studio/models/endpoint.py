@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, Final, Literal
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import httpx
@@ -44,11 +44,7 @@ class _RequestError(Exception):
 
 
 class Endpoint:
-    """Thread-safe HTTP client of one server.
-
-    Attributes:
-        url: Base URL of the API.
-    """
+    """Thread-safe HTTP client of one server."""
 
     def __init__(self, settings: ServedSettings, environment: Mapping[str, str] = os.environ) -> None:
         """Create the client; nothing is sent.
@@ -60,8 +56,7 @@ class Endpoint:
         Raises:
             ModelError: If the URL or the key is invalid.
         """
-        self.url = settings.url
-        self._settings = settings
+        self._settings, self._url = settings, settings.url
         self._key = environment.get(settings.api_key_variable, "").strip()
         headers = {"accept": "application/json", "accept-encoding": "identity"}
         if self._key:
@@ -76,57 +71,47 @@ class Endpoint:
                 timeout=httpx.Timeout(seconds, connect=min(seconds, 30.0)),
                 limits=httpx.Limits(max_connections=settings.concurrency),
                 follow_redirects=False,
-                trust_env=not _is_loopback(self.url),  # no proxy for servers on this machine
+                trust_env=not _is_loopback(self._url),  # no proxy for servers on this machine
             )
-            httpx.URL(self.url)
+            httpx.URL(self._url)
         except (httpx.InvalidURL, ValueError) as error:
-            raise ModelError(f"Invalid URL or proxy for {self.url}: {error}. Correct it.") from error
+            raise ModelError(f"Invalid URL or proxy for {self._url}: {error}. Correct it.") from error
 
-    def get(self, path: str) -> bytes:
-        """Fetch JSON.
-
-        Raises:
-            ModelError: If there is none after all attempts.
-        """
-        return self._call("GET", path, None, threading.Event())
-
-    def post(self, path: str, body: Mapping[str, Any], is_cancelled: threading.Event) -> bytes:
-        """Send JSON and return the response.
+    def request(
+        self, path: str, body: Mapping[str, Any] | None = None, is_cancelled: threading.Event | None = None
+    ) -> bytes:
+        """Send JSON, or fetch it if there is no body; return the JSON of the response.
 
         Args:
             path: Path after the base URL, with a leading slash.
             body: Request body.
-            is_cancelled: Set when the request is cancelled; stops further attempts.
+            is_cancelled: Set when the request is cancelled; ends a wait and stops further attempts.
 
         Raises:
             ModelError: If there is no response after all attempts, or the request is refused.
         """
-        return self._call("POST", path, json.dumps(body).encode("ascii"), is_cancelled)
+        content = None if body is None else json.dumps(body).encode("ascii")
+        is_cancelled = is_cancelled or threading.Event()
+        for attempt in range(self._settings.retries + 1):
+            try:
+                return self._attempt(path, content)
+            except _RequestError as failure:
+                is_last = attempt == self._settings.retries or not failure.is_retryable
+                if is_last or is_cancelled.wait(_backoff_seconds(attempt, failure.wait_seconds)):
+                    tried = f" after {attempt + 1} attempts" if attempt else ""
+                    reason = self._redact_key(str(failure))
+                    raise ModelError(f"No answer from {self._url}{path}: {reason}{tried}") from None
+        raise AssertionError("the last attempt returns or raises")
 
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
 
-    def _call(
-        self, method: Literal["GET", "POST"], path: str, content: bytes | None, is_cancelled: threading.Event
-    ) -> bytes:
-        attempts = 1 + self._settings.retries
-        for attempt in range(attempts):
-            try:
-                return self._attempt(method, path, content)
-            except _RequestError as failure:
-                is_last = attempt + 1 == attempts or not failure.is_retryable
-                if is_last or is_cancelled.wait(_backoff_seconds(attempt, failure.wait_seconds)):
-                    tried = f" after {attempt + 1} attempts" if attempt else ""
-                    reason = self._redact_key(str(failure))
-                    raise ModelError(f"No answer from {self.url}{path}: {reason}{tried}") from None
-        raise AssertionError("the last attempt returns or raises")
-
-    def _attempt(self, method: str, path: str, content: bytes | None) -> bytes:
+    def _attempt(self, path: str, content: bytes | None) -> bytes:
         deadline = time.monotonic() + self._settings.timeout_seconds
-        headers = {"content-type": "application/json"} if content is not None else {}
+        method, headers = ("GET", {}) if content is None else ("POST", {"content-type": "application/json"})
         try:
-            with self._client.stream(method, f"{self.url}{path}", content=content, headers=headers) as response:
+            with self._client.stream(method, f"{self._url}{path}", content=content, headers=headers) as response:
                 if response.status_code != httpx.codes.OK:
                     raise self._refusal(response, _read(response, _MAX_ERROR_BYTES, deadline))
                 kind = self._redact_key(response.headers.get("content-type", "")).partition(";")[0].strip().lower()

@@ -7,39 +7,26 @@ and processor do is up to the server; text removed by its reasoning parser is no
 
 from __future__ import annotations
 
+import hashlib
+import json
 import secrets
 import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import replace
+from itertools import chain
+from typing import Any
+
+from pydantic import BaseModel, Field, ValidationError
 
 from hart_studio.errors import InputError, ModelError
 from hart_studio.geometry import BoxFrame
-from hart_studio.models.chat import ChatRequest, Completion, SamplingParams
-from hart_studio.models.completions_api import (
-    ParsedCompletion,
-    build_body,
-    build_messages,
-    completion_seed,
-    parse_completion,
-    parse_single_model,
-)
+from hart_studio.models.chat import ChatRequest, Completion, ImageInput, SamplingParams
 from hart_studio.models.endpoint import Endpoint
 from hart_studio.models.inputs import default_budget, images_of
 from hart_studio.models.served_images import SentImage, SentImageCache
 from hart_studio.models.served_settings import ServedSettings
-
-CHAT_PATH = "/chat/completions"
-MODELS_PATH = "/models"
-
-
-@dataclass(frozen=True)
-class _ServedResult:
-    """A response, and the images of its request."""
-
-    reply: ParsedCompletion
-    sent: tuple[SentImage, ...]
 
 
 class ServedChatModel:
@@ -63,7 +50,7 @@ class ServedChatModel:
         """
         self._settings = settings
         self._endpoint = Endpoint(settings)
-        self._model = settings.model or parse_single_model(self._endpoint.get(MODELS_PATH), settings.url)
+        self._model = settings.model or parse_single_model(self._endpoint.request("/models"), settings.url)
         self.name = settings.model_copy(update={"model": self._model}).title
         self.family = settings.family_row
         self.overview_budget, self.crop_budget = self.family.overview_budget, self.family.crop_budget
@@ -97,10 +84,7 @@ class ServedChatModel:
         groups = self._ask_all(requests, sampling, calls, n)
         seconds = (time.perf_counter() - began) / max(1, len(requests) * group_size)
         copies = group_size if is_greedy else 1
-        return [
-            [completion for answered in group for completion in _completions(answered, seconds)] * copies
-            for group in groups
-        ]
+        return [[replace(one, seconds=seconds) for one in group] * copies for group in groups]
 
     def close(self) -> None:
         """Release threads and connections."""
@@ -109,77 +93,241 @@ class ServedChatModel:
 
     def _ask_all(
         self, requests: Sequence[ChatRequest], sampling: SamplingParams, calls: int, n: int
-    ) -> list[list[_ServedResult]]:
+    ) -> list[list[Completion]]:
         """Send each request ``calls`` times for ``n`` completions; the first failure cancels the rest."""
-        images = SentImageCache(
-            [image for request in requests for image in images_of(request) for _ in range(calls)],
-            self.family,
-            self._settings.processor_budget,
-            self._settings.image_format,
-        )
-        seed = secrets.randbits(62) if sampling.seed is None else sampling.seed
+        base_seed = None
+        if sampling.temperature > 0:
+            base_seed = secrets.randbits(62) if sampling.seed is None else sampling.seed
+        uses = [image for request in requests for image in images_of(request) for _ in range(calls)]
+        images = SentImageCache(uses, self._settings)
         is_cancelled = threading.Event()
-        futures: list[list[Future[_ServedResult]]] = []
+        futures: list[Future[list[Completion]]] = []
         try:
             for index, request in enumerate(requests):
-                seeds = [
-                    None if sampling.temperature == 0 else completion_seed(seed, index, number)
-                    for number in range(calls)
-                ]
-                futures.append(
-                    [self._pool.submit(self._ask, request, sampling, images, one, n, is_cancelled) for one in seeds]
-                )
-            every = [future for group in futures for future in group]
-            for future in wait(every, return_when=FIRST_EXCEPTION).done:
+                for number in range(calls):
+                    seed = None if base_seed is None else completion_seed(base_seed, index, number)
+                    one = replace(sampling, seed=seed)
+                    futures.append(self._pool.submit(self._ask, request, one, n, images, is_cancelled))
+            for future in wait(futures, return_when=FIRST_EXCEPTION).done:
                 future.result()  # re-raises the error of a request before waiting for the others
-            return [[future.result() for future in group] for group in futures]
+            answers = [future.result() for future in futures]
         finally:
             is_cancelled.set()
-            for group in futures:
-                for future in group:
-                    future.cancel()
+            for future in futures:
+                future.cancel()
+        return [list(chain(*answers[start : start + calls])) for start in range(0, len(answers), calls)]
 
     def _ask(
         self,
         request: ChatRequest,
         sampling: SamplingParams,
-        images: SentImageCache,
-        seed: int | None,
         n: int,
+        images: SentImageCache,
         is_cancelled: threading.Event,
-    ) -> _ServedResult:
+    ) -> list[Completion]:
         """Send one request, in a thread of the pool."""
-        sent = tuple(images.get(image) for image in images_of(request))
-        body = build_body(build_messages(request, sent), self._model, sampling, self._settings, seed, n)
-        reply = parse_completion(self._endpoint.post(CHAT_PATH, body, is_cancelled), n, self._endpoint.url)
-        self._check_frame(reply, sent)
-        return _ServedResult(reply, sent)
+        sent = [images.get(image) for image in images_of(request)]
+        body = build_body(build_messages(request, sent), self._model, sampling, n, self._settings)
+        content = self._endpoint.request("/chat/completions", body, is_cancelled)
+        completions = parse_completions(content, n, self._settings.url, sent)
+        self._check_frame(completions[0])
+        return completions
 
-    def _check_frame(self, reply: ParsedCompletion, sent: tuple[SentImage, ...]) -> None:
+    def _check_frame(self, completion: Completion) -> None:
         """Check that the server has not shrunk the images, if boxes are in pixels of the model input.
 
         Raises:
             ModelError: If the prompt has fewer tokens than its images.
         """
-        visual_tokens = sum(image.visual_tokens for image in sent)
-        if self.family.box_frame is BoxFrame.MODEL_PIXELS and 0 < reply.prompt_tokens < visual_tokens:
+        expected, found = completion.visual_tokens, completion.prompt_tokens
+        if self.family.box_frame is BoxFrame.MODEL_PIXELS and 0 < found < expected:
             raise ModelError(
-                f"expected {visual_tokens} image tokens in a prompt of {self.name}, but the whole prompt has "
-                f"{reply.prompt_tokens}: its processor shrinks them, and boxes would be wrong. Raise max_pixels of the "
+                f"expected {expected} image tokens in a prompt of {self.name}, but the whole prompt has "
+                f"{found}: its processor shrinks them, and boxes would be wrong. Raise max_pixels of the "
                 "server, or set processor_min_pixels and processor_max_pixels (--served-pixels) to its values."
             )
 
 
-def _completions(answered: _ServedResult, seconds: float) -> list[Completion]:
-    return [
-        Completion(
-            text=choice.text,
-            finish_reason=choice.finish_reason,
-            prompt_tokens=answered.reply.prompt_tokens,
-            visual_tokens=sum(image.visual_tokens for image in answered.sent),
-            completion_tokens=choice.completion_tokens,
-            image_sizes_wh=tuple(image.size_wh for image in answered.sent),
-            seconds=seconds,
+def build_messages(request: ChatRequest, sent: Sequence[SentImage]) -> list[dict[str, Any]]:
+    """Build the messages of a conversation, texts and images in order.
+
+    Control tokens inside a text cannot be neutralized here: the tokenizer of the server interprets them.
+
+    Args:
+        request: The conversation; it must end with a user message.
+        sent: Its images, in order of appearance.
+
+    Raises:
+        InputError: If it does not end with a user message, or an assistant message contains an image.
+    """
+    if not request.messages or request.messages[-1].role != "user":
+        raise InputError("The conversation must end with a user message. Append the question.")
+    waiting = iter(sent)
+    messages: list[dict[str, Any]] = []
+    for message in request.messages:
+        if message.role == "user":
+            content: Any = [
+                {"type": "text", "text": part}
+                if isinstance(part, str)
+                else {"type": "image_url", "image_url": {"url": next(waiting).url}}
+                for part in message.parts
+            ]
+        elif any(isinstance(part, ImageInput) for part in message.parts):
+            raise InputError("Only user messages may contain images. Move the image out of the assistant message.")
+        else:
+            content = "".join(part for part in message.parts if isinstance(part, str))
+        messages.append({"role": message.role, "content": content})
+    return messages
+
+
+def build_body(
+    messages: list[dict[str, Any]], model: str, sampling: SamplingParams, n: int, settings: ServedSettings
+) -> dict[str, Any]:
+    """Build the body of one request.
+
+    Args:
+        messages: From ``build_messages``.
+        model: Name of the model on the server.
+        sampling: Decoding settings of this request, with its own seed.
+        n: Number of completions.
+        settings: Settings of the server.
+    """
+    body: dict[str, Any] = {
+        "model": model,
+        "messages": messages,
+        "temperature": sampling.temperature,
+        "top_p": 1.0,  # otherwise servers use the value of the checkpoint
+        settings.max_tokens_field: sampling.max_new_tokens,
+        "stream": False,
+    }
+    if sampling.seed is not None:
+        body["seed"] = sampling.seed
+    if n > 1:
+        body["n"] = n
+    return {**body, **_sampling_fields(sampling, settings), **settings.extra_fields}
+
+
+def completion_seed(seed: int, request_index: int, completion_index: int) -> int:
+    """Seed for one completion of a call, below 2**31, which every server accepts.
+
+    Args:
+        seed: Seed of the whole call.
+        request_index: Index of the request in the call, from 0.
+        completion_index: Index of the completion in its group, from 0.
+    """
+    digest = hashlib.sha256(f"{seed} {request_index} {completion_index}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
+
+
+def parse_completions(content: bytes, n: int, url: str, sent: Sequence[SentImage] = ()) -> list[Completion]:
+    """Parse the response to a request for ``n`` completions; counts that the server does not report are 0.
+
+    Args:
+        content: Response body, JSON.
+        n: Number of requested completions. Each gets an equal share of the completion tokens, which are only counted
+            together.
+        url: URL of the server, for messages.
+        sent: Images of the request.
+
+    Raises:
+        ModelError: If it is invalid, has another number of completions, or a completion ended for another reason than
+            stop or length.
+    """
+    try:
+        reply = _CompletionBody.model_validate_json(content)
+    except ValidationError as error:
+        raise ModelError(
+            f"The response from {url} is not a chat completion ({_first_error(error)}). "
+            "Check that the URL is the base URL of an OpenAI-compatible API."
+        ) from None  # the message is complete, and the response may be large
+    if len(reply.choices) != n:
+        raise ModelError(
+            f"expected {n} completions of one request from {url}, got {len(reply.choices)}. "
+            "Set supports_n (--served-n) only for a server that returns several completions."
         )
-        for choice in answered.reply.choices
-    ]
+    usage = reply.usage or _Usage()
+    share, rest = divmod(usage.completion_tokens, n)
+    completions = []
+    for number, choice in enumerate(sorted(reply.choices, key=lambda choice: choice.index)):
+        if choice.finish_reason not in ("stop", "length"):
+            raise ModelError(
+                f"{url} ended a completion with {choice.finish_reason[:40]!r} instead of stop or length. "
+                "Disable tools and filters of the server."
+            )
+        completions.append(
+            Completion(
+                text=choice.message.content or "",
+                finish_reason="stop" if choice.finish_reason == "stop" else "length",
+                prompt_tokens=usage.prompt_tokens,
+                visual_tokens=sum(image.visual_tokens for image in sent),
+                completion_tokens=share + (number < rest),
+                image_sizes_wh=tuple(image.size_wh for image in sent),
+                seconds=0.0,  # known when all requests of the call are answered
+            )
+        )
+    return completions
+
+
+def parse_single_model(content: bytes, url: str) -> str:
+    """Name of the only model in a model list.
+
+    Raises:
+        ModelError: If the response is invalid, or lists no model or several.
+    """
+    try:
+        names = [model.id for model in _Models.model_validate_json(content).data]
+    except ValidationError as error:
+        raise ModelError(
+            f"The response from {url} is not a model list ({_first_error(error)}). Give the name of the model."
+        ) from None
+    if len(names) != 1:
+        listed = ", ".join(name[:80] for name in names[:5]) or "none"
+        raise ModelError(f"{url} lists {listed} instead of one model. Give the name of the model.")
+    return names[0]
+
+
+def _sampling_fields(sampling: SamplingParams, settings: ServedSettings) -> dict[str, Any]:
+    """Fields that disable the generation settings of the checkpoint, for servers that support them."""
+    if settings.server == "transformers":
+        # Other settings, such as the end tokens, still come from the checkpoint.
+        plain = {"do_sample": sampling.temperature > 0, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0}
+        return {"generation_config": json.dumps(plain)}
+    if settings.server in ("vllm", "sglang"):
+        fields: dict[str, Any] = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
+        if settings.family_row.box_tags:
+            fields["skip_special_tokens"] = False
+        return fields
+    return {}
+
+
+def _first_error(error: ValidationError) -> str:
+    first = error.errors(include_input=False, include_url=False)[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'the whole'}: {first['msg']}"[:200]
+
+
+class _Message(BaseModel):
+    content: str | None = None
+
+
+class _Choice(BaseModel):
+    index: int = 0
+    message: _Message
+    finish_reason: str
+
+
+class _Usage(BaseModel):
+    prompt_tokens: int = Field(default=0, ge=0)
+    completion_tokens: int = Field(default=0, ge=0)
+
+
+class _CompletionBody(BaseModel):
+    choices: list[_Choice]
+    usage: _Usage | None = None
+
+
+class _Model(BaseModel):
+    id: str
+
+
+class _Models(BaseModel):
+    data: list[_Model]

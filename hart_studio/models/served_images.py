@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 from hart_studio.models.chat import ImageInput
 from hart_studio.models.families import Family, PixelBudget
 from hart_studio.models.inputs import resized_size
+from hart_studio.models.served_settings import ServedSettings
 
 _JPEG_QUALITY = 95
 
@@ -70,63 +71,48 @@ def resize_for_server(image: ImageInput, family: Family) -> Image.Image:
     return Image.fromarray(made[0].permute(1, 2, 0).contiguous().numpy())
 
 
-def encode_image(
-    image: ImageInput, family: Family, processor_budget: PixelBudget | None, image_format: Literal["png", "jpeg"]
-) -> SentImage:
-    """Resize an image and encode it as a data URL.
-
-    Args:
-        image: The image.
-        family: The model's family.
-        processor_budget: Budget of the server's processor; None = it allows the budget of the image.
-        image_format: ``png`` is lossless.
+def encode_image(image: ImageInput, settings: ServedSettings) -> SentImage:
+    """Resize an image and encode it as a data URL. A server with an unknown budget is expected to keep its size.
 
     Raises:
         InputError: If the image's budget is empty.
     """
+    family, budget = settings.family_row, settings.processor_budget
     pixels = resize_for_server(image, family)
     size_wh, visual_tokens = pixels.size, 0
     if family.budget_kind == "area":
-        if processor_budget is not None:  # a size within our budget may still be outside the processor's
-            height, width = smart_resize(*size_wh[::-1], family.resize_factor, *processor_budget)
+        if budget is not None:  # a size within our budget may still be outside the processor's
+            height, width = smart_resize(*size_wh[::-1], family.resize_factor, *budget)
             size_wh = (width, height)
         visual_tokens = size_wh[0] * size_wh[1] // family.resize_factor**2
     file = io.BytesIO()
-    if image_format == "png":
+    if settings.image_format == "png":
         pixels.save(file, "PNG", compress_level=1)
     else:
         pixels.save(file, "JPEG", quality=_JPEG_QUALITY)
     text = base64.b64encode(file.getvalue()).decode("ascii")
-    return SentImage(f"data:image/{image_format};base64,{text}", size_wh, visual_tokens)
+    return SentImage(f"data:image/{settings.image_format};base64,{text}", size_wh, visual_tokens)
 
 
 class SentImageCache:
     """Images of one call: each is encoded once, on first use, and dropped after its last use."""
 
-    def __init__(
-        self,
-        uses: Iterable[ImageInput],
-        family: Family,
-        processor_budget: PixelBudget | None,
-        image_format: Literal["png", "jpeg"],
-    ) -> None:
+    def __init__(self, uses: Iterable[ImageInput], settings: ServedSettings) -> None:
         """Count the uses of each image.
 
         Args:
             uses: Every image, once per later call of ``get``.
-            family: The model's family.
-            processor_budget: Budget of the server's processor; None if unknown.
-            image_format: Format of the sent images.
+            settings: Settings of the server.
         """
         self._remaining_uses = Counter(uses)
         self._locks = {image: threading.Lock() for image in self._remaining_uses}
         self._cached: dict[ImageInput, SentImage] = {}
-        self._encode_args = (family, processor_budget, image_format)
+        self._settings = settings
 
     def get(self, image: ImageInput) -> SentImage:
         """Return the encoded image. Threads that request the same image wait for the first one."""
         with self._locks[image]:
-            sent = self._cached.pop(image, None) or encode_image(image, *self._encode_args)
+            sent = self._cached.pop(image, None) or encode_image(image, self._settings)
             self._remaining_uses[image] -= 1
             if self._remaining_uses[image] > 0:
                 self._cached[image] = sent

@@ -36,7 +36,7 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 def post(settings: ServedSettings, key: str = "") -> bytes:
     endpoint = Endpoint(settings, {"OPENAI_API_KEY": key, "OTHER": KEY})
     try:
-        return endpoint.post(PATH, {"messages": []}, threading.Event())
+        return endpoint.request(PATH, {"messages": []})
     finally:
         endpoint.close()
 
@@ -175,13 +175,24 @@ def test_no_proxy_between_programs_of_one_machine(server: FakeEndpoint, monkeypa
     assert b"choices" in post(settings_of(server))
 
 
+def test_variables_of_the_openai_client_have_no_effect(server: FakeEndpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "x-added: 1")
+    for name in ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_ADMIN_KEY"):
+        monkeypatch.setenv(name, KEY)
+    post(settings_of(server))
+    assert server.seen[0].headers.keys() == {
+        *("host", "connection", "user-agent", "accept", "accept-encoding", "content-type", "content-length"),
+    }
+
+
 def test_an_attempt_that_no_one_waits_for_is_the_last(server: FakeEndpoint) -> None:
     server.failures = [Answer(status=503, headers={"retry-after": "30"})] * 9
     is_over = threading.Event()
     is_over.set()
     began = time.monotonic()
     with pytest.raises(ModelError, match="HTTP 503"):
-        Endpoint(settings_of(server, retries=9), {}).post(PATH, {}, is_over)
+        Endpoint(settings_of(server, retries=9), {}).request(PATH, {}, is_over)
     assert len(server.seen) == 1
     assert time.monotonic() - began < 5
 

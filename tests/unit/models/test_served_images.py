@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,12 +11,17 @@ from transformers import Qwen2VLImageProcessor
 
 from hart_studio.models import served_images
 from hart_studio.models.chat import ImageInput
-from hart_studio.models.families import FAMILIES, PixelBudget
+from hart_studio.models.families import FAMILIES, Family, PixelBudget
 from hart_studio.models.served_images import SentImageCache, encode_image, resize_for_server
+from hart_studio.models.served_settings import ServedSettings
 from tests.unit.models.served import noise, opened
 
 AREA = [family for family in FAMILIES.values() if family.budget_kind == "area"]
 OTHERS = [family for family in FAMILIES.values() if family.budget_kind != "area"]
+
+
+def sending(family: Family, **more: Any) -> ServedSettings:
+    return ServedSettings(url="http://127.0.0.1:8000/v1", family=family.key, **more)
 
 
 def processor_of(factor: int, budget: tuple[int, int]) -> Qwen2VLImageProcessor:
@@ -25,12 +31,11 @@ def processor_of(factor: int, budget: tuple[int, int]) -> Qwen2VLImageProcessor:
 
 @pytest.mark.parametrize("family", AREA, ids=lambda family: family.key)
 @pytest.mark.parametrize("wh", [(300, 200), (640, 480), (90, 700), (33, 35)], ids=str)
-def test_a_processor_makes_the_same_of_what_is_sent(family: object, wh: tuple[int, int]) -> None:
-    assert isinstance(family, type(AREA[0]))
+def test_a_processor_makes_the_same_of_what_is_sent(family: Family, wh: tuple[int, int]) -> None:
     budget = PixelBudget(64 * family.resize_factor**2, 256 * family.resize_factor**2)
     image = noise(*wh, budget=budget)
     in_process = processor_of(family.resize_factor, budget)(images=[image.pixels], return_tensors="pt")
-    sent = encode_image(image, family, None, "png")
+    sent = encode_image(image, sending(family))
     generous = processor_of(family.resize_factor, (1, 10**8))  # of the server, which leaves our size alone
     served = generous(images=[opened(sent.url)], return_tensors="pt")
     assert torch.equal(served["image_grid_thw"], in_process["image_grid_thw"])
@@ -43,17 +48,15 @@ def test_a_processor_makes_the_same_of_what_is_sent(family: object, wh: tuple[in
 
 
 @pytest.mark.parametrize("family", OTHERS, ids=lambda family: family.key)
-def test_families_of_tiles_get_the_image_as_it_is(family: object) -> None:
-    assert isinstance(family, type(OTHERS[0]))
+def test_families_of_tiles_get_the_image_as_it_is(family: Family) -> None:
     image = noise(301, 203, budget=family.overview_budget)
-    sent = encode_image(image, family, None, "png")
+    sent = encode_image(image, sending(family))
     assert np.array_equal(np.array(opened(sent.url)), np.array(image.pixels))
     assert (sent.size_wh, sent.visual_tokens) == ((301, 203), 0)
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda family: family.key)
-def test_strips_and_dots_are_made_usable(family: object) -> None:
-    assert isinstance(family, type(AREA[0]))
+def test_strips_and_dots_are_made_usable(family: Family) -> None:
     for wh in [(2000, 3), (1, 1), (5, 900)]:
         width, height = resize_for_server(noise(*wh, budget=family.crop_budget), family).size
         assert min(width, height) >= family.min_side
@@ -63,14 +66,16 @@ def test_strips_and_dots_are_made_usable(family: object) -> None:
 def test_a_narrower_processor_is_foreseen() -> None:
     # 512 x 512 is 16 x 16 tokens; a processor of at most 100 tokens makes 10 x 10 of them.
     image = noise(512, 512, budget=(512 * 512, 512 * 512))
-    sent = encode_image(image, FAMILIES["qwen3_vl"], PixelBudget(32 * 32, 100 * 32 * 32), "png")
+    sent = encode_image(
+        image, sending(FAMILIES["qwen3_vl"], processor_min_pixels=32 * 32, processor_max_pixels=100 * 32 * 32)
+    )
     assert opened(sent.url).size == (512, 512)
     assert (sent.size_wh, sent.visual_tokens) == ((320, 320), 100)
 
 
 def test_jpeg_when_asked_for_and_rgb_always() -> None:
     image = ImageInput(Image.new("RGBA", (64, 64), (255, 0, 0, 255)), 64 * 64, 64 * 64)
-    sent = encode_image(image, FAMILIES["qwen3_vl"], None, "jpeg")
+    sent = encode_image(image, sending(FAMILIES["qwen3_vl"], image_format="jpeg"))
     found = opened(sent.url)
     assert (found.format, found.mode, found.size) == ("JPEG", "RGB", (64, 64))
     red, green, blue = np.array(found)[32, 32].tolist()
@@ -88,7 +93,7 @@ def test_each_image_is_cached_once_and_dropped(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(served_images, "encode_image", spy)
     shared, lone = noise(64, 64), noise(64, 64)  # equal pixels, but two images
-    cache = SentImageCache([shared] * 8 + [lone], FAMILIES["qwen3_vl"], None, "png")
+    cache = SentImageCache([shared] * 8 + [lone], sending(FAMILIES["qwen3_vl"]))
     threads = [threading.Thread(target=cache.get, args=(shared,)) for _ in range(8)]
     for thread in threads:
         thread.start()
