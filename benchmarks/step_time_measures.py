@@ -98,7 +98,6 @@ def time_turn_one(variant: Variant, setup: Setup, group_size: int) -> float:
     trainer.model.train()
     began = time.perf_counter()
     ((group),) = policy.generate([request], settings.grounding_sampling, group_size)
-    policy.take_generations()
     prompt = policy.read(request)
     weight = 1 / (group_size * setup.sizes.turn_tokens)
     batch = MicroBatch([WeightedSequence(turn_sequence(prompt, completion.token_ids), weight) for completion in group])

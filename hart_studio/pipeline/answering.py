@@ -6,9 +6,10 @@ withheld.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hart_studio.models.chat import ChatRequest, Completion, ImageInput, Message
+from hart_studio.models.chat import ChatModel, ChatRequest, Completion, ImageInput, Message, SamplingParams
 from hart_studio.pipeline.cropping import Crops
 from hart_studio.pipeline.grounding import GroundingResult
 from hart_studio.pipeline.turns import compose_message, record_turn
@@ -22,15 +23,22 @@ class AnswerResult:
     """Result of the answer turn.
 
     Attributes:
-        turn: The recorded turn.
+        request: The conversation up to the answer.
+        completion: Output of the model; a trainer scores its token ids.
         score: r in {0, 1}, or None when the answer is unknown.
         outcome: ``truncated`` if the token limit cut the text off before an answer could be extracted, otherwise
             ``ok``: text without an extractable answer is an ``ok`` turn with a wrong answer.
     """
 
-    turn: Turn
+    request: ChatRequest
+    completion: Completion
     score: Score
     outcome: Outcome
+
+    @property
+    def turn(self) -> Turn:
+        """The turn as it is recorded."""
+        return record_turn("answer", self.request, self.completion)
 
 
 def direct_request(sample: Sample, overview: ImageInput) -> ChatRequest:
@@ -59,7 +67,18 @@ def parse_answer(sample: Sample, request: ChatRequest, completion: Completion) -
     """Score the text of an answer turn; never raises on model text."""
     score = score_answer(completion.text, sample.choices, sample.answer)
     is_cut_off = completion.finish_reason == "length" and score.extracted is None
-    return AnswerResult(record_turn("answer", request, completion), score, "truncated" if is_cut_off else "ok")
+    return AnswerResult(request, completion, score, "truncated" if is_cut_off else "ok")
+
+
+def answer_requests(
+    model: ChatModel, asked: Sequence[tuple[Sample, ChatRequest]], sampling: SamplingParams, group_size: int = 1
+) -> list[list[AnswerResult]]:
+    """Run the answer turns of several samples, ``group_size`` times each, in one model call."""
+    completions = model.generate([request for _, request in asked], sampling, group_size)
+    return [
+        [parse_answer(sample, request, completion) for completion in group]
+        for (sample, request), group in zip(asked, completions, strict=True)
+    ]
 
 
 def score_without_answer(sample: Sample) -> Score:

@@ -11,8 +11,8 @@ from dataclasses import replace
 
 from hart_studio.errors import ImageError
 from hart_studio.imaging import mask_boxes
-from hart_studio.models.chat import ChatModel, ChatRequest
-from hart_studio.pipeline.answering import crops_only_request, parse_answer, score_without_answer
+from hart_studio.models.chat import ChatModel
+from hart_studio.pipeline.answering import answer_requests, crops_only_request, score_without_answer
 from hart_studio.pipeline.closed_loop import FailedSample, PreparedSample, failed_rollout, run_direct
 from hart_studio.pipeline.cropping import Crops, CropSource, extract_crops, select_crop_regions
 from hart_studio.pipeline.settings import LoopSettings
@@ -87,33 +87,22 @@ def answer_crops(
     Returns:
         Per question, its ``crops_only`` rollouts, without predicted boxes.
     """
-    requests: list[ChatRequest | None] = [
-        crops_only_request(sample, crops) if crops.boxes else None for sample, crops in asked
+    requests = [(sample, crops_only_request(sample, crops)) for sample, crops in asked if crops.boxes]
+    answered = iter(answer_requests(model, requests, settings.sampling, group_size))
+    return [
+        [
+            Rollout(
+                sample_id=sample.id,
+                protocol="crops_only",
+                turns=(answer.turn,) if answer else (),
+                crops=crops.boxes,
+                outcome=answer.outcome if answer else "no_box",
+                score=answer.score if answer else score_without_answer(sample),
+            )
+            for answer in (next(answered) if crops.boxes else [None] * group_size)
+        ]
+        for sample, crops in asked
     ]
-    asked_requests = [request for request in requests if request]
-    completions = iter(model.generate(asked_requests, settings.sampling, group_size))
-    groups = []
-    for (sample, crops), request in zip(asked, requests, strict=True):
-        if request is None:
-            score = score_without_answer(sample)
-            empty = Rollout(sample_id=sample.id, protocol="crops_only", outcome="no_box", score=score)
-            groups.append([empty] * group_size)
-            continue
-        answers = [parse_answer(sample, request, completion) for completion in next(completions)]
-        groups.append(
-            [
-                Rollout(
-                    sample_id=sample.id,
-                    protocol="crops_only",
-                    turns=(answer.turn,),
-                    crops=crops.boxes,
-                    outcome=answer.outcome,
-                    score=answer.score,
-                )
-                for answer in answers
-            ]
-        )
-    return groups
 
 
 def answer_with_boxes_masked(

@@ -19,8 +19,8 @@ class GroundingResult:
     """Result of the grounding turn.
 
     Attributes:
-        request: The conversation of turn 1, which ``full_and_crops`` continues and a trainer scores again.
-        turn: The recorded turn.
+        request: The conversation of turn 1, which ``full_and_crops`` continues.
+        completion: Output of the model; a trainer scores its token ids.
         boxes: Valid regions in original pixels, clipped to the image, in the order of the output.
         outcome: ``ok`` if there is at least one valid box, whether or not the text was cut off. Otherwise
             ``truncated`` if the token limit cut the text off, ``bad_box`` if it contains coordinates,
@@ -28,9 +28,14 @@ class GroundingResult:
     """
 
     request: ChatRequest
-    turn: Turn
+    completion: Completion
     boxes: tuple[Box, ...]
     outcome: Outcome
+
+    @property
+    def turn(self) -> Turn:
+        """The turn as it is recorded."""
+        return record_turn("grounding", self.request, self.completion)
 
 
 def overview_budget(model: ChatModel, settings: LoopSettings) -> PixelBudget:
@@ -82,4 +87,4 @@ def parse_grounding(
         outcome = "truncated"
     else:
         outcome = "no_box" if status == "none" else "bad_box"
-    return GroundingResult(request, record_turn("grounding", request, completion), boxes, outcome)
+    return GroundingResult(request, completion, boxes, outcome)

@@ -252,7 +252,7 @@ class _Job:
             record: Callable[[list[GroupImages]], None],
         ) -> dict[str, float] | None:
             with gather_full_weights(trainer), trainer.accelerator.autocast():
-                found = evaluate_held_out(
+                return evaluate_held_out(
                     trainer.policy,
                     split.evaluation,
                     method,
@@ -263,8 +263,6 @@ class _Job:
                     should_continue,
                     record,
                 )
-            trainer.policy.take_generations()
-            return found
 
         return measure
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 from transformers import ProcessorMixin
@@ -17,20 +16,11 @@ from hart_studio.training.sequences import Prompt
 from hart_studio.training.vision_tower import is_vision_tower_trained
 
 
-@dataclass(frozen=True, eq=False)
-class Generation:
-    """A request of a ``generate`` call and its completions, with sampled tokens."""
-
-    request: ChatRequest
-    completions: tuple[Completion, ...]
-
-
 class TrainableModel(LocalChatModel):
     """A ``ChatModel`` around a model in training.
 
-    It samples in eval mode, without gradient checkpointing, and then restores the model state. It records the
-    generations, because the pipeline returns text, and training scores tokens. LoRA adapters are used as they are
-    enabled at the time of the call.
+    It samples in eval mode, without gradient checkpointing, and then restores the model state. LoRA adapters are used
+    as they are enabled at the time of the call.
     """
 
     def __init__(
@@ -49,25 +39,15 @@ class TrainableModel(LocalChatModel):
         """
         inner = unwrap_model(model)
         super().__init__(inner, processor, get_family(inner), name, batch_tokens)
-        self._generations: list[list[Generation]] = []
 
     def generate(
         self, requests: Sequence[ChatRequest], sampling: SamplingParams, group_size: int = 1
     ) -> list[list[Completion]]:
-        """Answer every request ``group_size`` times (see ``ChatModel.generate``) and record it."""
+        """Answer every request ``group_size`` times (see ``ChatModel.generate``)."""
         if is_vision_tower_trained(self.model):  # a step may have changed its weights
             self.clear_features()
         with _eval_mode(self.model):
-            groups = super().generate(requests, sampling, group_size)
-        self._generations.append(
-            [Generation(request, tuple(group)) for request, group in zip(requests, groups, strict=True)]
-        )
-        return groups
-
-    def take_generations(self) -> list[list[Generation]]:
-        """Return and clear the generations of every ``generate`` call since the last call, in order of requests."""
-        taken, self._generations = self._generations, []
-        return taken
+            return super().generate(requests, sampling, group_size)
 
     def read(self, request: ChatRequest) -> Prompt:
         """Encode a request for scoring, with the same tokens as for sampling.
