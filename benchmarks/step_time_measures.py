@@ -18,7 +18,7 @@ from benchmarks.step_time_model import QUESTION, Setup
 from benchmarks.step_time_variants import Variant
 from hart_studio.imaging import SourceImage
 from hart_studio.models.chat import ImageInput
-from hart_studio.pipeline.grounding import grounding_request, make_overview
+from hart_studio.pipeline.turns import grounding_request, make_overview
 from hart_studio.training.micro_batches import MicroBatch, WeightedSequence
 from hart_studio.training.rollouts import loop_settings
 from hart_studio.training.sequences import turn_sequence

@@ -16,11 +16,10 @@ from hart_studio.formatting import format_percent
 from hart_studio.imaging import SourceImage
 from hart_studio.models.catalog import BUILT_IN_MODEL, resolve_model_name
 from hart_studio.models.chat import ChatModel
-from hart_studio.pipeline.guessing import guess_probability
 from hart_studio.pipeline.inference import ask_question, build_sample
 from hart_studio.pipeline.settings import LoopSettings, read_settings
 from hart_studio.pipeline.trace import Trace, check_trace_folder, render_images, save_trace, summarize_trace
-from hart_studio.pipeline.verification import check_rollout_count
+from hart_studio.pipeline.verification import check_rollout_count, guess_probability
 from hart_studio.progress import ProgressReporter, printable, shorten_to_line
 from hart_studio.prompts import OPTION_LETTERS
 from hart_studio.records import PROTOCOLS, Rollout

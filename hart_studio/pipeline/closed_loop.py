@@ -16,17 +16,20 @@ from dataclasses import dataclass, field
 from hart_studio.errors import ImageError
 from hart_studio.imaging import ImageOpener, SourceImage
 from hart_studio.models.chat import ChatModel, ChatRequest, ImageInput
-from hart_studio.pipeline.answering import (
+from hart_studio.pipeline.cropping import Crops, extract_crops, select_crop_regions
+from hart_studio.pipeline.settings import LoopSettings
+from hart_studio.pipeline.turns import (
     AnswerResult,
+    GroundingResult,
     answer_requests,
     crops_only_request,
     direct_request,
     full_and_crops_request,
+    grounding_request,
+    make_overview,
+    parse_grounding,
     score_without_answer,
 )
-from hart_studio.pipeline.cropping import Crops, extract_crops, select_crop_regions
-from hart_studio.pipeline.grounding import GroundingResult, grounding_request, make_overview, parse_grounding
-from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.records import Protocol, Rollout, RolloutGroup, Sample, Score, Turn
 
 

@@ -12,10 +12,10 @@ from dataclasses import replace
 from hart_studio.errors import ImageError
 from hart_studio.imaging import mask_boxes
 from hart_studio.models.chat import ChatModel
-from hart_studio.pipeline.answering import answer_requests, crops_only_request, score_without_answer
 from hart_studio.pipeline.closed_loop import FailedSample, PreparedSample, failed_rollout, run_direct
 from hart_studio.pipeline.cropping import Crops, CropSource, extract_crops, select_crop_regions
 from hart_studio.pipeline.settings import LoopSettings
+from hart_studio.pipeline.turns import answer_requests, crops_only_request, score_without_answer
 from hart_studio.records import Box, Rollout, Sample
 
 

@@ -18,9 +18,9 @@ from hart_studio.models.chat import ChatModel
 from hart_studio.pipeline import closed_loop
 from hart_studio.pipeline.closed_loop import FailedSample, GroundedSample
 from hart_studio.pipeline.cropping import crop_budget
-from hart_studio.pipeline.grounding import overview_budget
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.pipeline.trace import Trace, TraceImage, TraceModel
+from hart_studio.pipeline.turns import overview_budget
 from hart_studio.pipeline.verification import Verification, answer_masked, check_rollout_count, verify_rollouts
 from hart_studio.records import PROTOCOLS, Protocol, Rollout, RolloutGroup, Sample
 

@@ -30,8 +30,8 @@ from pydantic import BaseModel
 from hart_studio.errors import HartError
 from hart_studio.files import write_atomically, write_json
 from hart_studio.progress import ProgressReporter
-from hart_studio.runs.attempt_settings import record_settings
 from hart_studio.runs.checkpoints import begin_checkpoint, complete_checkpoint, prune_checkpoints
+from hart_studio.runs.config_file import record_settings
 from hart_studio.runs.events import (
     CheckpointSaved,
     Evaluated,

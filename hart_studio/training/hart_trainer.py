@@ -40,11 +40,9 @@ from hart_studio.training.micro_batches import (
     rows_loss,
 )
 from hart_studio.training.packing import split_by_tokens
-from hart_studio.training.rewards import check_reward_range
-from hart_studio.training.rollouts import TrainingGroup, roll_out
-from hart_studio.training.sample_order import order_samples, step_seed
+from hart_studio.training.parallelism import gather_full_weights, is_sharded, order_samples, step_seed
+from hart_studio.training.rollouts import TrainingGroup, check_reward_range, roll_out
 from hart_studio.training.sequence_logps import SequenceLogps, compute_logps, prefix_sharing_blocker
-from hart_studio.training.sharding import gather_full_weights, is_sharded
 from hart_studio.training.trainable_model import TrainableModel
 
 CHUNK_TOKENS: Final = {"cpu": 2048, "cuda": 16_384}

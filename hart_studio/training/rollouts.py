@@ -3,8 +3,8 @@
     samples -> prepare_samples -> ground_and_crop -> answer_grounded | answer_direct -> RolloutGroup
                                                                      `-> sampled tokens -> TrainingSequence per turn
 
-A sample that cannot be run becomes a group with the outcome ``error`` and no sequences. It is counted, and training
-continues.
+The reward is the correctness of the answer, with two optional terms that are off in the paper. A sample that cannot be
+run becomes a group with the outcome ``error`` and no sequences. It is counted, and training continues.
 """
 
 from __future__ import annotations
@@ -13,20 +13,71 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
-from hart_studio.algorithms.credit import credit_group
+from hart_studio.algorithms.credit import credit_group, reward_deviations
 from hart_studio.algorithms.methods import Method
 from hart_studio.errors import ImageError, InputError
+from hart_studio.geometry import area_share
 from hart_studio.imaging import ImageOpener, SourceImage
 from hart_studio.models.chat import ChatRequest, ImageInput
 from hart_studio.pipeline import closed_loop
 from hart_studio.pipeline.closed_loop import AnsweredSample, FailedSample, GroundedSample, PreparedSample
 from hart_studio.pipeline.cropping import Crops
 from hart_studio.pipeline.settings import LoopSettings
-from hart_studio.records import Box, RolloutGroup, Sample
-from hart_studio.runs.config import RunConfig
-from hart_studio.training.rewards import Reward, compute_reward
+from hart_studio.records import Box, Rollout, RolloutGroup, Sample
+from hart_studio.runs.config import MethodConfig, RunConfig
 from hart_studio.training.sequences import Prompt, TrainingSequence, turn_sequence, two_turn_sequences
 from hart_studio.training.trainable_model import TrainableModel
+
+
+@dataclass(frozen=True)
+class Reward:
+    """Terms of the reward of a rollout, logged separately."""
+
+    correct: float | None
+    """r in {0, 1} of the strict extractor; None = could not be scored."""
+    format: float
+    """Bonus for valid boxes; 0 if off."""
+    area: float
+    """Penalty for the share of the image that the boxes cover, 0 or more; 0 if off."""
+
+    @property
+    def total(self) -> float | None:
+        """Total reward; None = the rollout is excluded."""
+        return None if self.correct is None else self.correct + self.format - self.area
+
+
+def compute_reward(rollout: Rollout, image_wh: tuple[int, int], settings: MethodConfig) -> Reward:
+    """Compute the reward of one rollout.
+
+    Args:
+        rollout: The rollout; its score is that of the strict extractor, 0 if there was no valid box.
+        image_wh: (width, height) of the original image.
+        settings: ``format_reward`` and ``area_penalty``; both are 0 without a grounding turn.
+    """
+    return Reward(
+        correct=rollout.score.value,
+        format=settings.format_reward * bool(rollout.boxes),
+        area=settings.area_penalty * area_share(rollout.boxes, image_wh) if settings.area_penalty else 0.0,
+    )
+
+
+def check_reward_range(method: Method, settings: MethodConfig, group_size: int) -> None:
+    """Refuse optional terms that could make a weight of Eq. 5 or 6 negative.
+
+    Raises:
+        InputError: If the terms are too large; checked before training.
+    """
+    if not (method.is_rl and method.has_preference_weights):
+        return
+    best, worst = 1.0 + settings.format_reward, -settings.area_penalty
+    extremes: list[Sequence[float]] = [[best] + [worst] * (group_size - 1), [worst] + [best] * (group_size - 1)]
+    largest = max(abs(deviation or 0.0) for rewards in extremes for deviation in reward_deviations(rewards))
+    if settings.preference_scale * largest >= 1:
+        raise InputError(
+            f"expected preference_scale x the maximum deviation of a reward below 1, got "
+            f"{settings.preference_scale:g} x {largest:g}; lower method.format_reward, method.area_penalty or "
+            "method.preference_scale"
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,9 +18,8 @@ from hart_studio.models.features import EncodedImage
 from hart_studio.models.generation import LocalChatModel
 from hart_studio.models.loading import load_model
 from hart_studio.pipeline import closed_loop
-from hart_studio.pipeline.answering import AnswerResult
-from hart_studio.pipeline.grounding import GroundingResult
 from hart_studio.pipeline.settings import LoopSettings
+from hart_studio.pipeline.turns import AnswerResult, GroundingResult
 from hart_studio.records import Box, Protocol, Sample
 from hart_studio.training.packing import group_by_prompt
 from hart_studio.training.sequence_logps import compute_logps

@@ -21,7 +21,7 @@ from hart_studio.records import Sample
 from hart_studio.runs.config import RunConfig
 from hart_studio.training.checkpoints import Stage
 from hart_studio.training.hart_trainer import HartTrainer
-from hart_studio.training.lora import lora_config
+from hart_studio.training.initial_model import lora_config
 from hart_studio.training.trainable_model import TrainableModel
 from hart_studio.training.trl_args import rl_args
 from tests.fakes import text_of, turn_kind

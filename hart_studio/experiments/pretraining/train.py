@@ -29,13 +29,13 @@ from transformers import Qwen3VLForConditionalGeneration
 from hart_studio.experiments.pretraining.curriculum import FULL_VISION_LEVEL, LEVELS
 from hart_studio.experiments.pretraining.objective import LossTotals, PretrainingModel, compute_loss
 from hart_studio.experiments.pretraining.packing import Batch, Packer
-from hart_studio.experiments.pretraining.priors import set_patch_prior
 from hart_studio.experiments.pretraining.tasks import make_step_rows
 from hart_studio.experiments.pretraining.tiny_model import (
     build_model,
     build_processor,
     build_tokenizer,
     number_token_ids,
+    set_patch_prior,
 )
 from hart_studio.files import append_jsonl, write_json
 from hart_studio.needle.opencv import cv2
