@@ -36,7 +36,7 @@ from hart_studio.models.loading import load_model
 from hart_studio.needle.__main__ import main as write_needle
 from hart_studio.records import GoldSample
 from hart_studio.runs.events import Started, StepDone
-from hart_studio.runs.reader import list_runs, read_events
+from hart_studio.runs.reader import list_runs, read_all_events
 
 MEMORY = Path("/proc/self/status")
 
@@ -61,7 +61,7 @@ def time_processes(data: Path, root: Path, processes: int, batch: int) -> float:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     (run,) = list_runs(runs)
-    events = read_events(run.layout, max_bytes=2**40).events
+    events = list(read_all_events(run.layout))
     began = next(event.at for event in events if isinstance(event.payload, Started))
     steps = [event for event in events if isinstance(event.payload, StepDone)]
     # The model is loaded between the start and the first batch, so both ends are batches.
@@ -136,8 +136,8 @@ def main() -> int:
     options = parser.parse_args()
     if options.questions < MIN_QUESTIONS:
         parser.error(
-            f"expected --questions of at least {MIN_QUESTIONS}, got {options.questions}: each of two processes measures "
-            "two batches"
+            f"expected --questions of at least {MIN_QUESTIONS}, got {options.questions}: each of two processes "
+            "measures two batches"
         )
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)

@@ -48,11 +48,7 @@ class VisionOutput:
 
 
 class CachedImageEncoder:
-    """Encode each ``ImageInput`` object once, by identity.
-
-    Attributes:
-        encode_count: Number of vision tower runs.
-    """
+    """Encode each ``ImageInput`` object once, by identity."""
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, family: Family) -> None:
         self._model = model
@@ -60,7 +56,6 @@ class CachedImageEncoder:
         self._family = family
         self._cached: WeakKeyDictionary[ImageInput, dict[bool, EncodedImage]] = WeakKeyDictionary()
         self._processed: WeakKeyDictionary[ImageInput, dict[bool, ProcessedImage]] = WeakKeyDictionary()
-        self.encode_count = 0
 
     def encode(self, image: ImageInput, is_alone: bool) -> EncodedImage:
         """Return the features of the image, from the cache if possible.
@@ -115,7 +110,6 @@ class CachedImageEncoder:
         if processed is None:
             processed = process_image(self._processor, self._family, image, is_alone)
         encoded = encode_processed(self._model, processed)
-        self.encode_count += 1
         return encoded
 
 

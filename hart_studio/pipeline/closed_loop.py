@@ -10,7 +10,7 @@ continues from its attempts. ``answer_grounded`` and ``answer_direct`` also retu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from hart_studio.errors import ImageError
@@ -170,16 +170,22 @@ def ground_and_crop(
     model: ChatModel, views: Sequence[PreparedSample | FailedSample], settings: LoopSettings, group_size: int = 1
 ) -> list[list[GroundedSample | FailedSample]]:
     """Run turn 1 and crop: ``group_size`` attempts per view, in one model call."""
+    groups = run_grounding(model, views, settings, group_size)
+    return [
+        [view] * group_size
+        if isinstance(view, FailedSample)
+        else _extract_group_crops(model, view, groundings, settings)
+        for view, groundings in zip(iterate_views(views), groups, strict=True)
+    ]
+
+
+def iterate_views(views: Sequence[PreparedSample | FailedSample]) -> Iterator[PreparedSample | FailedSample]:
+    """Iterate over views; of several images, only one decoded original stays in memory."""
     last_views = {view.image: view for view in views if isinstance(view, PreparedSample)}
-    attempts: list[list[GroundedSample | FailedSample]] = []
-    for view, groundings in zip(views, run_grounding(model, views, settings, group_size), strict=True):
-        if isinstance(view, FailedSample):
-            attempts.append([view] * group_size)
-            continue
-        attempts.append(_extract_group_crops(model, view, groundings, settings))
-        if len(last_views) > 1 and view is last_views[view.image]:
-            view.image.close()  # keep only one decoded original in memory
-    return attempts
+    for view in views:
+        yield view
+        if isinstance(view, PreparedSample) and len(last_views) > 1 and view is last_views[view.image]:
+            view.image.close()
 
 
 def run_answering(

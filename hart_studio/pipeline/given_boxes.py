@@ -12,7 +12,7 @@ from dataclasses import replace
 from hart_studio.errors import ImageError
 from hart_studio.imaging import mask_boxes
 from hart_studio.models.chat import ChatModel
-from hart_studio.pipeline.closed_loop import FailedSample, PreparedSample, failed_rollout, run_direct
+from hart_studio.pipeline.closed_loop import FailedSample, PreparedSample, failed_rollout, iterate_views, run_direct
 from hart_studio.pipeline.cropping import Crops, CropSource, extract_crops, select_crop_regions
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.pipeline.turns import answer_requests, crops_only_request, score_without_answer
@@ -40,8 +40,7 @@ def answer_from_boxes(
         ``no_box`` and they count as wrong; an unreadable image gives the outcome ``error``.
     """
     cuts: list[tuple[PreparedSample | FailedSample, Crops]] = []
-    last_views = {view.image: view for view in views if isinstance(view, PreparedSample)}
-    for view, own in zip(views, boxes, strict=True):
+    for view, own in zip(iterate_views(views), boxes, strict=True):
         if isinstance(view, FailedSample):
             cuts.append((view, Crops()))
             continue
@@ -50,8 +49,6 @@ def answer_from_boxes(
             cuts.append((view, crops))
         except ImageError as error:
             cuts.append((FailedSample(view.sample, str(error)), Crops()))
-        if len(last_views) > 1 and view is last_views[view.image]:
-            view.image.close()
     answered = answer_crops(model, [(view.sample, crops) for view, crops in cuts], settings, group_size)
     return [
         [

@@ -14,20 +14,14 @@ from typing import Final, Literal, NamedTuple
 from hart_studio.errors import InputError
 from hart_studio.formatting import format_percent
 from hart_studio.geometry import WH, area_share, mean_pairwise_iou
-from hart_studio.imaging import ImageOpener, SourceImage
 from hart_studio.models.chat import ChatModel
 from hart_studio.pipeline.closed_loop import (
     FailedSample,
     GroundedSample,
-    PreparedSample,
-    ground_and_crop,
-    prepare_samples,
-    run_answering,
-    run_direct,
 )
 from hart_studio.pipeline.given_boxes import answer_with_boxes_masked
 from hart_studio.pipeline.settings import LoopSettings
-from hart_studio.records import Record, Rollout, Sample
+from hart_studio.records import Record, Rollout
 from hart_studio.scoring import answers_agree
 
 
@@ -61,53 +55,6 @@ class Verification(Record):
     """The answer from the full image with the region masked; None if it was not run."""
     rollouts: tuple[Rollout, ...]
     """The scored crops-only rollouts, in sampling order."""
-
-
-def verify(
-    model: ChatModel,
-    sample: Sample,
-    settings: LoopSettings,
-    rollouts: int = 1,
-    open_image: ImageOpener = SourceImage,
-) -> Verification:
-    """Check one sample; see ``verify_samples``."""
-    return verify_samples(model, [sample], settings, rollouts, open_image)[0]
-
-
-def verify_samples(
-    model: ChatModel,
-    samples: Sequence[Sample],
-    settings: LoopSettings,
-    rollouts: int = 1,
-    open_image: ImageOpener = SourceImage,
-) -> list[Verification]:
-    """Run the crops-only loop K times, the full image once and the masked image once, and verify each sample.
-
-    Args:
-        model: The model.
-        samples: All their images must fit in memory.
-        settings: Settings of all turns.
-        rollouts: Number of rollouts K.
-        open_image: Opens an image by its path.
-
-    Returns:
-        One verification per sample, in order. All checks of an unreadable image are None.
-
-    Raises:
-        InputError: If ``rollouts`` is above 1 at temperature 0.
-    """
-    check_rollout_count(rollouts, settings)
-    views = prepare_samples(model, samples, settings, open_image)
-    attempts = ground_and_crop(model, views, settings, rollouts)
-    crops_only = run_answering(model, attempts, "crops_only", settings)
-    full_image = run_direct(model, views, settings)
-    masked = answer_masked(model, attempts, settings)
-    return [
-        verify_rollouts(
-            group.rollouts, full.rollouts[0], without, view.image.wh if isinstance(view, PreparedSample) else None
-        )
-        for view, group, full, without in zip(views, crops_only, full_image, masked, strict=True)
-    ]
 
 
 def check_rollout_count(rollouts: int, settings: LoopSettings) -> None:

@@ -21,37 +21,28 @@ from hart_studio.errors import DataError, ImageError, InputError
 from hart_studio.geometry import from_original
 from hart_studio.imaging import ImageOpener, SourceImage
 from hart_studio.models.chat import ChatRequest
-from hart_studio.models.loading import unwrap_model
 from hart_studio.parsing import format_boxes
 from hart_studio.pipeline.closed_loop import FailedSample, PreparedSample, prepare_samples
 from hart_studio.pipeline.given_boxes import crop_given_boxes
 from hart_studio.pipeline.turns import crops_only_request, direct_request, grounding_request
 from hart_studio.records import Sample
 from hart_studio.runs.config import RunConfig
-from hart_studio.training.checkpoints import RunCheckpoints, Stage
-from hart_studio.training.hart_trainer import CHUNK_TOKENS, UNLIMITED_TOKENS
+from hart_studio.training.checkpoints import Stage
 from hart_studio.training.metrics import MetricAccumulator, peak_memory_mib
 from hart_studio.training.micro_batches import MicroBatch, WeightedSequence, filler_row, stack_rows
-from hart_studio.training.packing import split_by_tokens
-from hart_studio.training.parallelism import gather_full_weights, is_sharded, order_samples
-from hart_studio.training.rollouts import TrainingGroup, loop_settings
-from hart_studio.training.sequence_logps import compute_logps, prefix_sharing_blocker
+from hart_studio.training.parallelism import gather_full_weights, order_samples
+from hart_studio.training.rollouts import loop_settings
+from hart_studio.training.sequence_logps import SequenceLogps
 from hart_studio.training.sequences import TrainingSequence, turn_sequence
+from hart_studio.training.stage_trainer import StageTrainer
 from hart_studio.training.trainable_model import TrainableModel
 
 SFT_METRICS = ("failed_share", "answer_tokens", "entropy", "seconds_update", "memory_mib")
 """All metrics of an SFT step."""
 
 
-class SftTrainer(RunCheckpoints):
-    """Trains the SFT stage with the packing and scoring of the RL stages.
-
-    Attributes:
-        stage: The stage of the run.
-        policy: The model, for the pipeline.
-        last_groups: Always empty: there are no rollouts to record.
-        prefix_sharing_blocker: Reason why sequences do not share rows; None if they do.
-    """
+class SftTrainer(StageTrainer):
+    """Trains the SFT stage with the packing and scoring of the RL stages."""
 
     loss_is_scaled_for_ga = True  # row weights already cover the whole step
 
@@ -93,18 +84,11 @@ class SftTrainer(RunCheckpoints):
             processing_class=processor,
             callbacks=list(callbacks),
         )
-        self.stage = stage
-        self.policy = TrainableModel(model, processor, name="policy")
-        self.last_groups: list[TrainingGroup] = []
-        self.prefix_sharing_blocker: str | None = None
-        self._run_config = config
+        self._set_stage(stage, config, TrainableModel(model, processor, name="policy"))
         self._samples = samples
         self._target_builder = SftTargetBuilder(self.policy, config, open_image)
         self._accumulator = MetricAccumulator(SFT_METRICS)
         self._end_id = int(processor.tokenizer.eos_token_id)
-        self._chunk_tokens = CHUNK_TOKENS.get(self.accelerator.device.type, CHUNK_TOKENS["cuda"])
-        if is_sharded(self):
-            self._chunk_tokens = UNLIMITED_TOKENS
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return SequentialSampler(self.train_dataset)  # type: ignore[arg-type]
@@ -113,6 +97,7 @@ class SftTrainer(RunCheckpoints):
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Any]:
         """Read and weight all micro-batches of a step together: a failed sample changes all weights."""
+        self._check_prefix_sharing()
         rows = list(itertools.islice(epoch_iterator, num_batches))
         with gather_full_weights(self):
             parts = [self._read([self._samples[row["sample"]] for row in part]) for part in rows]
@@ -148,32 +133,10 @@ class SftTrainer(RunCheckpoints):
         """Not estimated, because rows are packed."""
         return 0
 
-    def compute_loss(
-        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> torch.Tensor:
-        """Eq. 8 over a micro-batch; in chunks and scaled by the number of processes as in ``HartTrainer``."""
-        inner = unwrap_model(model)
-        self.prefix_sharing_blocker = prefix_sharing_blocker(inner) if self._run_config.rollout.prefix_sharing else None
-        shares = self._run_config.rollout.prefix_sharing and self.prefix_sharing_blocker is None
-        indices = split_by_tokens([row.sequence for row in inputs.rows], self._chunk_tokens, share=shares)
-        *earlier, last = [inputs.take(part) for part in indices]
-        done = torch.zeros((), device=self.accelerator.device)
-        for chunk in earlier:
-            with self.accelerator.no_sync(model):
-                loss = self._chunk_loss(model, chunk, shares)
-                self.accelerator.backward(loss)
-            done += loss.detach()
-        total: torch.Tensor = self._chunk_loss(model, last, shares) + done
-        return total
-
-    def _chunk_loss(self, model: Any, chunk: MicroBatch, shares: bool) -> torch.Tensor:
-        with self.accelerator.autocast():
-            scores = compute_logps(model, [row.sequence for row in chunk.rows], share=shares, with_entropies=True)
-        for part in scores.entropies or ():
-            self._accumulator.add("entropy", float(part.sum()), len(part))
+    def _chunk_loss(self, chunk: MicroBatch, scores: SequenceLogps) -> torch.Tensor:
         logps, mask = stack_rows(scores.logps)
         weights = torch.tensor([row.weight for row in chunk.rows], dtype=logps.dtype, device=logps.device)
-        return sft_loss(logps, mask, row_weight=weights) * int(self.accelerator.num_processes)
+        return sft_loss(logps, mask, row_weight=weights)
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         """Run one micro-batch and measure its time."""

@@ -31,7 +31,7 @@ from hart_studio.runs.config import RunConfig
 from hart_studio.runs.events import Evaluated, RunEvent, Started, StepDone
 from hart_studio.runs.layout import RunLayout, find_run
 from hart_studio.runs.provenance import Provenance
-from hart_studio.runs.reader import drop_superseded, read_events
+from hart_studio.runs.reader import drop_superseded, read_all_events
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,6 @@ def publish_folder(draft: Path, folder: Path) -> None:
     draft.rename(folder)
 
 
-_WHOLE_FILE: Final = 2**40
 PHASES: Final = ("rollout", "reference", "update")
 """Timed phases of a training step; SFT has only the last one."""
 
@@ -295,7 +294,7 @@ def find_cost(events: Sequence[RunEvent]) -> StepCost | None:
 
 
 def _read_all(layout: RunLayout) -> list[RunEvent]:
-    return drop_superseded(read_events(layout, max_bytes=_WHOLE_FILE).events)
+    return drop_superseded(read_all_events(layout))
 
 
 def _curve(events: Sequence[RunEvent], metric: str) -> dict[int, float]:
