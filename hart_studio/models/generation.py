@@ -21,9 +21,8 @@ from transformers import DynamicCache, PreTrainedModel, ProcessorMixin
 from hart_studio.errors import InputError, ModelError
 from hart_studio.models.chat import ChatRequest, Completion, SamplingParams
 from hart_studio.models.families import Family
-from hart_studio.models.features import CachedImageEncoder, EncodedImage, concatenate_images
+from hart_studio.models.features import CachedImageEncoder, EncodedImage, concatenate_images, rope_position_ids
 from hart_studio.models.inputs import default_budget, images_of, processor_default_budget, tokenize
-from hart_studio.models.rope import rope_position_ids
 
 BATCH_TOKENS = 32_768
 """Tokens in the key-value cache of one batch, 2 GB for Qwen2.5-VL-7B in bfloat16. Project default."""

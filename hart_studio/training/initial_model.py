@@ -21,7 +21,7 @@ from hart_studio.models.catalog import BUILT_IN_MODEL
 from hart_studio.models.config_files import check_adapter_weights, check_config_files
 from hart_studio.models.loading import load_model
 from hart_studio.runs.config import ModelConfig, RunConfig
-from hart_studio.training.vision_tower import LANGUAGE_MODEL, freeze_vision_tower
+from hart_studio.training.trainable_model import LANGUAGE_MODEL, freeze_vision_tower
 
 LARGE_MODEL: Final = 1_000_000_000
 """Number of weights from which ``auto`` enables adapters and gradient checkpointing (paper, Table 8). Project

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, Trainer
 from trl.models.utils import unwrap_model_for_generation
 
 from hart_studio.errors import InputError
-from hart_studio.training.vision_tower import is_vision_tower_trained
+from hart_studio.training.trainable_model import is_vision_tower_trained
 
 
 def is_sharded(trainer: Trainer) -> bool:

@@ -15,11 +15,11 @@ import torch
 from transformers import PreTrainedModel
 
 from hart_studio.models.families import Family
+from hart_studio.models.features import rope_position_ids
 from hart_studio.models.loading import get_family, unwrap_model
-from hart_studio.models.rope import rope_position_ids
 from hart_studio.training.packing import PackedBatch, pack, tree_mask
 from hart_studio.training.sequences import IGNORED, TrainingSequence
-from hart_studio.training.vision_tower import DeferredVisionTower
+from hart_studio.training.trainable_model import DeferredVisionTower
 
 TREE_ATTENTION: Final = ("sdpa", "eager")
 """Attention implementations that accept any mask."""

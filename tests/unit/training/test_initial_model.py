@@ -26,7 +26,7 @@ from hart_studio.training.initial_model import (
     lora_config,
     uses_gradient_checkpointing,
 )
-from hart_studio.training.vision_tower import freeze_vision_tower, is_vision_tower_trained
+from hart_studio.training.trainable_model import freeze_vision_tower, is_vision_tower_trained
 from tests.tiny_models import BUILDERS, FAMILY_KEYS
 
 # peft asks transformers in a way that transformers is about to retire.

@@ -17,7 +17,7 @@ from torch.distributed.tensor import DTensor
 from hart_studio.errors import InputError
 from hart_studio.models.generation import LocalChatModel
 from hart_studio.training.parallelism import check_sharding, gather_full_weights, is_sharded, order_samples, step_seed
-from hart_studio.training.vision_tower import freeze_vision_tower
+from hart_studio.training.trainable_model import freeze_vision_tower
 
 
 class Pair(torch.nn.Module):
