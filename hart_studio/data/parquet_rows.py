@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet
 
+from hart_studio.data.rows import MAX_ROWS
 from hart_studio.errors import DataError
 from hart_studio.files import open_regular_file
 
@@ -157,10 +158,6 @@ MAX_CELL_BYTES: Final = 64 * 2**20
 
 MAX_ROW_BYTES: Final = 256 * 2**20
 """Maximum size of all cells of a row. Project default."""
-
-MAX_ROWS: Final = 5_000_000
-"""Maximum number of rows of a file: a few bytes can encode a row, and each row becomes a sample or an invalid row in
-memory. Project default."""
 
 MAX_COLUMNS: Final = 4096
 """Maximum number of columns of a table, including fields of structs. Project default."""

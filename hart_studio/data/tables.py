@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hart_studio.data.columns import ColumnMapping, infer_columns, read_row
-from hart_studio.data.rows import LoadedSamples, collect_samples
+from hart_studio.data.rows import MAX_ROWS, LoadedSamples, collect_samples
 from hart_studio.data.separated_rows import read_separated
 from hart_studio.errors import DataError
 from hart_studio.files import (
@@ -22,10 +22,6 @@ from hart_studio.records import GoldSample
 
 PREVIEW_ROWS: Final = 5
 """Number of rows read for column names and for a preview."""
-
-MAX_ROWS: Final = 5_000_000
-"""Maximum number of rows of a table: a few bytes can encode a row, and each row becomes a sample or an invalid row in
-memory. Project default."""
 
 LINE_TOO_LONG: Final = f"expected a line of at most {MAX_LINE_BYTES >> 20} MiB"
 """Reason for skipping a longer line of JSONL."""

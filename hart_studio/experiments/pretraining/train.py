@@ -179,12 +179,7 @@ def _train_rank(rank: int, config: PretrainingConfig, rendezvous: str | None) ->
             figures |= asdict(progress)
             finite = {key: round(value, 4) for key, value in figures.items() if math.isfinite(value)}
             append_jsonl(config.out / "log.jsonl", finite)
-            bar.set_postfix(
-                {
-                    key: round(finite[key], 2)
-                    for key in ("level", "word_right", "detail_right", "coordinate_hit", "crop_right")
-                }
-            )
+            bar.set_postfix({key: round(finite[key], 2) for key in _DISPLAYED})
         if time.monotonic() - saved_at > 180:
             saved_at = time.monotonic()
             _save_checkpoint(config.out, trainable, optimizer, progress)
