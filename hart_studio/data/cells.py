@@ -30,6 +30,25 @@ _MAX_NAME_CHARS: Final = 1024
 """Maximum length of a path."""
 
 
+MAX_LITERAL_CHARS: Final = 20_000
+"""Maximum length of a literal; published cells are much shorter, and parsing stays fast."""
+
+_MAX_MARKS: Final = 64
+
+_MARK: Final = re.compile(r"(?:[(\[（]\s?([A-Z])\s?[)\]）]|(?<![^\s,;，；])([A-Z])\s?([.:)．：、）]))")
+
+_LINE_START: Final = re.compile(r"(?:\A|\n)\s*\Z")
+
+_HEADING: Final = re.compile(
+    r"\s*\b(?:(?:the )?(?:answer )?(?:options|choices)(?: are(?: listed)?(?: below)?)?|choose from)\s*[:：]\s*\Z",
+    re.IGNORECASE,
+)
+
+_SEPARATORS: Final = ",;，； \n\t"
+
+_STYLES: Final = {"．": ".", "：": ":", "）": ")"}
+
+
 def resolve_image(value: Any, root: Path, cache: Path) -> str:
     """Return the path of the image in a cell; bytes are written to the cache.
 
@@ -85,10 +104,6 @@ def store_image(data: bytes, cache: Path) -> str:
     return to_stored_path(path.resolve())
 
 
-MAX_LITERAL_CHARS: Final = 20_000
-"""Maximum length of a literal; published cells are much shorter, and parsing stays fast."""
-
-
 def read_literal(text: str, name: str) -> Any:
     """Parse a literal; never executes code.
 
@@ -105,17 +120,6 @@ def read_literal(text: str, name: str) -> Any:
         return ast.literal_eval(text.strip())
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError) as error:
         raise ValueError(f"expected a list in {name!r}, got other text") from error
-
-
-_MAX_MARKS: Final = 64
-_MARK: Final = re.compile(r"(?:[(\[（]\s?([A-Z])\s?[)\]）]|(?<![^\s,;，；])([A-Z])\s?([.:)．：、）]))")
-_LINE_START: Final = re.compile(r"(?:\A|\n)\s*\Z")
-_HEADING: Final = re.compile(
-    r"\s*\b(?:(?:the )?(?:answer )?(?:options|choices)(?: are(?: listed)?(?: below)?)?|choose from)\s*[:：]\s*\Z",
-    re.IGNORECASE,
-)
-_SEPARATORS: Final = ",;，； \n\t"
-_STYLES: Final = {"．": ".", "：": ":", "）": ")"}
 
 
 class _Mark(NamedTuple):

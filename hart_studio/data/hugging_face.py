@@ -25,6 +25,15 @@ from hart_studio.errors import DataError
 from hart_studio.files import read_regular_file
 from hart_studio.records import GoldSample
 
+_FILES: Final = ("README.md", ".huggingface.yaml")
+
+_MAX_METADATA_BYTES: Final = 8 * 2**20
+
+_KEYS: Final = frozenset({"data_files", "data_dir"})
+
+_OUTSIDE: Final = re.compile(r"\s*[/~\\]|.*(?::|\\)|(?:.*/)?\.\.(?:/|$)", re.DOTALL)
+"""Absolute paths, URLs (``ftp://``, ``zip::``), drives, backslashes and ``..``."""
+
 
 def load_hugging_face(
     name: str,
@@ -140,13 +149,6 @@ def _pick_split(opened: Any, name: str, split: str | None) -> Any:
     if chosen not in opened:
         raise DataError(f"Choose a split of {name}: {', '.join(opened)}; got {chosen}")
     return opened[chosen]
-
-
-_FILES: Final = ("README.md", ".huggingface.yaml")
-_MAX_METADATA_BYTES: Final = 8 * 2**20
-_KEYS: Final = frozenset({"data_files", "data_dir"})
-_OUTSIDE: Final = re.compile(r"\s*[/~\\]|.*(?::|\\)|(?:.*/)?\.\.(?:/|$)", re.DOTALL)
-"""Absolute paths, URLs (``ftp://``, ``zip::``), drives, backslashes and ``..``."""
 
 
 def pin_revision(hub_id: str, revision: str | None) -> str | None:

@@ -30,6 +30,39 @@ _VALUE_COUNTS: Final = (5, 7, 8)
 """Fields of a page header with the type-specific header, whose first field is the number of values."""
 
 
+MAX_CELL_BYTES: Final = 64 * 2**20
+"""Maximum size of a table cell, which may be an image. Project default."""
+
+MAX_ROW_BYTES: Final = 256 * 2**20
+"""Maximum size of all cells of a row. Project default."""
+
+MAX_COLUMNS: Final = 4096
+"""Maximum number of columns of a table, including fields of structs. Project default."""
+
+MAX_NESTING: Final = 32
+"""Maximum nesting depth of lists and structs. Project default."""
+
+MAX_LIST_VALUES: Final = 64_000_000
+"""Maximum number of values in the lists of one column of a row group; the metadata does not state how many of them are
+in one row. Project default."""
+
+MAX_UNPACKED_BYTES: Final = 128 * 2**20
+"""Maximum decompressed size of the largest pages of all columns of a row group, which are in memory at the same time.
+Project default."""
+
+MAX_COMPRESSION_RATIO: Final = 20
+"""A row group may decompress to more than that up to this multiple of its compressed size: images are already
+compressed. Project default."""
+
+_BATCH_ROWS: Final = 4  # a row may contain an image of many megabytes
+
+_MAX_FIXED_BYTES: Final = 4096
+
+_VALUE_BYTES: Final = 60
+
+_READ_AHEAD: Final = 1 << 20
+
+
 @dataclass
 class ColumnPages:
     """The pages of one column in one row group.
@@ -151,36 +184,6 @@ class _Compact:
     def _integer(self) -> int:
         value = self._varint()
         return (value >> 1) ^ -(value & 1)
-
-
-MAX_CELL_BYTES: Final = 64 * 2**20
-"""Maximum size of a table cell, which may be an image. Project default."""
-
-MAX_ROW_BYTES: Final = 256 * 2**20
-"""Maximum size of all cells of a row. Project default."""
-
-MAX_COLUMNS: Final = 4096
-"""Maximum number of columns of a table, including fields of structs. Project default."""
-
-MAX_NESTING: Final = 32
-"""Maximum nesting depth of lists and structs. Project default."""
-
-MAX_LIST_VALUES: Final = 64_000_000
-"""Maximum number of values in the lists of one column of a row group; the metadata does not state how many of them are
-in one row. Project default."""
-
-MAX_UNPACKED_BYTES: Final = 128 * 2**20
-"""Maximum decompressed size of the largest pages of all columns of a row group, which are in memory at the same time.
-Project default."""
-
-MAX_COMPRESSION_RATIO: Final = 20
-"""A row group may decompress to more than that up to this multiple of its compressed size: images are already
-compressed. Project default."""
-
-_BATCH_ROWS: Final = 4  # a row may contain an image of many megabytes
-_MAX_FIXED_BYTES: Final = 4096
-_VALUE_BYTES: Final = 60
-_READ_AHEAD: Final = 1 << 20
 
 
 def open_parquet(path: Path) -> tuple[pa.Schema, Iterator[dict[str, Any] | ValueError]]:

@@ -25,6 +25,14 @@ from hart_studio.runs.config import DataConfig, RunConfig
 _MAX_DIGITS: Final = 12
 
 
+SCENE_WH: Final = (2048, 1536)
+"""(width, height) of the scenes of a run: half the default size, which is still much larger than the overview of the
+built-in model and takes a quarter of the time. Project default."""
+
+MANIFEST: Final = "split.json"
+"""File of the run with the parts of the split."""
+
+
 @dataclass(frozen=True, eq=False)
 class SampleSource:
     """Samples of a run, for training and evaluation.
@@ -114,14 +122,6 @@ def _sample_of(item: NeedleItem, folder: Path) -> GoldSample:
         source="needle",
         gold_boxes=tuple(Box.from_xyxy(box.xyxy) for box in question.gold_boxes),
     )
-
-
-SCENE_WH: Final = (2048, 1536)
-"""(width, height) of the scenes of a run: half the default size, which is still much larger than the overview of the
-built-in model and takes a quarter of the time. Project default."""
-
-MANIFEST: Final = "split.json"
-"""File of the run with the parts of the split."""
 
 
 def load_samples(settings: DataConfig, cache: Path, *, makes_folder: bool = True) -> SampleSource:

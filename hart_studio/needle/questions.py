@@ -40,6 +40,11 @@ SIDE_WORDS: Final = (
 )
 
 
+Kind = Literal["detail", "gist"]
+
+_LETTERS: Final = "ABCD"
+
+
 def all_question_forms() -> Iterator[str]:
     """Every phrasing with every name filled in: what the tokenizer is learned from."""
     names = [f"{color} {shape}" for color in COLORS for shape in SHAPES]
@@ -48,11 +53,6 @@ def all_question_forms() -> Iterator[str]:
     yield from (form.format(shape=shape) for form in COLOR_WORDS for shape in SHAPES)
     yield from (form.format(colour=color) for form in SHAPE_WORDS for color in COLORS)
     yield from (form.format(first=name, second=name) for form in SIDE_WORDS for name in names)
-
-
-Kind = Literal["detail", "gist"]
-
-_LETTERS: Final = "ABCD"
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,9 @@ from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.records import Record, Rollout
 from hart_studio.scoring import answers_agree
 
+HIGH_GUESS_PROBABILITY: Final = 0.05
+"""Minimum probability of guessing at which a single right answer does not prove a region. Project default."""
+
 
 class Verification(Record):
     """Self-check of a predicted region from K rollouts and one counterfactual. ``None`` = not measured."""
@@ -146,10 +149,6 @@ def is_necessary(full_image: Rollout | None, masked: Rollout | None) -> bool | N
     if full_image.score.expected is None:
         return not answers_agree(masked.score, full_image.score)
     return None if full_image.score.value != 1.0 else masked.score.value != 1.0
-
-
-HIGH_GUESS_PROBABILITY: Final = 0.05
-"""Minimum probability of guessing at which a single right answer does not prove a region. Project default."""
 
 
 class CorrectAnswer(NamedTuple):

@@ -21,6 +21,12 @@ CONFIG_VARIABLE: Final = "HART_STUDIO_CONFIG_SHA256"
 """Environment variable of a job: id of its run, a space, and the SHA-256 of the config that was checked."""
 
 
+MOST_CHANGES: Final = 20
+"""Maximum number of changed settings that are listed; the others are counted. Project default."""
+
+_LONGEST_VALUE: Final = 80
+
+
 def hash_config(data: bytes) -> str:
     """SHA-256 of a config file, hexadecimal."""
     return hashlib.sha256(data).hexdigest()
@@ -46,12 +52,6 @@ def read_config_file(layout: RunLayout) -> bytes:
             "Restore the file and resume the run, or start a new run."
         )
     return data
-
-
-MOST_CHANGES: Final = 20
-"""Maximum number of changed settings that are listed; the others are counted. Project default."""
-
-_LONGEST_VALUE: Final = 80
 
 
 def record_settings(layout: RunLayout, attempt: int) -> list[str]:

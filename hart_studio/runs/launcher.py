@@ -48,6 +48,15 @@ _LOCK_TIMEOUT_SECONDS: Final = 2.0
 _WATCH_SECONDS: Final = 1.0
 
 
+SAVE_SECONDS: Final[dict[JobType, float]] = {"training": 1800.0, "evaluation": 1800.0, "labeling": 300.0}
+"""Time limit for a run to finish its step and save after a stop request, before it gets a signal. Training saves a
+checkpoint, which takes minutes for a large model; labeling saves each batch anyway. Project defaults."""
+
+_lock = threading.Lock()
+
+_stopping: dict[Path, threading.Thread] = {}
+
+
 def start_run(
     layout: RunLayout,
     argv: Sequence[str],
@@ -238,14 +247,6 @@ def _wait(is_over: Callable[[], bool], seconds: float) -> bool:
             return False
         time.sleep(_POLL_SECONDS)
     return True
-
-
-SAVE_SECONDS: Final[dict[JobType, float]] = {"training": 1800.0, "evaluation": 1800.0, "labeling": 300.0}
-"""Time limit for a run to finish its step and save after a stop request, before it gets a signal. Training saves a
-checkpoint, which takes minutes for a large model; labeling saves each batch anyway. Project defaults."""
-
-_lock = threading.Lock()
-_stopping: dict[Path, threading.Thread] = {}
 
 
 def stop_in_background(layout: RunLayout, *, now: bool = False) -> None:

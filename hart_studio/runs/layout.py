@@ -25,6 +25,16 @@ _RUN_ID: Final = re.compile(r"\d{8}-\d{6}-[a-z0-9_]+(?:-[a-z0-9_]+)*-[0-9a-f]{6}
 _STEP: Final = re.compile(r"(?:step|held_out)_(\d{6,9})(?:\.jsonl)?")
 
 
+MAX_NAME_CHARS: Final = 60
+"""Maximum number of characters of a name."""
+
+_PUNCTUATION: Final = frozenset(" ._-")
+
+_ALLOWED: Final = (
+    f"up to {MAX_NAME_CHARS} letters, digits, spaces, dots, hyphens and underscores, a letter or digit first"
+)
+
+
 @dataclass(frozen=True)
 class RunLayout:
     """Paths of one run. Creates and reads nothing.
@@ -157,15 +167,6 @@ def read_step(name: str) -> int | None:
     """The step in the name of a checkpoint or of a file of rollouts; None for other names."""
     match = _STEP.fullmatch(name)
     return int(match[1]) if match else None
-
-
-MAX_NAME_CHARS: Final = 60
-"""Maximum number of characters of a name."""
-
-_PUNCTUATION: Final = frozenset(" ._-")
-_ALLOWED: Final = (
-    f"up to {MAX_NAME_CHARS} letters, digits, spaces, dots, hyphens and underscores, a letter or digit first"
-)
 
 
 def read_name(text: str) -> str:

@@ -23,6 +23,19 @@ from hart_studio.training.rollouts import TrainingGroup
 from hart_studio.training.sft import SftTrainer
 from hart_studio.training.step_warnings import StepWarnings
 
+NON_METRICS: Final = ("epoch", "total_flos", "step_time", "num_tokens")
+"""Keys that the libraries log in addition to the step metrics."""
+
+FIRST_LOGGED_STEPS: Final = 2
+"""Number of first steps of a stage whose rollouts are always recorded, so that the Watch tab shows rollouts from step
+1. Project default."""
+
+Measure = Callable[
+    [HartTrainer | SftTrainer, Callable[[int], bool], Callable[[list[GroupImages]], None]], dict[str, float] | None
+]
+"""Evaluates the held-out samples. The second argument is called with the number of evaluated samples and returns
+whether to continue; the third records some samples with images as soon as they are evaluated. None = cancelled."""
+
 
 class StopRequested(Exception):  # noqa: N818 - control flow, not an error
     """Ends a trainer before its first step: a stop was requested while the model was loaded or evaluated."""
@@ -69,21 +82,6 @@ class StopSignals:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
-
-
-NON_METRICS: Final = ("epoch", "total_flos", "step_time", "num_tokens")
-"""Keys that the libraries log in addition to the step metrics."""
-
-
-FIRST_LOGGED_STEPS: Final = 2
-"""Number of first steps of a stage whose rollouts are always recorded, so that the Watch tab shows rollouts from step
-1. Project default."""
-
-Measure = Callable[
-    [HartTrainer | SftTrainer, Callable[[int], bool], Callable[[list[GroupImages]], None]], dict[str, float] | None
-]
-"""Evaluates the held-out samples. The second argument is called with the number of evaluated samples and returns
-whether to continue; the third records some samples with images as soon as they are evaluated. None = cancelled."""
 
 
 class RunCallback(TrainerCallback):

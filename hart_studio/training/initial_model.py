@@ -39,6 +39,9 @@ ALL_LINEAR: Final = "all-linear"
 """PEFT keyword for all linear layers except the output; includes the vision tower."""
 
 
+ADAPTER_FILE = "adapter_config.json"
+
+
 def is_lora(settings: ModelConfig, weight_count: int) -> bool:
     """Whether adapters are trained instead of the weights."""
     return settings.lora == "on" or (settings.lora == "auto" and weight_count >= LARGE_MODEL)
@@ -66,9 +69,6 @@ def is_adapted(name: str, settings: ModelConfig) -> bool:
     if settings.trainable_part == "language_model":
         return re.fullmatch(LANGUAGE_LAYERS, name) is not None
     return not name.endswith("lm_head")
-
-
-ADAPTER_FILE = "adapter_config.json"
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,6 +25,10 @@ TREE_ATTENTION: Final = ("sdpa", "eager")
 """Attention implementations that accept any mask."""
 
 
+ROWS = 128
+"""Number of rows in float32 at a time, 78 MB with Qwen's vocabulary. Project default."""
+
+
 @dataclass(frozen=True, eq=False)
 class SequenceLogps:
     """Log-probabilities of sequences under a model, one entry per sequence, in order.
@@ -161,10 +165,6 @@ def attention_mask(model: PreTrainedModel, layout: PackedBatch, device: torch.de
     if text._attn_implementation == "sdpa":
         return is_visible
     return torch.zeros(is_visible.shape, device=device).masked_fill(~is_visible, torch.finfo(torch.float32).min)
-
-
-ROWS = 128
-"""Number of rows in float32 at a time, 78 MB with Qwen's vocabulary. Project default."""
 
 
 def label_logps(logits: torch.Tensor, labels: torch.Tensor, temperature: float) -> torch.Tensor:

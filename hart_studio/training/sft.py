@@ -41,6 +41,9 @@ SFT_METRICS = ("failed_share", "answer_tokens", "entropy", "seconds_update", "me
 """All metrics of an SFT step."""
 
 
+AnswerFormat = Literal["letter", "words"]
+
+
 class SftTrainer(StageTrainer):
     """Trains the SFT stage with the packing and scoring of the RL stages."""
 
@@ -152,9 +155,6 @@ class SftTrainer(StageTrainer):
         logs.update(self._accumulator.means(self.accelerator))
         self._accumulator = MetricAccumulator(SFT_METRICS)
         super().log(logs, start_time)
-
-
-AnswerFormat = Literal["letter", "words"]
 
 
 def target_text(sample: Sample, form: AnswerFormat = "letter") -> str:

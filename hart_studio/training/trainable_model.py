@@ -21,6 +21,9 @@ from hart_studio.models.inputs import images_of, tokenize
 from hart_studio.models.loading import get_family, unwrap_model
 from hart_studio.training.sequences import Prompt, VisionInput
 
+LANGUAGE_MODEL = "language_model."
+"""Prefixes of the text layers in the weights of a model; all other weights belong to the tower and its projector."""
+
 
 class TrainableModel(LocalChatModel):
     """A ``ChatModel`` around a model in training.
@@ -82,10 +85,6 @@ def _eval_mode(model: torch.nn.Module) -> Iterator[None]:
     finally:
         for part in trained:
             part.training = True
-
-
-LANGUAGE_MODEL = "language_model."
-"""Prefixes of the text layers in the weights of a model; all other weights belong to the tower and its projector."""
 
 
 def is_vision_tower_trained(model: PreTrainedModel) -> bool:

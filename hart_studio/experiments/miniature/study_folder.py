@@ -33,6 +33,9 @@ from hart_studio.runs.layout import RunLayout, find_run
 from hart_studio.runs.provenance import Provenance
 from hart_studio.runs.reader import drop_superseded, read_all_events
 
+PHASES: Final = ("rollout", "reference", "update")
+"""Timed phases of a training step; SFT has only the last one."""
+
 
 @dataclass(frozen=True)
 class StudyFolder:
@@ -157,10 +160,6 @@ def publish_folder(draft: Path, folder: Path) -> None:
         raise HartError(f"{draft} contains no questions; see the log in the same folder")
     shutil.rmtree(folder, ignore_errors=True)
     draft.rename(folder)
-
-
-PHASES: Final = ("rollout", "reference", "update")
-"""Timed phases of a training step; SFT has only the last one."""
 
 
 @dataclass(frozen=True)

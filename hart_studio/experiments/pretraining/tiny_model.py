@@ -29,6 +29,37 @@ from hart_studio.models.catalog import INTENDED_DOMAIN_KEY
 from hart_studio.needle.questions import all_question_forms
 from hart_studio.needle.scenes import CHARACTERS, COLORS, SHAPES
 
+PATCH: Final = 16
+
+MERGE: Final = 2
+
+MIN_PIXELS: Final = 192 * 192
+
+MAX_PIXELS: Final = 224 * 224
+"""Pixel budget of overviews and crops: 256 x 192 for a 4:3 image, 224 x 224 for a square crop."""
+
+_SPECIAL: Final = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
+
+_WORDS: Final = r"bbox_2d| ?\p{L}+|\p{N}{1,4}| ?[^\s\p{L}\p{N}]+\s*|\s+"
+
+_CHAT_TEMPLATE: Final = (
+    "{%- for message in messages -%}<|im_start|>{{ message.role + '\n' }}"
+    "{%- if message.content is string -%}{{ message.content }}"
+    "{%- else -%}{%- for part in message.content -%}"
+    "{%- if part.type == 'image' -%}<|vision_start|><|image_pad|><|vision_end|>"
+    "{%- elif part.type == 'text' -%}{{ part.text }}{%- endif -%}"
+    "{%- endfor -%}{%- endif -%}<|im_end|>\n{% endfor -%}"
+    "{%- if add_generation_prompt -%}<|im_start|>assistant\n{% endif -%}"
+)
+
 
 def _sine_cosine(values: torch.Tensor, width: int, longest_period: float) -> torch.Tensor:
     """Sine-cosine code of scalar values: ``[N]`` -> ``[N, width]`` in [-1, 1]."""
@@ -95,33 +126,6 @@ def set_patch_prior(model: Qwen3VLForConditionalGeneration, patches: torch.Tenso
     filters = 0.5 * kept.T.float()
     layer.weight.data.copy_(filters.view_as(layer.weight))
     layer.bias.data.copy_(-filters @ mean)
-
-
-PATCH: Final = 16
-MERGE: Final = 2
-MIN_PIXELS: Final = 192 * 192
-MAX_PIXELS: Final = 224 * 224
-"""Pixel budget of overviews and crops: 256 x 192 for a 4:3 image, 224 x 224 for a square crop."""
-
-_SPECIAL: Final = (
-    "<|endoftext|>",
-    "<|im_start|>",
-    "<|im_end|>",
-    "<|vision_start|>",
-    "<|vision_end|>",
-    "<|image_pad|>",
-    "<|video_pad|>",
-)
-_WORDS: Final = r"bbox_2d| ?\p{L}+|\p{N}{1,4}| ?[^\s\p{L}\p{N}]+\s*|\s+"
-_CHAT_TEMPLATE: Final = (
-    "{%- for message in messages -%}<|im_start|>{{ message.role + '\n' }}"
-    "{%- if message.content is string -%}{{ message.content }}"
-    "{%- else -%}{%- for part in message.content -%}"
-    "{%- if part.type == 'image' -%}<|vision_start|><|image_pad|><|vision_end|>"
-    "{%- elif part.type == 'text' -%}{{ part.text }}{%- endif -%}"
-    "{%- endfor -%}{%- endif -%}<|im_end|>\n{% endfor -%}"
-    "{%- if add_generation_prompt -%}<|im_start|>assistant\n{% endif -%}"
-)
 
 
 def _corpus() -> Iterator[str]:
