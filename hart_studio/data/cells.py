@@ -29,12 +29,10 @@ from hart_studio.scoring import normalize_text
 _MAX_NAME_CHARS: Final = 1024
 """Maximum length of a path."""
 
-
 MAX_LITERAL_CHARS: Final = 20_000
 """Maximum length of a literal; published cells are much shorter, and parsing stays fast."""
 
 _MAX_MARKS: Final = 64
-
 _MARK: Final = re.compile(r"(?:[(\[（]\s?([A-Z])\s?[)\]）]|(?<![^\s,;，；])([A-Z])\s?([.:)．：、）]))")
 
 _LINE_START: Final = re.compile(r"(?:\A|\n)\s*\Z")
@@ -45,7 +43,6 @@ _HEADING: Final = re.compile(
 )
 
 _SEPARATORS: Final = ",;，； \n\t"
-
 _STYLES: Final = {"．": ".", "：": ":", "）": ")"}
 
 

@@ -28,7 +28,6 @@ from hart_studio.records import GoldSample
 _FILES: Final = ("README.md", ".huggingface.yaml")
 
 _MAX_METADATA_BYTES: Final = 8 * 2**20
-
 _KEYS: Final = frozenset({"data_files", "data_dir"})
 
 _OUTSIDE: Final = re.compile(r"\s*[/~\\]|.*(?::|\\)|(?:.*/)?\.\.(?:/|$)", re.DOTALL)

@@ -29,7 +29,6 @@ _PAGE_TYPE, _UNPACKED, _PACKED = 1, 2, 3
 _VALUE_COUNTS: Final = (5, 7, 8)
 """Fields of a page header with the type-specific header, whose first field is the number of values."""
 
-
 MAX_CELL_BYTES: Final = 64 * 2**20
 """Maximum size of a table cell, which may be an image. Project default."""
 
@@ -55,11 +54,8 @@ MAX_COMPRESSION_RATIO: Final = 20
 compressed. Project default."""
 
 _BATCH_ROWS: Final = 4  # a row may contain an image of many megabytes
-
 _MAX_FIXED_BYTES: Final = 4096
-
 _VALUE_BYTES: Final = 60
-
 _READ_AHEAD: Final = 1 << 20
 
 

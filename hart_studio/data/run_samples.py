@@ -24,7 +24,6 @@ from hart_studio.runs.config import DataConfig, RunConfig
 
 _MAX_DIGITS: Final = 12
 
-
 SCENE_WH: Final = (2048, 1536)
 """(width, height) of the scenes of a run: half the default size, which is still much larger than the overview of the
 built-in model and takes a quarter of the time. Project default."""

@@ -39,7 +39,6 @@ SIDE_WORDS: Final = (
     "Is the {first} to the left or to the right of the {second}?",
 )
 
-
 Kind = Literal["detail", "gist"]
 
 _LETTERS: Final = "ABCD"

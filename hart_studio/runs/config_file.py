@@ -20,7 +20,6 @@ from hart_studio.runs.redaction import redact
 CONFIG_VARIABLE: Final = "HART_STUDIO_CONFIG_SHA256"
 """Environment variable of a job: id of its run, a space, and the SHA-256 of the config that was checked."""
 
-
 MOST_CHANGES: Final = 20
 """Maximum number of changed settings that are listed; the others are counted. Project default."""
 

@@ -47,7 +47,6 @@ _POLL_SECONDS: Final = 0.05
 _LOCK_TIMEOUT_SECONDS: Final = 2.0
 _WATCH_SECONDS: Final = 1.0
 
-
 SAVE_SECONDS: Final[dict[JobType, float]] = {"training": 1800.0, "evaluation": 1800.0, "labeling": 300.0}
 """Time limit for a run to finish its step and save after a stop request, before it gets a signal. Training saves a
 checkpoint, which takes minutes for a large model; labeling saves each batch anyway. Project defaults."""

@@ -24,7 +24,6 @@ from hart_studio.files import resolve_inside
 _RUN_ID: Final = re.compile(r"\d{8}-\d{6}-[a-z0-9_]+(?:-[a-z0-9_]+)*-[0-9a-f]{6}")
 _STEP: Final = re.compile(r"(?:step|held_out)_(\d{6,9})(?:\.jsonl)?")
 
-
 MAX_NAME_CHARS: Final = 60
 """Maximum number of characters of a name."""
 

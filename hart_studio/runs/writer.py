@@ -76,7 +76,6 @@ _LOCK_TIMEOUT_SECONDS: Final = 5.0
 """The launcher holds the lock while it starts the job."""
 _MAX_ERROR_CHARS: Final = 2000
 
-
 _WORK: Final = (StepDone, Evaluated, RolloutsSaved, CheckpointSaved)
 
 

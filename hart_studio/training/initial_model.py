@@ -38,7 +38,6 @@ layers with these names too; the name of the part excludes them."""
 ALL_LINEAR: Final = "all-linear"
 """PEFT keyword for all linear layers except the output; includes the vision tower."""
 
-
 ADAPTER_FILE = "adapter_config.json"
 
 

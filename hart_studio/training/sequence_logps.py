@@ -24,7 +24,6 @@ from hart_studio.training.trainable_model import DeferredVisionTower
 TREE_ATTENTION: Final = ("sdpa", "eager")
 """Attention implementations that accept any mask."""
 
-
 ROWS = 128
 """Number of rows in float32 at a time, 78 MB with Qwen's vocabulary. Project default."""
 

@@ -40,7 +40,6 @@ from hart_studio.training.trainable_model import TrainableModel
 SFT_METRICS = ("failed_share", "answer_tokens", "entropy", "seconds_update", "memory_mib")
 """All metrics of an SFT step."""
 
-
 AnswerFormat = Literal["letter", "words"]
 
 
