@@ -36,7 +36,6 @@ def load_table(
     columns: ColumnMapping | None = None,
     *,
     image_root: Path | None = None,
-    needs_answer: bool = False,
 ) -> LoadedSamples[GoldSample]:
     """Load a table of questions.
 
@@ -45,7 +44,6 @@ def load_table(
         cache: Folder for images stored as bytes, created if missing.
         columns: The column mapping; inferred from the names if None.
         image_root: Base folder of image paths; default: the folder of the file.
-        needs_answer: Whether a row without a known answer is invalid.
 
     Raises:
         DataError: If the file cannot be read, lacks a column, or contains no valid row.
@@ -54,7 +52,7 @@ def load_table(
     chosen = columns or infer_columns(names)
     chosen.check(names, path.name)
     source, root = path.resolve().stem, image_root or path.parent
-    return collect_rows(read_rows(path), chosen, source, root, cache, needs_answer=needs_answer)
+    return collect_rows(read_rows(path), chosen, source, root, cache, needs_answer=False)
 
 
 def collect_rows(
