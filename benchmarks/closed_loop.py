@@ -24,10 +24,9 @@ from hart_studio.models.catalog import BUILT_IN_MODEL
 from hart_studio.models.loading import load_model
 from hart_studio.needle.drawing import draw_scene
 from hart_studio.needle.scenes import SceneSettings, make_scene
-from hart_studio.pipeline.answering import crops_only_request
 from hart_studio.pipeline.cropping import extract_crops, select_crop_regions
-from hart_studio.pipeline.grounding import grounding_request, make_overview, parse_grounding
 from hart_studio.pipeline.settings import LoopSettings
+from hart_studio.pipeline.turns import crops_only_request, grounding_request, make_overview, parse_grounding
 from hart_studio.records import Box, Sample
 
 SIZES = ((4096, 3072), (8192, 5460))

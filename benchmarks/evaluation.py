@@ -36,9 +36,12 @@ from hart_studio.models.loading import load_model
 from hart_studio.needle.__main__ import main as write_needle
 from hart_studio.records import GoldSample
 from hart_studio.runs.events import Started, StepDone
-from hart_studio.runs.reader import list_runs, read_events
+from hart_studio.runs.reader import list_runs, read_all_events
 
 MEMORY = Path("/proc/self/status")
+
+MIN_QUESTIONS = 4
+"""Two processes must measure two batches each: the time is taken from the end of a batch to the end of a later one."""
 
 
 def measure_rate(model: ChatModel, samples: Sequence[GoldSample], batch: int) -> float:
@@ -49,16 +52,16 @@ def measure_rate(model: ChatModel, samples: Sequence[GoldSample], batch: int) ->
     return len(samples) / (time.perf_counter() - began)
 
 
-def time_processes(data: Path, root: Path, processes: int) -> float:
-    """Questions per second of the command with several processes, each with one thread."""
+def time_processes(data: Path, root: Path, processes: int, batch: int) -> float:
+    """Questions per second of the command with several processes, each with one thread and several batches."""
     runs = root / f"runs-{time.monotonic_ns()}"
     command = [sys.executable, "-m", "hart_studio.evaluation", "--benchmark", "needle", "--path", str(data)]
-    command += ["--device", "cpu", "--batch", "8", "--max-new-tokens", "96", "--runs-root", str(runs)]
+    command += ["--device", "cpu", "--batch", str(batch), "--max-new-tokens", "96", "--runs-root", str(runs)]
     command += ["--shards", str(processes)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     (run,) = list_runs(runs)
-    events = read_events(run.layout, max_bytes=2**40).events
+    events = list(read_all_events(run.layout))
     began = next(event.at for event in events if isinstance(event.payload, Started))
     steps = [event for event in events if isinstance(event.payload, StepDone)]
     # The model is loaded between the start and the first batch, so both ends are batches.
@@ -126,11 +129,16 @@ def compare(title: str, fast: Sequence[float], slow: Sequence[float]) -> None:
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.evaluation", description=__doc__)
-    parser.add_argument("--questions", type=int, default=64)
+    parser.add_argument("--questions", type=int, default=64, help=f"at least {MIN_QUESTIONS} (64)")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--table-mb", type=int, default=2000, help="0 = skip the table")
     options = parser.parse_args()
+    if options.questions < MIN_QUESTIONS:
+        parser.error(
+            f"expected --questions of at least {MIN_QUESTIONS}, got {options.questions}: each of two processes "
+            "measures two batches"
+        )
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         os.environ[CACHE_VARIABLE] = str(root / "cache")
@@ -145,10 +153,10 @@ def main() -> int:
             single.append(measure_rate(model, samples, 1))
         print(f"{options.questions} questions on scenes of 4096 x 3072, crops only, {torch.get_num_threads()} threads")
         compare(f"batches of {options.batch} vs. single", batched, single)
-        two, one = [], []
+        two, one, batch = [], [], min(8, options.questions // 4)
         for _ in range(options.rounds):
-            two.append(time_processes(data, root, 2))
-            one.append(time_processes(data, root, 1))
+            two.append(time_processes(data, root, 2, batch))
+            one.append(time_processes(data, root, 1, batch))
         compare("two processes vs. one", two, one)
         if options.table_mb:
             table = root / "hr_bench_8k.tsv"

@@ -18,7 +18,7 @@ from benchmarks.step_time_model import QUESTION, Setup
 from benchmarks.step_time_variants import Variant
 from hart_studio.imaging import SourceImage
 from hart_studio.models.chat import ImageInput
-from hart_studio.pipeline.grounding import grounding_request, make_overview
+from hart_studio.pipeline.turns import grounding_request, make_overview
 from hart_studio.training.micro_batches import MicroBatch, WeightedSequence
 from hart_studio.training.rollouts import loop_settings
 from hart_studio.training.sequences import turn_sequence
@@ -98,7 +98,6 @@ def time_turn_one(variant: Variant, setup: Setup, group_size: int) -> float:
     trainer.model.train()
     began = time.perf_counter()
     ((group),) = policy.generate([request], settings.grounding_sampling, group_size)
-    policy.take_generations()
     prompt = policy.read(request)
     weight = 1 / (group_size * setup.sizes.turn_tokens)
     batch = MicroBatch([WeightedSequence(turn_sequence(prompt, completion.token_ids), weight) for completion in group])

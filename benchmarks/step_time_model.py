@@ -23,7 +23,7 @@ from transformers import (
 from hart_studio.experiments.pretraining.tiny_model import build_tokenizer
 from hart_studio.models.chat import ChatRequest, Completion, SamplingParams
 from hart_studio.prompts import GROUNDING_INSTRUCTION
-from hart_studio.training.trainable_model import Generation, TrainableModel
+from hart_studio.training.trainable_model import TrainableModel
 
 TOKEN_SIDE = 28
 """Side of one visual token of Qwen2.5-VL, pixels."""
@@ -216,15 +216,13 @@ class ScriptedModel(TrainableModel):
     ) -> list[list[Completion]]:
         """As ``TrainableModel.generate``, with scripted outputs."""
         sampled = super().generate(requests, sampling, group_size)
-        self._generations.pop()
         count = len(requests) * group_size
-        written, generations = [], []
+        written = []
         for number, (request, group) in enumerate(zip(requests, sampled, strict=True)):
             write = self._point if is_grounding(request) else _answer
-            group = [write(completion, number * group_size + index, count) for index, completion in enumerate(group)]
-            written.append(group)
-            generations.append(Generation(request, tuple(group)))
-        self._generations.append(generations)
+            written.append(
+                [write(completion, number * group_size + index, count) for index, completion in enumerate(group)]
+            )
         return written
 
     def _point(self, completion: Completion, index: int, count: int) -> Completion:

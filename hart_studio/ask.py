@@ -15,12 +15,11 @@ from hart_studio.files import replace_unencodable_output
 from hart_studio.formatting import format_percent
 from hart_studio.imaging import SourceImage
 from hart_studio.models.catalog import BUILT_IN_MODEL, resolve_model_name
-from hart_studio.models.chat import ChatModel
-from hart_studio.pipeline.guessing import guess_probability
+from hart_studio.models.model_loading import load_chat_model
 from hart_studio.pipeline.inference import ask_question, build_sample
 from hart_studio.pipeline.settings import LoopSettings, read_settings
 from hart_studio.pipeline.trace import Trace, check_trace_folder, render_images, save_trace, summarize_trace
-from hart_studio.pipeline.verification import check_rollout_count
+from hart_studio.pipeline.verification import check_rollout_count, guess_probability
 from hart_studio.progress import ProgressReporter, printable, shorten_to_line
 from hart_studio.prompts import OPTION_LETTERS
 from hart_studio.records import PROTOCOLS, Rollout
@@ -49,13 +48,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def load_model(name: str, device: str) -> ChatModel:
-    """Load a model in this process."""
-    from hart_studio.models.loading import load_model as load  # noqa: PLC0415 - takes seconds; bad input fails before
-
-    return load(name, device=device)
-
-
 def _run(flags: argparse.Namespace) -> str:
     """Do everything except printing; the input is checked before the model is loaded."""
     settings = read_settings(
@@ -76,7 +68,7 @@ def _run(flags: argparse.Namespace) -> str:
         set_phase = _no_progress if flags.json else progress.set_phase
         set_phase("loading the model")
         trace = ask_question(
-            load_model(resolve_model_name(flags.model), flags.device),
+            load_chat_model(resolve_model_name(flags.model), flags.device),
             flags.image,
             flags.question,
             flags.choice,

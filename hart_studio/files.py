@@ -216,18 +216,17 @@ def read_regular_file(path: Path, max_bytes: int = 32 * 2**20, *, follow_symlink
     return data
 
 
-def copy_regular_file(source: Path, target: Path, max_bytes: int | None = None) -> None:
+def copy_regular_file(source: Path, target: Path) -> None:
     """Copy the content of a regular file, or of the target of a link, see ``open_regular_file``.
 
     Args:
         source: The file.
         target: Replaced if it exists; its folder must exist.
-        max_bytes: Largest size; None = any.
 
     Raises:
         OSError: As ``open_regular_file``, or if the target cannot be written.
     """
-    with open_regular_file(source, follow_symlinks=True, max_bytes=max_bytes) as file, target.open("wb") as copy:
+    with open_regular_file(source, follow_symlinks=True) as file, target.open("wb") as copy:
         shutil.copyfileobj(file, copy, _COPY_BLOCK)
 
 

@@ -51,8 +51,6 @@ _ROTATIONS: Final = {
 }
 """Transpose operation for each EXIF orientation; orientations from 5 swap width and height."""
 
-_READ_BYTES: Final = 1 << 20
-
 _FileState = tuple[int, int, int, int]
 
 _pillow_guard = threading.Lock()
@@ -156,11 +154,9 @@ class SourceImage:
         """
         with self._stream() as stream:
             state = _read_state(stream)
-            digest = hashlib.sha256()
-            while block := stream.read(_READ_BYTES):
-                digest.update(block)
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]  # of an open file
         self._checked = state
-        return digest.hexdigest()
+        return digest
 
     @property
     def has_changed(self) -> bool:

@@ -10,7 +10,7 @@ A model would learn to exploit a lenient extractor, so nothing is read from pros
 5. ``option``: the whole text is one option, as ``red`` or ``C. red``.
 
 Rules 1 and 2 are explicit: if their content cannot be read, no weaker rule is tried. Of two different
-answers under one rule the last counts; with ``strict_single``, none does.
+answers under one rule the last counts.
 
 Published results of a benchmark may use its own, more lenient extractor. Such an ``official`` extractor is part of
 ``evaluation``, for comparison only; it is never used as a reward.
@@ -109,7 +109,7 @@ _MARK = re.compile(
 )
 
 
-def extract_choice(text: str, letters: str, choices: Sequence[str] = (), *, strict_single: bool = False) -> Extraction:
+def extract_choice(text: str, letters: str, choices: Sequence[str] = ()) -> Extraction:
     """Extract the chosen letter.
 
     Args:
@@ -118,7 +118,6 @@ def extract_choice(text: str, letters: str, choices: Sequence[str] = (), *, stri
         letters: Option letters of the question, such as ``"ABCD"``; no other letter is an answer.
         choices: Option texts in the order of ``letters``. Without them, rule ``option`` accepts ``C. some words`` by
             form only.
-        strict_single: Two different answers under one rule give no answer, instead of the last.
 
     Returns:
         A letter of ``letters`` and the rule, or ``NOT_FOUND``. Never raises on any ``text``.
@@ -131,10 +130,11 @@ def extract_choice(text: str, letters: str, choices: Sequence[str] = (), *, stri
     text = _cleaned(text)
     contents, rule = _explicit_contents(text)
     if contents:
-        return _decide([_read_explicit(content, letters, choices) for content in contents], rule, strict_single)
+        letter = _read_explicit(contents[-1], letters, choices)
+        return Extraction(letter, rule) if letter else NOT_FOUND
     stated = list(_stated_options(text, letters, choices))
     if stated:
-        return _decide(stated, "statement", strict_single)
+        return Extraction(stated[-1], "statement") if stated[-1] else NOT_FOUND
     if letter := _sole_letter(text, letters):
         return Extraction(letter, "letter")
     letter = _named_option(text, letters, choices, may_differ=not choices)
@@ -242,11 +242,6 @@ def _explicit_contents(text: str) -> tuple[list[str], str]:
         if contents:
             return contents, rule
     return [], "none"
-
-
-def _decide(values: Sequence[str | None], rule: str, strict_single: bool) -> Extraction:
-    is_split = strict_single and len(set(values)) > 1
-    return NOT_FOUND if values[-1] is None or is_split else Extraction(values[-1], rule)
 
 
 def _read_explicit(content: str, letters: str, choices: Sequence[str]) -> str | None:

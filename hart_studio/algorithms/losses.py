@@ -21,8 +21,6 @@ class PolicyLoss:
     """Scalar with gradient, to be minimized."""
     kl: torch.Tensor | None
     """Scalar without gradient: KL to reference policy per token, before ``kl_weight``; None without a reference."""
-    clip_fraction: torch.Tensor
-    """Scalar without gradient: share of the tokens whose ratio is clipped, so that they give no policy gradient."""
 
 
 def policy_loss(
@@ -79,8 +77,7 @@ def policy_loss(
         token_kl = ref_ratio.exp() - ref_ratio - 1
         token_loss = token_loss + kl_weight[:, None] * token_kl
         kl = (token_weight * token_kl.detach()).sum()
-    is_clipped = ((ratio < 1 - clip_epsilon) & (row_advantage < 0)) | ((ratio > 1 + clip_epsilon) & (row_advantage > 0))
-    return PolicyLoss((token_weight * token_loss).sum(), kl, (token_weight * is_clipped).sum())
+    return PolicyLoss((token_weight * token_loss).sum(), kl)
 
 
 def sft_loss(logps: torch.Tensor, mask: torch.Tensor, *, row_weight: torch.Tensor) -> torch.Tensor:

@@ -19,10 +19,10 @@ from hart_studio.data.parquet_rows import (
     MAX_COLUMNS,
     MAX_LIST_VALUES,
     MAX_NESTING,
-    MAX_ROWS,
     MAX_UNPACKED_BYTES,
     unpack_rows,
 )
+from hart_studio.data.rows import MAX_ROWS
 from hart_studio.errors import DataError
 from hart_studio.files import open_regular_file
 

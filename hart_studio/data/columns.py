@@ -7,8 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
-from hart_studio.data.embedded_images import resolve_image
-from hart_studio.data.options import read_options
+from hart_studio.data.cells import read_options, resolve_image
 from hart_studio.data.rows import strip_letters, to_boxes, to_letter, to_text, to_texts
 from hart_studio.errors import DataError
 from hart_studio.prompts import OPTION_LETTERS

@@ -22,6 +22,10 @@ from hart_studio.records import Box, Sample
 RowT = TypeVar("RowT")
 SampleT = TypeVar("SampleT", bound=Sample)
 
+MAX_ROWS: Final = 5_000_000
+"""Maximum number of rows of a table: a few bytes can encode a row, and each row becomes a sample or an invalid row in
+memory. Project default."""
+
 _MAX_REASON_CHARS: Final = 300
 _OPENING = r"[(\[（]"
 _CLOSING = r"[)\]）]"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hart_studio.data.columns import ColumnMapping, infer_columns, read_row
-from hart_studio.data.rows import LoadedSamples, collect_samples
+from hart_studio.data.rows import MAX_ROWS, LoadedSamples, collect_samples
 from hart_studio.data.separated_rows import read_separated
 from hart_studio.errors import DataError
 from hart_studio.files import (
@@ -23,10 +23,6 @@ from hart_studio.records import GoldSample
 PREVIEW_ROWS: Final = 5
 """Number of rows read for column names and for a preview."""
 
-MAX_ROWS: Final = 5_000_000
-"""Maximum number of rows of a table: a few bytes can encode a row, and each row becomes a sample or an invalid row in
-memory. Project default."""
-
 LINE_TOO_LONG: Final = f"expected a line of at most {MAX_LINE_BYTES >> 20} MiB"
 """Reason for skipping a longer line of JSONL."""
 
@@ -40,7 +36,6 @@ def load_table(
     columns: ColumnMapping | None = None,
     *,
     image_root: Path | None = None,
-    needs_answer: bool = False,
 ) -> LoadedSamples[GoldSample]:
     """Load a table of questions.
 
@@ -49,7 +44,6 @@ def load_table(
         cache: Folder for images stored as bytes, created if missing.
         columns: The column mapping; inferred from the names if None.
         image_root: Base folder of image paths; default: the folder of the file.
-        needs_answer: Whether a row without a known answer is invalid.
 
     Raises:
         DataError: If the file cannot be read, lacks a column, or contains no valid row.
@@ -58,7 +52,7 @@ def load_table(
     chosen = columns or infer_columns(names)
     chosen.check(names, path.name)
     source, root = path.resolve().stem, image_root or path.parent
-    return collect_rows(read_rows(path), chosen, source, root, cache, needs_answer=needs_answer)
+    return collect_rows(read_rows(path), chosen, source, root, cache, needs_answer=False)
 
 
 def collect_rows(

@@ -33,10 +33,9 @@ from hart_studio.models.served_settings import add_served_options, describe_endp
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.progress import ProgressReporter
 from hart_studio.records import PROTOCOLS
-from hart_studio.runs.cleanup import removing_empty_run
 from hart_studio.runs.layout import RunLayout, find_run
 from hart_studio.runs.status import read_status
-from hart_studio.runs.writer import RUN_VARIABLE
+from hart_studio.runs.writer import RUN_VARIABLE, removing_empty_run
 from hart_studio.subcommands import CommandParser, Subcommand, SubcommandHelpFormatter, format_subcommands
 
 FAILED: Final = 1

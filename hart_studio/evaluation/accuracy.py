@@ -16,7 +16,7 @@ Extractor = Literal["strict", "official"]
 """Extractor of the answer: the project's strict one, or the benchmark's own."""
 
 NO_ANSWER_TURN: Final = "no_answer_turn"
-"""Rule of a rollout without a valid box; see ``pipeline.answering.score_without_answer``."""
+"""Rule of a rollout without a valid box; see ``pipeline.turns.score_without_answer``."""
 
 
 class Accuracy(NamedTuple):

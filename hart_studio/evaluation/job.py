@@ -14,8 +14,8 @@ from statistics import fmean
 from typing import Final
 
 from hart_studio.data.benchmarks.catalog import get_benchmark, load_benchmark
-from hart_studio.data.needle_source import LazySceneRenderer, SampleSource, generate_samples
 from hart_studio.data.rows import InvalidRow
+from hart_studio.data.run_samples import LazySceneRenderer, SampleSource, generate_samples
 from hart_studio.data.splits import fingerprint
 from hart_studio.errors import DataError, HartError, ModelError
 from hart_studio.evaluation.config import DRAWN_QUESTIONS, EvaluationConfig, image_cache_folder, read_config

@@ -19,8 +19,8 @@ from hart_studio.models.catalog import BUILT_IN_MODEL
 from hart_studio.models.chat import ChatModel
 from hart_studio.models.loading import load_model
 from hart_studio.outputs import check_output
-from hart_studio.pipeline.answering import crops_only_request, parse_answer
 from hart_studio.pipeline.cropping import extract_crops, select_crop_regions
+from hart_studio.pipeline.turns import crops_only_request, parse_answer
 from hart_studio.records import GoldSample
 from hart_studio.subcommands import CommandParser
 

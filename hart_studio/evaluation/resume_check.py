@@ -15,7 +15,7 @@ from hart_studio.evaluation.config import EvaluationConfig
 from hart_studio.files import from_stored_path, open_regular_file, read_regular_file, write_json
 from hart_studio.models.model_identity import identify_model
 from hart_studio.records import Record
-from hart_studio.runs.attempt_settings import flatten_settings
+from hart_studio.runs.config_file import flatten_settings
 from hart_studio.runs.layout import RunLayout
 
 INPUTS_FILE: Final = "inputs.json"

@@ -59,10 +59,9 @@ from hart_studio.models.served_settings import add_served_options, describe_endp
 from hart_studio.outputs import check_output
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.progress import ProgressReporter
-from hart_studio.runs.cleanup import removing_empty_run
 from hart_studio.runs.layout import find_run
 from hart_studio.runs.reader import list_runs
-from hart_studio.runs.writer import RUN_VARIABLE
+from hart_studio.runs.writer import RUN_VARIABLE, removing_empty_run
 from hart_studio.subcommands import CommandParser
 
 FAILED: Final = 1

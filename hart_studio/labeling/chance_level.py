@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from hart_studio.labeling.records import BoxCheck
-from hart_studio.pipeline.guessing import HIGH_GUESS_PROBABILITY, guess_probability
+from hart_studio.pipeline.verification import HIGH_GUESS_PROBABILITY, guess_probability
 
 SIGNIFICANCE: Final = 0.05
 """If guessing reaches a result with a greater probability, it counts as not above chance."""

@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
+from hart_studio.data.cells import resolve_image
 from hart_studio.data.columns import infer_columns
-from hart_studio.data.embedded_images import resolve_image
 from hart_studio.data.tables import preview_table
 from hart_studio.errors import HartError
 from hart_studio.labeling.source_detection import IMAGE_SUFFIXES, choose_table, list_folder, list_images

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Final
 
+from hart_studio.errors import ModelError
 from hart_studio.image_domains import DOMAIN_TITLES, read_image_domain, supported_domains
+from hart_studio.models.config_files import read_config
 
 PROJECT_ROOT: Final = Path(__file__).resolve().parents[2]
 
@@ -94,9 +95,6 @@ def get_domain_warnings(name: str, image: Path | str) -> tuple[str, ...]:
 def _read_config(path: Path) -> dict[str, Any]:
     """Read a JSON object from a model folder; empty if it is missing or invalid."""
     try:
-        if not path.is_file() or path.stat().st_size > _MAX_CONFIG_BYTES:
-            return {}
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        return read_config(path, _MAX_CONFIG_BYTES)
+    except ModelError:
         return {}
-    return found if isinstance(found, dict) else {}

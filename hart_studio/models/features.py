@@ -1,4 +1,7 @@
-"""Cache of vision tower features: computed once per image object, kept as long as the image exists."""
+"""Inputs of the language model: features of images, and rotary position ids on their patch grids.
+
+Features are computed once per image object and kept as long as the image exists.
+"""
 
 from __future__ import annotations
 
@@ -48,11 +51,7 @@ class VisionOutput:
 
 
 class CachedImageEncoder:
-    """Encode each ``ImageInput`` object once, by identity.
-
-    Attributes:
-        encode_count: Number of vision tower runs.
-    """
+    """Encode each ``ImageInput`` object once, by identity."""
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, family: Family) -> None:
         self._model = model
@@ -60,7 +59,6 @@ class CachedImageEncoder:
         self._family = family
         self._cached: WeakKeyDictionary[ImageInput, dict[bool, EncodedImage]] = WeakKeyDictionary()
         self._processed: WeakKeyDictionary[ImageInput, dict[bool, ProcessedImage]] = WeakKeyDictionary()
-        self.encode_count = 0
 
     def encode(self, image: ImageInput, is_alone: bool) -> EncodedImage:
         """Return the features of the image, from the cache if possible.
@@ -114,9 +112,7 @@ class CachedImageEncoder:
         processed = self._processed.get(image, {}).get(is_alone)
         if processed is None:
             processed = process_image(self._processor, self._family, image, is_alone)
-        encoded = encode_processed(self._model, processed)
-        self.encode_count += 1
-        return encoded
+        return encode_processed(self._model, processed)
 
 
 def encode_processed(model: PreTrainedModel, image: ProcessedImage) -> EncodedImage:
@@ -157,3 +153,32 @@ def concatenate_images(family: Family, images: Sequence[EncodedImage]) -> Vision
         pooler_output=torch.cat(features)[None] if family.budget_kind == "tiles" else features,
         deepstack_features=[list(layer) for layer in zip(*(one.deepstack for one in images), strict=True)],
     )
+
+
+def rope_position_ids(
+    model: PreTrainedModel, family: Family, ids: torch.Tensor, mask: torch.Tensor, grids: Sequence[torch.Tensor | None]
+) -> torch.Tensor:
+    """Compute position ids of padded sequences.
+
+    Args:
+        model: The model itself, without wrappers; no weights are used.
+        family: Its family.
+        ids: ``[rows, length]`` token ids, padded on either side.
+        mask: ``[rows, length]``, 1 for tokens and 0 for padding.
+        grids: ``[1, 3]`` patch grid of each image in the order of the placeholders, row by row; ignored for
+            families without grid positions.
+
+    Returns:
+        ``[3, rows, length]`` on the images' patch grids, or ``[rows, length]`` for families without grid positions.
+    """
+    if not family.uses_mrope:
+        return (mask.cumsum(-1) - 1).clamp(min=0)
+    core: Any = model.model
+    config: Any = model.config
+    positions: torch.Tensor = core.get_rope_index(
+        ids,
+        mm_token_type_ids=(ids == config.image_token_id).int(),
+        image_grid_thw=torch.cat([grid for grid in grids if grid is not None]) if grids else None,
+        attention_mask=mask,
+    )[0]
+    return positions

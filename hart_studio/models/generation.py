@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,10 +21,8 @@ from transformers import DynamicCache, PreTrainedModel, ProcessorMixin
 from hart_studio.errors import InputError, ModelError
 from hart_studio.models.chat import ChatRequest, Completion, SamplingParams
 from hart_studio.models.families import Family
-from hart_studio.models.features import CachedImageEncoder, EncodedImage, concatenate_images
+from hart_studio.models.features import CachedImageEncoder, EncodedImage, concatenate_images, rope_position_ids
 from hart_studio.models.inputs import default_budget, images_of, processor_default_budget, tokenize
-from hart_studio.models.memory import memory_errors
-from hart_studio.models.rope import rope_position_ids
 
 BATCH_TOKENS = 32_768
 """Tokens in the key-value cache of one batch, 2 GB for Qwen2.5-VL-7B in bfloat16. Project default."""
@@ -302,3 +301,29 @@ def _suppressed_token_ids(model: Any, processor: ProcessorMixin) -> list[int]:
     frames = (getattr(model.config, name, None) for name in ("vision_start_token_id", "vision_end_token_id"))
     ids = {*processor.image_token_ids, *processor.video_token_ids, *frames}
     return sorted(token_id for token_id in ids if token_id is not None)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means out of memory; on the CPU torch raises a plain ``RuntimeError``."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
+
+
+@contextmanager
+def memory_errors(device: torch.device, release: Callable[[], None] | None = None) -> Iterator[None]:
+    """Turn an out-of-memory failure inside the block into a ``ModelError``; other errors pass.
+
+    Args:
+        device: Where the block runs, for the message.
+        release: Called on out of memory, to free caches.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        if release is not None:
+            release()
+        raise ModelError(
+            f"Out of memory on {device}. Lower the overview or crop "
+            "budget (max_pixels), group_size, max_new_tokens or batch_tokens, or load a smaller model."
+        ) from error

@@ -40,9 +40,8 @@ from hart_studio.models.config_files import (
     read_config,
 )
 from hart_studio.models.families import FAMILIES, Family, supported_families
-from hart_studio.models.generation import LocalChatModel
+from hart_studio.models.generation import LocalChatModel, is_out_of_memory, memory_errors
 from hart_studio.models.inputs import image_token_id
-from hart_studio.models.memory import is_out_of_memory, memory_errors
 
 CONFIG_FILE_PATTERNS = ["*.json", "*.jinja", "*.txt", "*.model"]
 WEIGHT_FILE_PATTERNS = ["*.safetensors"]

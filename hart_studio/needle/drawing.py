@@ -67,9 +67,9 @@ class _Canvas:
     def polygon(self, points: np.ndarray, color: tuple[int, int, int]) -> None:
         cv2.fillPoly(self.pixels, [self._fixed(points)], color, cv2.LINE_AA, _SUBPIXEL_BITS)
 
-    def stroke(self, points: np.ndarray, color: tuple[int, int, int], width: float, closed: bool = False) -> None:
+    def stroke(self, points: np.ndarray, color: tuple[int, int, int], width: float) -> None:
         thickness = max(1, round(width * self.unit))
-        cv2.polylines(self.pixels, [self._fixed(points)], closed, color, thickness, cv2.LINE_AA, _SUBPIXEL_BITS)
+        cv2.polylines(self.pixels, [self._fixed(points)], False, color, thickness, cv2.LINE_AA, _SUBPIXEL_BITS)
 
     def disc(self, center: np.ndarray, radius: float, color: tuple[int, int, int]) -> None:
         x, y = self._fixed(center)

@@ -4,29 +4,32 @@
                               `------------run_direct-----------------------^
 
 Each stage takes the whole list and calls the model once, for all samples and all rollouts of their groups. The stages
-are public: code that needs two protocols of one image (the Ask tab, verification) or the requests
-themselves (training) calls ``ground_and_crop`` once and continues from its attempts.
+are public: code that needs two protocols of one image (the Ask tab, verification) calls ``ground_and_crop`` once and
+continues from its attempts. ``answer_grounded`` and ``answer_direct`` also return the model calls, for training.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 from hart_studio.errors import ImageError
 from hart_studio.imaging import ImageOpener, SourceImage
 from hart_studio.models.chat import ChatModel, ChatRequest, ImageInput
-from hart_studio.pipeline.answering import (
+from hart_studio.pipeline.cropping import Crops, extract_crops, select_crop_regions
+from hart_studio.pipeline.settings import LoopSettings
+from hart_studio.pipeline.turns import (
     AnswerResult,
+    GroundingResult,
+    answer_requests,
     crops_only_request,
     direct_request,
     full_and_crops_request,
-    parse_answer,
+    grounding_request,
+    make_overview,
+    parse_grounding,
     score_without_answer,
 )
-from hart_studio.pipeline.cropping import Crops, extract_crops, select_crop_regions
-from hart_studio.pipeline.grounding import GroundingResult, grounding_request, make_overview, parse_grounding
-from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.records import Protocol, Rollout, RolloutGroup, Sample, Score, Turn
 
 
@@ -60,6 +63,23 @@ class FailedSample:
     sample: Sample
     reason: str
     turns: tuple[Turn, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class AnsweredSample:
+    """A finished rollout with its model calls, whose sampled tokens a trainer scores.
+
+    Attributes:
+        rollout: The record of the rollout.
+        grounding: Turn 1; None for ``direct`` and for a failure.
+        crops: The crops that turn 2 could show.
+        answer: Turn 2; None if it did not run.
+    """
+
+    rollout: Rollout
+    grounding: GroundingResult | None = None
+    crops: Crops = field(default_factory=Crops)
+    answer: AnswerResult | None = None
 
 
 def run(
@@ -150,16 +170,22 @@ def ground_and_crop(
     model: ChatModel, views: Sequence[PreparedSample | FailedSample], settings: LoopSettings, group_size: int = 1
 ) -> list[list[GroundedSample | FailedSample]]:
     """Run turn 1 and crop: ``group_size`` attempts per view, in one model call."""
+    groups = run_grounding(model, views, settings, group_size)
+    return [
+        [view] * group_size
+        if isinstance(view, FailedSample)
+        else _extract_group_crops(model, view, groundings, settings)
+        for view, groundings in zip(iterate_views(views), groups, strict=True)
+    ]
+
+
+def iterate_views(views: Sequence[PreparedSample | FailedSample]) -> Iterator[PreparedSample | FailedSample]:
+    """Iterate over views; of several images, only one decoded original stays in memory."""
     last_views = {view.image: view for view in views if isinstance(view, PreparedSample)}
-    attempts: list[list[GroundedSample | FailedSample]] = []
-    for view, groundings in zip(views, run_grounding(model, views, settings, group_size), strict=True):
-        if isinstance(view, FailedSample):
-            attempts.append([view] * group_size)
-            continue
-        attempts.append(_extract_group_crops(model, view, groundings, settings))
-        if len(last_views) > 1 and view is last_views[view.image]:
-            view.image.close()  # keep only one decoded original in memory
-    return attempts
+    for view in views:
+        yield view
+        if isinstance(view, PreparedSample) and len(last_views) > 1 and view is last_views[view.image]:
+            view.image.close()
 
 
 def run_answering(
@@ -168,16 +194,33 @@ def run_answering(
     protocol: Protocol,
     settings: LoopSettings,
 ) -> list[RolloutGroup]:
+    """Run turn 2 (``answer_grounded``) and return the rollouts, one group per group of attempts."""
+    return [group_rollouts(answers) for answers in answer_grounded(model, groups, protocol, settings)]
+
+
+def run_direct(
+    model: ChatModel, views: Sequence[PreparedSample | FailedSample], settings: LoopSettings, group_size: int = 1
+) -> list[RolloutGroup]:
+    """Run ``direct`` (``answer_direct``) and return the rollouts, one group per view."""
+    return [group_rollouts(answers) for answers in answer_direct(model, views, settings, group_size)]
+
+
+def answer_grounded(
+    model: ChatModel,
+    groups: Sequence[Sequence[GroundedSample | FailedSample]],
+    protocol: Protocol,
+    settings: LoopSettings,
+) -> list[list[AnsweredSample]]:
     """Run turn 2 of every attempt with crops, in one model call.
 
     Args:
         model: The model.
         groups: From ``ground_and_crop``; the same attempts may be answered under several protocols.
-        protocol: ``crops_only`` or ``full_and_crops``; ``direct`` has no turn 1, see ``run_direct``.
+        protocol: ``crops_only`` or ``full_and_crops``; ``direct`` has no turn 1, see ``answer_direct``.
         settings: Decoding and fallback.
 
     Returns:
-        One group per group of attempts, in order.
+        One answer per attempt, grouped as they are.
     """
     requests = {
         attempt: request
@@ -185,37 +228,41 @@ def run_answering(
         for attempt in group
         if isinstance(attempt, GroundedSample) and (request := _answer_request(attempt, protocol, settings))
     }
-    completions = model.generate(list(requests.values()), settings.sampling)
-    answers: dict[GroundedSample | FailedSample, AnswerResult] = {
-        attempt: parse_answer(attempt.sample, request, completion)
-        for (attempt, request), (completion,) in zip(requests.items(), completions, strict=True)
-    }
+    asked = [(attempt.sample, request) for attempt, request in requests.items()]
+    found = answer_requests(model, asked, settings.sampling)
+    answers = {attempt: answer for attempt, (answer,) in zip(requests, found, strict=True)}
     return [
-        _group(
-            group[0].sample, protocol, [_build_rollout(attempt, protocol, answers.get(attempt)) for attempt in group]
-        )
+        [
+            AnsweredSample(failed_rollout(attempt, protocol))
+            if isinstance(attempt, FailedSample)
+            else _finish_grounded(attempt, protocol, answers.get(attempt))
+            for attempt in group
+        ]
         for group in groups
     ]
 
 
-def run_direct(
+def answer_direct(
     model: ChatModel, views: Sequence[PreparedSample | FailedSample], settings: LoopSettings, group_size: int = 1
-) -> list[RolloutGroup]:
+) -> list[list[AnsweredSample]]:
     """Run ``direct``: the question with the full image, ``group_size`` times per view, in one model call."""
-    requests = {view: direct_request(view.sample, view.overview) for view in views if isinstance(view, PreparedSample)}
-    completions = model.generate(list(requests.values()), settings.sampling, group_size)
-    rollouts = {
-        view: [_build_direct_rollout(view, parse_answer(view.sample, request, completion)) for completion in group]
-        for (view, request), group in zip(requests.items(), completions, strict=True)
-    }
+    asked = [
+        (view.sample, direct_request(view.sample, view.overview)) for view in views if isinstance(view, PreparedSample)
+    ]
+    answers = iter(answer_requests(model, asked, settings.sampling, group_size))
     return [
-        _group(
-            view.sample,
-            "direct",
-            rollouts[view] if isinstance(view, PreparedSample) else [failed_rollout(view, "direct")] * group_size,
-        )
+        [AnsweredSample(failed_rollout(view, "direct"))] * group_size
+        if isinstance(view, FailedSample)
+        else [_finish_direct(view, answer) for answer in next(answers)]
         for view in views
     ]
+
+
+def group_rollouts(answers: Sequence[AnsweredSample]) -> RolloutGroup:
+    """The rollouts of one sample, at least one."""
+    first = answers[0].rollout
+    rollouts = tuple(answer.rollout for answer in answers)
+    return RolloutGroup(sample_id=first.sample_id, protocol=first.protocol, rollouts=rollouts)
 
 
 def _extract_group_crops(
@@ -239,12 +286,10 @@ def _answer_request(attempt: GroundedSample, protocol: Protocol, settings: LoopS
     return full_and_crops_request(attempt.sample, attempt.grounding, attempt.crops)
 
 
-def _build_rollout(attempt: GroundedSample | FailedSample, protocol: Protocol, answer: AnswerResult | None) -> Rollout:
+def _finish_grounded(attempt: GroundedSample, protocol: Protocol, answer: AnswerResult | None) -> AnsweredSample:
     """Record a rollout of two turns, or of one if no box was valid and there is no fallback."""
-    if isinstance(attempt, FailedSample):
-        return failed_rollout(attempt, protocol)
     grounding, regions = attempt.grounding, attempt.crops.boxes
-    return Rollout(
+    rollout = Rollout(
         sample_id=attempt.sample.id,
         protocol=protocol,
         turns=(grounding.turn, answer.turn) if answer else (grounding.turn,),
@@ -254,13 +299,15 @@ def _build_rollout(attempt: GroundedSample | FailedSample, protocol: Protocol, a
         used_fallback=answer is not None and not regions,
         score=answer.score if answer else score_without_answer(attempt.sample),
     )
+    return AnsweredSample(rollout, grounding, attempt.crops, answer)
 
 
-def _build_direct_rollout(view: PreparedSample, answer: AnswerResult) -> Rollout:
+def _finish_direct(view: PreparedSample, answer: AnswerResult) -> AnsweredSample:
     """Record a rollout of ``direct``."""
-    return Rollout(
+    rollout = Rollout(
         sample_id=view.sample.id, protocol="direct", turns=(answer.turn,), outcome=answer.outcome, score=answer.score
     )
+    return AnsweredSample(rollout, answer=answer)
 
 
 def failed_rollout(failure: FailedSample, protocol: Protocol) -> Rollout:
@@ -274,8 +321,3 @@ def failed_rollout(failure: FailedSample, protocol: Protocol) -> Rollout:
         score=score,
         error=failure.reason,
     )
-
-
-def _group(sample: Sample, protocol: Protocol, rollouts: Sequence[Rollout]) -> RolloutGroup:
-    """The rollouts of one sample."""
-    return RolloutGroup(sample_id=sample.id, protocol=protocol, rollouts=tuple(rollouts))

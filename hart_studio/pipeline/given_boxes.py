@@ -11,11 +11,11 @@ from dataclasses import replace
 
 from hart_studio.errors import ImageError
 from hart_studio.imaging import mask_boxes
-from hart_studio.models.chat import ChatModel, ChatRequest
-from hart_studio.pipeline.answering import crops_only_request, parse_answer, score_without_answer
-from hart_studio.pipeline.closed_loop import FailedSample, PreparedSample, failed_rollout, run_direct
+from hart_studio.models.chat import ChatModel
+from hart_studio.pipeline.closed_loop import FailedSample, PreparedSample, failed_rollout, iterate_views, run_direct
 from hart_studio.pipeline.cropping import Crops, CropSource, extract_crops, select_crop_regions
 from hart_studio.pipeline.settings import LoopSettings
+from hart_studio.pipeline.turns import answer_requests, crops_only_request, score_without_answer
 from hart_studio.records import Box, Rollout, Sample
 
 
@@ -40,8 +40,7 @@ def answer_from_boxes(
         ``no_box`` and they count as wrong; an unreadable image gives the outcome ``error``.
     """
     cuts: list[tuple[PreparedSample | FailedSample, Crops]] = []
-    last_views = {view.image: view for view in views if isinstance(view, PreparedSample)}
-    for view, own in zip(views, boxes, strict=True):
+    for view, own in zip(iterate_views(views), boxes, strict=True):
         if isinstance(view, FailedSample):
             cuts.append((view, Crops()))
             continue
@@ -50,8 +49,6 @@ def answer_from_boxes(
             cuts.append((view, crops))
         except ImageError as error:
             cuts.append((FailedSample(view.sample, str(error)), Crops()))
-        if len(last_views) > 1 and view is last_views[view.image]:
-            view.image.close()
     answered = answer_crops(model, [(view.sample, crops) for view, crops in cuts], settings, group_size)
     return [
         [
@@ -87,33 +84,22 @@ def answer_crops(
     Returns:
         Per question, its ``crops_only`` rollouts, without predicted boxes.
     """
-    requests: list[ChatRequest | None] = [
-        crops_only_request(sample, crops) if crops.boxes else None for sample, crops in asked
+    requests = [(sample, crops_only_request(sample, crops)) for sample, crops in asked if crops.boxes]
+    answered = iter(answer_requests(model, requests, settings.sampling, group_size))
+    return [
+        [
+            Rollout(
+                sample_id=sample.id,
+                protocol="crops_only",
+                turns=(answer.turn,) if answer else (),
+                crops=crops.boxes,
+                outcome=answer.outcome if answer else "no_box",
+                score=answer.score if answer else score_without_answer(sample),
+            )
+            for answer in (next(answered) if crops.boxes else [None] * group_size)
+        ]
+        for sample, crops in asked
     ]
-    asked_requests = [request for request in requests if request]
-    completions = iter(model.generate(asked_requests, settings.sampling, group_size))
-    groups = []
-    for (sample, crops), request in zip(asked, requests, strict=True):
-        if request is None:
-            score = score_without_answer(sample)
-            empty = Rollout(sample_id=sample.id, protocol="crops_only", outcome="no_box", score=score)
-            groups.append([empty] * group_size)
-            continue
-        answers = [parse_answer(sample, request, completion) for completion in next(completions)]
-        groups.append(
-            [
-                Rollout(
-                    sample_id=sample.id,
-                    protocol="crops_only",
-                    turns=(answer.turn,),
-                    crops=crops.boxes,
-                    outcome=answer.outcome,
-                    score=answer.score,
-                )
-                for answer in answers
-            ]
-        )
-    return groups
 
 
 def answer_with_boxes_masked(

@@ -18,9 +18,9 @@ from hart_studio.models.chat import ChatModel
 from hart_studio.pipeline import closed_loop
 from hart_studio.pipeline.closed_loop import FailedSample, GroundedSample
 from hart_studio.pipeline.cropping import crop_budget
-from hart_studio.pipeline.grounding import overview_budget
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.pipeline.trace import Trace, TraceImage, TraceModel
+from hart_studio.pipeline.turns import overview_budget
 from hart_studio.pipeline.verification import Verification, answer_masked, check_rollout_count, verify_rollouts
 from hart_studio.records import PROTOCOLS, Protocol, Rollout, RolloutGroup, Sample
 
@@ -188,16 +188,14 @@ def _replace_invalid_unicode(text: str) -> str:
 
 def _describe_image(path: Path, image: SourceImage) -> TraceImage:
     """Describe the image; the digest is of the file on disk."""
-    digest = hashlib.sha256()
     with open_regular_file(from_stored_path(path), follow_symlinks=True) as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
     return TraceImage(
         name=_replace_invalid_unicode(path.name),
         width=image.width,
         height=image.height,
         format=image.format,
-        sha256=digest.hexdigest(),
+        sha256=digest,
     )
 
 

@@ -1,6 +1,7 @@
 """Self-check of a prediction: sufficiency, necessity and consistency of the region. Uses no gold boxes.
 
-The checks use a ``Sample``, which has no gold boxes, and rollouts of the model (docs/concept.md, Closed loop).
+The checks use a ``Sample``, which has no gold boxes, and rollouts of the model (docs/concept.md, Closed loop). The
+evidence of a right answer also depends on the probability of guessing it.
 """
 
 from __future__ import annotations
@@ -8,25 +9,23 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from statistics import fmean
-from typing import Literal
+from typing import Final, Literal, NamedTuple
 
 from hart_studio.errors import InputError
+from hart_studio.formatting import format_percent
 from hart_studio.geometry import WH, area_share, mean_pairwise_iou
-from hart_studio.imaging import ImageOpener, SourceImage
 from hart_studio.models.chat import ChatModel
 from hart_studio.pipeline.closed_loop import (
     FailedSample,
     GroundedSample,
-    PreparedSample,
-    ground_and_crop,
-    prepare_samples,
-    run_answering,
-    run_direct,
 )
 from hart_studio.pipeline.given_boxes import answer_with_boxes_masked
 from hart_studio.pipeline.settings import LoopSettings
-from hart_studio.records import Record, Rollout, Sample
+from hart_studio.records import Record, Rollout
 from hart_studio.scoring import answers_agree
+
+HIGH_GUESS_PROBABILITY: Final = 0.05
+"""Minimum probability of guessing at which a single right answer does not prove a region. Project default."""
 
 
 class Verification(Record):
@@ -59,53 +58,6 @@ class Verification(Record):
     """The answer from the full image with the region masked; None if it was not run."""
     rollouts: tuple[Rollout, ...]
     """The scored crops-only rollouts, in sampling order."""
-
-
-def verify(
-    model: ChatModel,
-    sample: Sample,
-    settings: LoopSettings,
-    rollouts: int = 1,
-    open_image: ImageOpener = SourceImage,
-) -> Verification:
-    """Check one sample; see ``verify_samples``."""
-    return verify_samples(model, [sample], settings, rollouts, open_image)[0]
-
-
-def verify_samples(
-    model: ChatModel,
-    samples: Sequence[Sample],
-    settings: LoopSettings,
-    rollouts: int = 1,
-    open_image: ImageOpener = SourceImage,
-) -> list[Verification]:
-    """Run the crops-only loop K times, the full image once and the masked image once, and verify each sample.
-
-    Args:
-        model: The model.
-        samples: All their images must fit in memory.
-        settings: Settings of all turns.
-        rollouts: Number of rollouts K.
-        open_image: Opens an image by its path.
-
-    Returns:
-        One verification per sample, in order. All checks of an unreadable image are None.
-
-    Raises:
-        InputError: If ``rollouts`` is above 1 at temperature 0.
-    """
-    check_rollout_count(rollouts, settings)
-    views = prepare_samples(model, samples, settings, open_image)
-    attempts = ground_and_crop(model, views, settings, rollouts)
-    crops_only = run_answering(model, attempts, "crops_only", settings)
-    full_image = run_direct(model, views, settings)
-    masked = answer_masked(model, attempts, settings)
-    return [
-        verify_rollouts(
-            group.rollouts, full.rollouts[0], without, view.image.wh if isinstance(view, PreparedSample) else None
-        )
-        for view, group, full, without in zip(views, crops_only, full_image, masked, strict=True)
-    ]
 
 
 def check_rollout_count(rollouts: int, settings: LoopSettings) -> None:
@@ -197,3 +149,40 @@ def is_necessary(full_image: Rollout | None, masked: Rollout | None) -> bool | N
     if full_image.score.expected is None:
         return not answers_agree(masked.score, full_image.score)
     return None if full_image.score.value != 1.0 else masked.score.value != 1.0
+
+
+class CorrectAnswer(NamedTuple):
+    """Description of a right answer."""
+
+    text: str
+    """Text to show instead of "Right"."""
+    is_proof: bool
+    """Whether the answer proves that the region supports it."""
+
+
+def guess_probability(option_count: int) -> float | None:
+    """Probability that a random option is the right one, in (0, 1]; None for an open question.
+
+    Args:
+        option_count: Number of options; 0 for an open question.
+    """
+    return 1 / option_count if option_count else None
+
+
+def describe_correct_answer(option_count: int, necessity: bool | None, *, is_from_crop: bool) -> CorrectAnswer:
+    """Describe a correct answer and the limits of its evidence.
+
+    Args:
+        option_count: Number of options; 0 for an open question.
+        necessity: Whether masking the region makes the answer from the full image wrong (``Verification.necessity``);
+            None if unknown.
+        is_from_crop: Whether it is the answer from crops only.
+    """
+    chance = guess_probability(option_count)
+    limits = [] if chance is None else [f"{format_percent(chance, 0)} by random guess"]
+    is_proof = chance is None or chance < HIGH_GUESS_PROBABILITY
+    if is_from_crop and necessity is False:
+        limits.append("the same answer with the region masked")
+        is_proof = False
+    text = "Correct from the crop" if is_from_crop else "Correct"
+    return CorrectAnswer(f"{text} ({', '.join(limits)})" if limits else text, is_proof)

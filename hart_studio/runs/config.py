@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_v
 from hart_studio.algorithms.methods import DEFAULT_CHAIN, Chain
 from hart_studio.errors import InputError
 from hart_studio.records import Record
-from hart_studio.runs.names import read_name
+from hart_studio.runs.layout import read_name
 from hart_studio.runs.redaction import has_secret
 
 Switch = Literal["auto", "on", "off"]

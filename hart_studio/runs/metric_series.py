@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 MAX_ROWS: Final = 1024
 """Maximum number of rows of a table: the pixels of a wide chart."""
@@ -27,6 +27,10 @@ class _Aggregate:
     count: int
     minimum: float
     maximum: float
+
+    @property
+    def mean(self) -> float:
+        return self.total / self.count
 
     def merge(self, other: _Aggregate) -> None:
         """Merge the entries of another row."""
@@ -62,7 +66,6 @@ class MetricSeries:
     Attributes:
         width: Entries per full row; 1 until the table is first downsampled.
         revision: Changes whenever rows that may have been read have changed.
-        version: Changes with every modification.
     """
 
     def __init__(self, max_rows: int = MAX_ROWS) -> None:
@@ -75,7 +78,6 @@ class MetricSeries:
             raise ValueError(f"expected an even number of rows, at least 2, got {max_rows}")
         self.width = 1
         self.revision = 0
-        self.version = 0
         self._max_rows = max_rows
         self._rows: list[_Bucket] = []
         self._newest: dict[str, deque[tuple[int, float]]] = {}
@@ -95,7 +97,6 @@ class MetricSeries:
             if len(self._rows) == self._max_rows:
                 self._downsample()
             self._rows.append(row)
-        self.version += 1
 
     def truncate(self, step: int) -> None:
         """Remove entries after a step, which a later attempt repeats. A row that spans the step is removed."""
@@ -103,13 +104,14 @@ class MetricSeries:
         if len(kept) < len(self._rows):
             self._rows = kept
             self.revision += 1
-            self.version += 1
-        self._newest = {name: _truncate_newest(entries, step) for name, entries in self._newest.items()}
         if self.width == 1:  # every row is one entry, so earlier rows can be restored
             self._newest = {}
             for row in self._rows:
                 for name, aggregate in row.aggregates.items():
                     self._newest.setdefault(name, deque(maxlen=RECENT_STEPS)).append((row.last_step, aggregate.total))
+        else:
+            for name, entries in self._newest.items():
+                self._newest[name] = deque((entry for entry in entries if entry[0] <= step), maxlen=RECENT_STEPS)
 
     def columns(self, first_row: int = 0) -> dict[str, Any]:
         """Return the rows as JSON columns.
@@ -126,28 +128,16 @@ class MetricSeries:
         metrics: dict[str, dict[str, list[float | None]]] = {}
         for name in names:
             aggregates = [row.aggregates.get(name) for row in rows]
-            metrics[name] = {
-                "mean": [
-                    None if aggregate is None else _round(aggregate.total / aggregate.count) for aggregate in aggregates
-                ]
-            }
+            metrics[name] = {"mean": _values(aggregates, "mean")}
             if self.width > 1:
-                metrics[name]["low"] = [
-                    None if aggregate is None else _round(aggregate.minimum) for aggregate in aggregates
-                ]
-                metrics[name]["high"] = [
-                    None if aggregate is None else _round(aggregate.maximum) for aggregate in aggregates
-                ]
+                metrics[name]["low"] = _values(aggregates, "minimum")
+                metrics[name]["high"] = _values(aggregates, "maximum")
         return {"first_row": first_row, "steps": [row.last_step for row in rows], "metrics": metrics}
 
     def means(self, name: str) -> list[float | None]:
         """Return one metric, row by row; empty if no row has it."""
         aggregates = [row.aggregates.get(name) for row in self._rows]
-        return (
-            [None if aggregate is None else _round(aggregate.total / aggregate.count) for aggregate in aggregates]
-            if any(aggregates)
-            else []
-        )
+        return _values(aggregates, "mean") if any(aggregates) else []
 
     def recent(self) -> dict[str, tuple[float, int]]:
         """Current value of each metric: (mean, count) of its last ``RECENT_STEPS`` entries.
@@ -163,17 +153,11 @@ class MetricSeries:
 
     def latest(self) -> dict[str, float]:
         """Mean of each metric in the last row."""
-        return {
-            name: aggregate.total / aggregate.count
-            for name, aggregate in (self._rows[-1].aggregates if self._rows else {}).items()
-        }
+        return {name: each.mean for row in self._rows[-1:] for name, each in row.aggregates.items()}
 
     def first(self) -> dict[str, float]:
         """Mean of each metric in the first row."""
-        return {
-            name: aggregate.total / aggregate.count
-            for name, aggregate in (self._rows[0].aggregates if self._rows else {}).items()
-        }
+        return {name: each.mean for row in self._rows[:1] for name, each in row.aggregates.items()}
 
     def _downsample(self) -> None:
         """Merge each row with the next one."""
@@ -184,8 +168,8 @@ class MetricSeries:
         self.revision += 1
 
 
-def _truncate_newest(entries: Iterable[tuple[int, float]], step: int) -> deque[tuple[int, float]]:
-    return deque((entry for entry in entries if entry[0] <= step), maxlen=RECENT_STEPS)
+def _values(aggregates: Iterable[_Aggregate | None], part: Literal["mean", "minimum", "maximum"]) -> list[float | None]:
+    return [None if each is None else _round(getattr(each, part)) for each in aggregates]
 
 
 def _round(value: float) -> float:

@@ -11,10 +11,13 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
+from functools import reduce
+from operator import getitem
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticSerializationError
 
 from hart_studio.errors import InputError
@@ -26,9 +29,16 @@ from hart_studio.runs.presets import get_preset
 from hart_studio.runs.redaction import redact
 
 
-def setting_names() -> tuple[str, ...]:
-    """List the full names of all settings, such as ``optim.learning_rate``, in the order of the sections."""
-    return tuple(_flatten(RunConfig()))
+def _list_fields(section: type[Section], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    for name, info in section.model_fields.items():
+        if isinstance(info.annotation, type) and issubclass(info.annotation, Section):
+            yield from _list_fields(info.annotation, f"{prefix}{name}.")
+        else:
+            yield prefix + name, info
+
+
+SETTINGS: Final = dict(_list_fields(RunConfig))
+"""All settings by full name, such as ``optim.learning_rate``, in the order of the sections."""
 
 
 def read_config(values: Mapping[str, Any]) -> RunConfig:
@@ -101,12 +111,11 @@ def apply_overrides(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
         InputError: If an override has no ``=``, or as for ``read_config``.
     """
     values = config.model_dump()
-    known = setting_names()
     for override in overrides:
         name, sign, text = override.partition("=")
         if not sign:
             raise InputError(f"expected name=value, got {override!r}; for example optim.learning_rate=1e-5")
-        if name not in known:
+        if name not in SETTINGS:
             raise InputError(_describe_unknown(name))
         *sections, last = name.split(".")
         parent = values
@@ -118,8 +127,8 @@ def apply_overrides(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
 
 def list_overrides(config: RunConfig, base: RunConfig) -> list[str]:
     """List the overrides with which ``apply_overrides`` turns ``base`` into ``config``."""
-    old = _flatten(base)
-    return [f"{name}={_write_value(value)}" for name, value in _flatten(config).items() if value != old[name]]
+    old = _values(base)
+    return [f"{name}={_write_value(value)}" for name, value in _values(config).items() if value != old[name]]
 
 
 def to_arguments(config: RunConfig, preset: str) -> list[str]:
@@ -136,18 +145,10 @@ def to_arguments(config: RunConfig, preset: str) -> list[str]:
     return ["--preset", preset, *(part for change in changes for part in ("--set", change))]
 
 
-def _flatten(config: RunConfig) -> dict[str, Any]:
+def _values(config: RunConfig) -> dict[str, Any]:
     """Map full names to JSON values."""
-
-    def walk(section: Section, prefix: str) -> Iterator[tuple[str, Any]]:
-        written = section.model_dump(mode="json")
-        for name, value in section:
-            if isinstance(value, Section):
-                yield from walk(value, f"{prefix}{name}.")
-            else:
-                yield prefix + name, written[name]
-
-    return dict(walk(config, ""))
+    sections = config.model_dump(mode="json")
+    return {name: reduce(getitem, name.split("."), sections) for name in SETTINGS}
 
 
 def _parse(values: dict[str, Any], name: str, parent: dict[str, Any], text: str) -> Any:
@@ -201,7 +202,7 @@ def _explain(error: ValidationError) -> InputError:
 
 def _describe_unknown(name: str) -> str:
     """Suggest similar names, by the full name and by the last part, as the section is often omitted."""
-    settings = setting_names()
+    settings = list(SETTINGS)
     sections = dict.fromkeys(full.split(".")[0] for full in settings if "." in full)
     ends = {full: full.split(".")[-1] for full in settings}
     similar_ends = difflib.get_close_matches(name.split(".")[-1], set(ends.values()), n=2, cutoff=0.75)

@@ -22,13 +22,12 @@ from hart_studio.records import Record
 from hart_studio.runs.config_file import config_variables, hash_config, read_config_file
 from hart_studio.runs.devices import VISIBLE_VARIABLE
 from hart_studio.runs.events import EventLog
-from hart_studio.runs.launcher import start_run
+from hart_studio.runs.launcher import resume_stop, start_run
 from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.processes import SHORT_LOCK_TIMEOUT_SECONDS, hold_lock
 from hart_studio.runs.reader import RunSummary, list_runs, summarize_run
 from hart_studio.runs.signing import is_signed, sign_plan
 from hart_studio.runs.status import check_startable, read_status, write_status
-from hart_studio.runs.stopping import resume_stop
 from hart_studio.runs.writer import record_end
 
 PERIOD_SECONDS: Final = 0.5

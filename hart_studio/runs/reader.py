@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final, Literal, NamedTuple
@@ -114,6 +114,14 @@ def read_events(layout: RunLayout, offset: int = 0, max_bytes: int = _MAX_BYTES)
     parsed = [parse_event(line) for line in lines if line.strip()]
     events = [event for event in parsed if event is not None]
     return EventBatch(events, start + sum(map(len, lines)), len(parsed) - len(events), is_restarted)
+
+
+def read_all_events(layout: RunLayout) -> Iterator[RunEvent]:
+    """Read all events of a run, in order."""
+    offset = 0
+    while (batch := read_events(layout, offset)).offset > offset:
+        yield from batch.events
+        offset = batch.offset
 
 
 def drop_superseded(events: Iterable[RunEvent]) -> list[RunEvent]:

@@ -19,7 +19,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -27,11 +27,11 @@ from typing import Final, Literal, NoReturn, Self
 
 from pydantic import BaseModel
 
-from hart_studio.errors import HartError
+from hart_studio.errors import DataError, HartError
 from hart_studio.files import write_atomically, write_json
 from hart_studio.progress import ProgressReporter
-from hart_studio.runs.attempt_settings import record_settings
 from hart_studio.runs.checkpoints import begin_checkpoint, complete_checkpoint, prune_checkpoints
+from hart_studio.runs.config_file import record_settings
 from hart_studio.runs.events import (
     CheckpointSaved,
     Evaluated,
@@ -48,6 +48,7 @@ from hart_studio.runs.layout import RunLayout, make_run_id
 from hart_studio.runs.overrides import dump_config
 from hart_studio.runs.processes import get_process_start, hold_lock
 from hart_studio.runs.provenance import Provenance
+from hart_studio.runs.reader import read_all_events
 from hart_studio.runs.redaction import redact
 from hart_studio.runs.rollouts import GroupImages, ImageStore, save_groups
 from hart_studio.runs.status import (
@@ -74,6 +75,8 @@ STATUS_PERIOD_SECONDS: Final = 1.0
 _LOCK_TIMEOUT_SECONDS: Final = 5.0
 """The launcher holds the lock while it starts the job."""
 _MAX_ERROR_CHARS: Final = 2000
+
+_WORK: Final = (StepDone, Evaluated, RolloutsSaved, CheckpointSaved)
 
 
 class _Terminated(SystemExit):
@@ -116,6 +119,34 @@ def create_run(
         shutil.rmtree(layout.folder, ignore_errors=True)
         raise
     return layout
+
+
+def has_done_work(layout: RunLayout) -> bool:
+    """Whether a run has a step, metrics, rollouts or a checkpoint."""
+    return any(isinstance(event.payload, _WORK) for event in read_all_events(layout))
+
+
+@contextmanager
+def removing_empty_run(layout: RunLayout, report: Callable[[str], object]) -> Iterator[None]:
+    """Remove a run created by the same command if the block fails before the run has done any work.
+
+    Such a failure is, for example, a missing model or file.
+
+    Args:
+        layout: A run that no other process manages.
+        report: Called with a message if the run is removed.
+
+    Raises:
+        HartError: The error raised in the block.
+    """
+    try:
+        yield
+    except HartError:
+        with suppress(DataError):
+            if read_status(layout).state in ("failed", "queued") and not has_done_work(layout):
+                shutil.rmtree(layout.folder, ignore_errors=True)
+                report(f"Run {layout.run_id} had done no work and was removed")
+        raise
 
 
 def record_end(

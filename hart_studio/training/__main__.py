@@ -17,12 +17,11 @@ from accelerate.utils import broadcast_object_list
 
 from hart_studio.errors import HartError, InputError
 from hart_studio.files import replace_unencodable_output
-from hart_studio.runs.cleanup import removing_empty_run
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.layout import RunLayout, find_run
 from hart_studio.runs.overrides import apply_overrides, dump_config, load_config, load_run_config
 from hart_studio.runs.presets import DEFAULT_PRESET, PRESETS, get_preset
-from hart_studio.runs.writer import RUN_VARIABLE, create_run
+from hart_studio.runs.writer import RUN_VARIABLE, create_run, removing_empty_run
 from hart_studio.subcommands import CommandParser, Subcommand, SubcommandHelpFormatter, format_subcommands
 from hart_studio.training import merging
 from hart_studio.training.dry_run import describe_dry_run

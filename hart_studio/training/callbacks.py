@@ -1,9 +1,13 @@
-"""Trainer callback: log, save checkpoints, evaluate held-out questions, and stop on request or failure."""
+"""Trainer callback: logs metrics and rollouts, saves checkpoints, runs held-out evaluation, handles stop requests."""
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Callable
-from typing import Any, Final
+from contextlib import ExitStack
+from types import FrameType, TracebackType
+from typing import Any, Final, Self
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -18,11 +22,9 @@ from hart_studio.training.non_finite import WEIGHTS, NonFiniteError, describe_fa
 from hart_studio.training.rollouts import TrainingGroup
 from hart_studio.training.sft import SftTrainer
 from hart_studio.training.step_warnings import StepWarnings
-from hart_studio.training.stopping import StopRequested, StopSignals
 
 NON_METRICS: Final = ("epoch", "total_flos", "step_time", "num_tokens")
 """Keys that the libraries log in addition to the step metrics."""
-
 
 FIRST_LOGGED_STEPS: Final = 2
 """Number of first steps of a stage whose rollouts are always recorded, so that the Watch tab shows rollouts from step
@@ -33,6 +35,53 @@ Measure = Callable[
 ]
 """Evaluates the held-out samples. The second argument is called with the number of evaluated samples and returns
 whether to continue; the third records some samples with images as soon as they are evaluated. None = cancelled."""
+
+
+class StopRequested(Exception):  # noqa: N818 - control flow, not an error
+    """Ends a trainer before its first step: a stop was requested while the model was loaded or evaluated."""
+
+
+class StopSignals:
+    """Context manager: the first SIGINT or SIGTERM is a stop request; the second one has its default effect.
+
+    Attributes:
+        received: Number of the first signal; None = none.
+    """
+
+    def __init__(self, announce: Callable[[str], None]) -> None:
+        """Create the handler.
+
+        Args:
+            announce: Called with a message on the first signal.
+        """
+        self.received: int | None = None
+        self._announce = announce
+        self._before: dict[int, Any] = {}
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._receive)
+            self._stack.callback(self._restore)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self.received = number
+        self._announce(
+            f"{signal.Signals(number).name}: stopping after this step and saving; send it again to end at once"
+        )
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
 
 
 class RunCallback(TrainerCallback):

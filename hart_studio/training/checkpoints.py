@@ -19,7 +19,7 @@ from hart_studio.models.config_files import check_adapter_weights, check_config_
 from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.writer import RunWriter
 from hart_studio.training.non_finite import NonFiniteSteps
-from hart_studio.training.sharding import is_sharded
+from hart_studio.training.parallelism import is_sharded
 
 NOT_KEPT: Final = ("training_args.bin", "README.md")
 """Files that the libraries save with a model and that are not used; the first is a pickle."""

@@ -16,8 +16,8 @@ from hart_studio.models.catalog import BUILT_IN_MODEL
 from hart_studio.models.config_files import check_config_files
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.devices import describe_device
-from hart_studio.training.lora import is_adapted, is_lora, uses_gradient_checkpointing
-from hart_studio.training.vision_tower import freeze_vision_tower
+from hart_studio.training.initial_model import is_adapted, is_lora, uses_gradient_checkpointing
+from hart_studio.training.trainable_model import freeze_vision_tower
 
 _GIB: Final = 2**30
 _FLOAT: Final = 4

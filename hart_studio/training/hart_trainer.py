@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any
 
 import torch
 from datasets import Dataset
@@ -25,10 +25,9 @@ from trl.trainer.utils import use_adapter
 from hart_studio.algorithms.methods import Method
 from hart_studio.errors import DataError
 from hart_studio.imaging import ImageOpener, SourceImage
-from hart_studio.models.loading import unwrap_model
 from hart_studio.records import Sample
 from hart_studio.runs.config import RunConfig
-from hart_studio.training.checkpoints import RunCheckpoints, Stage
+from hart_studio.training.checkpoints import Stage
 from hart_studio.training.metrics import MetricAccumulator, add_group_metrics, peak_memory_mib
 from hart_studio.training.micro_batches import (
     MicroBatch,
@@ -39,32 +38,17 @@ from hart_studio.training.micro_batches import (
     mean_kl,
     rows_loss,
 )
-from hart_studio.training.packing import split_by_tokens
-from hart_studio.training.rewards import check_reward_range
-from hart_studio.training.rollouts import TrainingGroup, roll_out
-from hart_studio.training.sample_order import order_samples, step_seed
-from hart_studio.training.sequence_logps import SequenceLogps, compute_logps, prefix_sharing_blocker
-from hart_studio.training.sharding import gather_full_weights, is_sharded
+from hart_studio.training.parallelism import gather_full_weights, order_samples, step_seed
+from hart_studio.training.rollouts import TrainingGroup, check_reward_range, roll_out
+from hart_studio.training.sequence_logps import SequenceLogps
+from hart_studio.training.stage_trainer import StageTrainer
 from hart_studio.training.trainable_model import TrainableModel
-
-CHUNK_TOKENS: Final = {"cpu": 2048, "cuda": 16_384}
-"""Maximum number of tokens of one scoring pass per device type; larger groups run in several passes. Project
-default."""
-UNLIMITED_TOKENS: Final = 2**62
-"""No limit: sharded weights are gathered per pass, so all processes must make the same number of passes."""
 
 logger = logging.getLogger(__name__)
 
 
-class HartTrainer(RunCheckpoints, GRPOTrainer):
-    """Trains one RL stage.
-
-    Attributes:
-        stage: The stage of the run.
-        policy: The model, for the pipeline.
-        last_groups: The first groups of the latest step on this process, for recording.
-        prefix_sharing_blocker: Reason why prefix sharing is disabled; None if it is enabled, or before the first step.
-    """
+class HartTrainer(StageTrainer, GRPOTrainer):
+    """Trains one RL stage."""
 
     def __init__(
         self,
@@ -113,21 +97,13 @@ class HartTrainer(RunCheckpoints, GRPOTrainer):
             peft_config=peft_config,
             callbacks=list(callbacks),
         )
-        self.stage = stage
-        self.policy = TrainableModel(_module(self.model), processor, name="policy")
-        self.last_groups: list[TrainingGroup] = []
-        self.prefix_sharing_blocker: str | None = None
+        self._set_stage(stage, config, TrainableModel(_module(self.model), processor, name="policy"))
         self._method = method
-        self._run_config = config
         self._samples = samples
         self._open_image = open_image
         self._accumulator = MetricAccumulator()
         self._slices = args.gradient_accumulation_steps
         self._micro_batches: list[MicroBatch] = []
-        self._shares = config.rollout.prefix_sharing
-        self._chunk_tokens = CHUNK_TOKENS.get(self.accelerator.device.type, CHUNK_TOKENS["cuda"])
-        if is_sharded(self):
-            self._chunk_tokens = UNLIMITED_TOKENS
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         """Return the next micro-batch; the first one of a step runs the rollouts of the whole step."""
@@ -139,7 +115,10 @@ class HartTrainer(RunCheckpoints, GRPOTrainer):
 
     def _roll_out_step(self, samples: Sequence[Sample], micro_batches: int) -> list[MicroBatch]:
         """Sample, score and weight the rollouts of this process for one optimizer step."""
+        was_possible = self.prefix_sharing_blocker is None
         self._check_prefix_sharing()
+        if self.prefix_sharing_blocker is not None and was_possible:
+            logger.warning("prefix sharing is disabled, which is slower: %s", self.prefix_sharing_blocker)
         began = time.perf_counter()
         with gather_full_weights(self):
             groups = self._roll_out(samples)
@@ -185,43 +164,13 @@ class HartTrainer(RunCheckpoints, GRPOTrainer):
         with use_adapter(model, adapter_name="ref" if "ref" in model.peft_config else None):
             yield self.model
 
-    def compute_loss(
-        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> torch.Tensor:
-        """Contribution of a micro-batch to the loss of the step.
-
-        All chunks except the last are back-propagated before this returns, so only activations of one chunk are in
-        memory at a time; the value is the whole sum. It is multiplied by the number of processes, because gradients of
-        processes are averaged and row weights define a sum.
-        """
-        *earlier, last = [inputs.take(indices) for indices in self._split(inputs)]
-        done = torch.zeros((), device=self.accelerator.device)
-        for chunk in earlier:
-            with self.accelerator.no_sync(model):
-                loss = self._chunk_loss(model, chunk)
-                self.accelerator.backward(loss)
-            done += loss.detach()
-        total: torch.Tensor = self._chunk_loss(model, last) + done
-        return total
-
-    def _chunk_loss(self, model: Any, chunk: MicroBatch) -> torch.Tensor:
-        scores = self._score(model, chunk, with_entropies=True)
-        parts = rows_loss(chunk, scores, self._run_config.method.clip_epsilon)
-        self._count_loss(chunk, scores)
-        return parts.loss * int(self.accelerator.num_processes)
-
-    def _score(self, model: Any, batch: MicroBatch, with_entropies: bool = False) -> SequenceLogps:
-        with self.accelerator.autocast():
-            return compute_logps(
-                model,
-                [row.sequence for row in batch.rows],
-                temperature=self.temperature,
-                share=self._shares,
-                with_entropies=with_entropies,
-            )
-
-    def _split(self, batch: MicroBatch) -> list[list[int]]:
-        return split_by_tokens([row.sequence for row in batch.rows], self._chunk_tokens, share=self._shares)
+    def _chunk_loss(self, chunk: MicroBatch, scores: SequenceLogps) -> torch.Tensor:
+        with torch.no_grad():
+            for is_right, name in ((True, "kl_right"), (False, "kl_wrong")):
+                value, count = mean_kl(chunk, scores, is_right)
+                self._accumulator.add(name, value, count)
+                self._accumulator.add("kl", value, count)
+        return rows_loss(chunk, scores, self._run_config.method.clip_epsilon).loss
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         """Run one micro-batch; after the last one of a step, log metrics."""
@@ -241,26 +190,8 @@ class HartTrainer(RunCheckpoints, GRPOTrainer):
     def _rollout_seconds(self) -> float:
         return sum(self._accumulator.total(name) for name in ("seconds_rollout", "seconds_reference"))
 
-    @torch.no_grad()
-    def _count_loss(self, chunk: MicroBatch, scores: SequenceLogps) -> None:
-        for is_right, name in ((True, "kl_right"), (False, "kl_wrong")):
-            value, count = mean_kl(chunk, scores, is_right)
-            self._accumulator.add(name, value, count)
-            self._accumulator.add("kl", value, count)
-        for part in scores.entropies or ():
-            self._accumulator.add("entropy", float(part.sum()), len(part))
-
     def _send_telemetry(self) -> None:
         """Disable telemetry."""
-
-    def _check_prefix_sharing(self) -> None:
-        """Check before a step whether prefix sharing is possible; log once why not."""
-        inner = unwrap_model(_module(self.model))
-        blocker = prefix_sharing_blocker(inner) if self._run_config.rollout.prefix_sharing else None
-        if blocker is not None and self.prefix_sharing_blocker is None:
-            logger.warning("prefix sharing is disabled, which is slower: %s", blocker)
-        self.prefix_sharing_blocker = blocker
-        self._shares = self._run_config.rollout.prefix_sharing and blocker is None
 
 
 def _module(model: Any) -> torch.nn.Module:

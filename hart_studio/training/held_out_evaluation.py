@@ -16,11 +16,11 @@ from hart_studio.imaging import ImageOpener, SourceImage
 from hart_studio.models.chat import ChatModel
 from hart_studio.pipeline import closed_loop
 from hart_studio.pipeline.closed_loop import FailedSample, GroundedSample
-from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.records import Box, GoldSample, Rollout, RolloutGroup
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.rollouts import GroupImages
 from hart_studio.training.metrics import MetricAccumulator
+from hart_studio.training.rollouts import loop_settings
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -102,14 +102,10 @@ def _evaluate_batch(
     recorded_samples: int,
 ) -> list[GroupImages]:
     rollout = config.rollout
-    grounding_settings = LoopSettings(
-        overview_max_pixels=rollout.overview_max_pixels,
-        crop_max_pixels=rollout.crop_max_pixels,
-        padding=rollout.padding,
-        max_boxes=rollout.max_boxes,
-        max_new_tokens=rollout.max_grounding_tokens,
+    grounding_settings, answer_settings = (
+        loop_settings(config, tokens, None).model_copy(update={"temperature": 0.0})
+        for tokens in (rollout.max_grounding_tokens, rollout.max_answer_tokens)
     )
-    answer_settings = grounding_settings.model_copy(update={"max_new_tokens": rollout.max_answer_tokens})
     views = closed_loop.prepare_samples(
         model, [sample.without_gold_boxes() for sample in samples], grounding_settings, open_image
     )

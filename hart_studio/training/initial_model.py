@@ -7,9 +7,10 @@ is a complete model.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -19,11 +20,54 @@ from hart_studio.errors import ModelError
 from hart_studio.models.catalog import BUILT_IN_MODEL
 from hart_studio.models.config_files import check_adapter_weights, check_config_files
 from hart_studio.models.loading import load_model
-from hart_studio.runs.config import RunConfig
-from hart_studio.training.lora import is_lora, lora_config, uses_gradient_checkpointing
-from hart_studio.training.vision_tower import freeze_vision_tower
+from hart_studio.runs.config import ModelConfig, RunConfig
+from hart_studio.training.trainable_model import LANGUAGE_MODEL, freeze_vision_tower
+
+LARGE_MODEL: Final = 1_000_000_000
+"""Number of weights from which ``auto`` enables adapters and gradient checkpointing (paper, Table 8). Project
+default."""
+
+LANGUAGE_LAYERS: Final = (
+    r".*\b"
+    + LANGUAGE_MODEL.replace(".", r"\.")
+    + r"layers\.\d+\.(self_attn|mlp)\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+)
+"""Linear layers of the language model by their full names, the same in every supported family. Vision towers have
+layers with these names too; the name of the part excludes them."""
+
+ALL_LINEAR: Final = "all-linear"
+"""PEFT keyword for all linear layers except the output; includes the vision tower."""
 
 ADAPTER_FILE = "adapter_config.json"
+
+
+def is_lora(settings: ModelConfig, weight_count: int) -> bool:
+    """Whether adapters are trained instead of the weights."""
+    return settings.lora == "on" or (settings.lora == "auto" and weight_count >= LARGE_MODEL)
+
+
+def uses_gradient_checkpointing(settings: ModelConfig, weight_count: int) -> bool:
+    """Whether activations are recomputed in the backward pass."""
+    switch = settings.gradient_checkpointing
+    return switch == "on" or (switch == "auto" and weight_count >= LARGE_MODEL)
+
+
+def lora_config(settings: ModelConfig) -> LoraConfig:
+    """LoRA config of a run. Without dropout, which would affect all completions of a group equally."""
+    return LoraConfig(
+        r=settings.lora_r,
+        lora_alpha=settings.lora_alpha,  # type: ignore[arg-type]  # its docstring allows any number
+        lora_dropout=0.0,
+        target_modules=LANGUAGE_LAYERS if settings.trainable_part == "language_model" else ALL_LINEAR,
+        bias="none",
+    )
+
+
+def is_adapted(name: str, settings: ModelConfig) -> bool:
+    """Whether the linear layer with this full name gets an adapter."""
+    if settings.trainable_part == "language_model":
+        return re.fullmatch(LANGUAGE_LAYERS, name) is not None
+    return not name.endswith("lm_head")
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,6 +5,7 @@ Writes nothing and loads no weights. A ``bad`` finding means that the run would 
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import tempfile
@@ -16,18 +17,19 @@ from typing import Final, Literal
 import torch
 
 from hart_studio.algorithms.methods import parse_chain
-from hart_studio.data.needle_source import SampleSource
-from hart_studio.data.run_samples import load_samples, split_config
+from hart_studio.data.run_samples import SampleSource, load_samples, split_config
 from hart_studio.data.splits import Split
-from hart_studio.errors import HartError
+from hart_studio.errors import HartError, InputError
 from hart_studio.models.loading import detect_family
 from hart_studio.records import GoldSample, Sample
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.devices import describe_device
 from hart_studio.scoring import score_answer
 from hart_studio.training.dry_run import MemoryEstimate, describe_batching, estimate_memory, find_model_folder
-from hart_studio.training.rewards import check_reward_range
-from hart_studio.training.trackers import check_trackers
+from hart_studio.training.rollouts import check_reward_range
+
+_TRACKER_PACKAGES: Final = {"tensorboard": ("tensorboard", "tensorboardX")}
+"""Alternative packages of a tracker, if they differ from its name."""
 
 State = Literal["good", "check", "bad"]
 
@@ -314,3 +316,19 @@ def _spread(samples: Sequence[Sample], count: int) -> list[Sample]:
     """Evenly spaced samples of the list."""
     every = max(1, len(samples) // max(1, count))
     return list(samples[::every][:count])
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Check that tracker packages are installed, without importing them.
+
+    Args:
+        names: ``RunConfig.trackers``.
+
+    Raises:
+        InputError: If one is not installed.
+    """
+    for name in names:
+        if all(importlib.util.find_spec(package) is None for package in _TRACKER_PACKAGES.get(name, (name,))):
+            raise InputError(
+                f"The tracker {name} is not installed. Run pip install {name}, or remove it from trackers."
+            )

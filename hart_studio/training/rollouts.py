@@ -1,31 +1,83 @@
 """Rollouts for training: run the pipeline with the policy, and build sequences with rewards and credits.
 
-    samples -> prepare_samples -> ground_and_crop -> run_answering | run_direct -> RolloutGroup
-                                 `-> TrainableModel records the tokens -> TrainingSequence per turn
+    samples -> prepare_samples -> ground_and_crop -> answer_grounded | answer_direct -> RolloutGroup
+                                                                     `-> sampled tokens -> TrainingSequence per turn
 
-A sample that cannot be run becomes a group with the outcome ``error`` and no sequences. It is counted, and training
-continues.
+The reward is the correctness of the answer, with two optional terms that are off in the paper. A sample that cannot be
+run becomes a group with the outcome ``error`` and no sequences. It is counted, and training continues.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
-from hart_studio.algorithms.credit import credit_group
+from hart_studio.algorithms.credit import credit_group, reward_deviations
 from hart_studio.algorithms.methods import Method
 from hart_studio.errors import ImageError, InputError
+from hart_studio.geometry import area_share
 from hart_studio.imaging import ImageOpener, SourceImage
-from hart_studio.models.chat import ImageInput
+from hart_studio.models.chat import ChatRequest, ImageInput
 from hart_studio.pipeline import closed_loop
-from hart_studio.pipeline.closed_loop import FailedSample, GroundedSample, PreparedSample
+from hart_studio.pipeline.closed_loop import AnsweredSample, FailedSample, GroundedSample, PreparedSample
 from hart_studio.pipeline.cropping import Crops
 from hart_studio.pipeline.settings import LoopSettings
-from hart_studio.records import Box, Rollout, RolloutGroup, Sample, Score
-from hart_studio.runs.config import RunConfig
-from hart_studio.training.rewards import Reward, compute_reward
+from hart_studio.records import Box, Rollout, RolloutGroup, Sample
+from hart_studio.runs.config import MethodConfig, RunConfig
 from hart_studio.training.sequences import Prompt, TrainingSequence, turn_sequence, two_turn_sequences
-from hart_studio.training.trainable_model import Generation, TrainableModel
+from hart_studio.training.trainable_model import TrainableModel
+
+
+@dataclass(frozen=True)
+class Reward:
+    """Terms of the reward of a rollout, logged separately."""
+
+    correct: float | None
+    """r in {0, 1} of the strict extractor; None = could not be scored."""
+    format: float
+    """Bonus for valid boxes; 0 if off."""
+    area: float
+    """Penalty for the share of the image that the boxes cover, 0 or more; 0 if off."""
+
+    @property
+    def total(self) -> float | None:
+        """Total reward; None = the rollout is excluded."""
+        return None if self.correct is None else self.correct + self.format - self.area
+
+
+def compute_reward(rollout: Rollout, image_wh: tuple[int, int], settings: MethodConfig) -> Reward:
+    """Compute the reward of one rollout.
+
+    Args:
+        rollout: The rollout; its score is that of the strict extractor, 0 if there was no valid box.
+        image_wh: (width, height) of the original image.
+        settings: ``format_reward`` and ``area_penalty``; both are 0 without a grounding turn.
+    """
+    return Reward(
+        correct=rollout.score.value,
+        format=settings.format_reward * bool(rollout.boxes),
+        area=settings.area_penalty * area_share(rollout.boxes, image_wh) if settings.area_penalty else 0.0,
+    )
+
+
+def check_reward_range(method: Method, settings: MethodConfig, group_size: int) -> None:
+    """Refuse optional terms that could make a weight of Eq. 5 or 6 negative.
+
+    Raises:
+        InputError: If the terms are too large; checked before training.
+    """
+    if not (method.is_rl and method.has_preference_weights):
+        return
+    best, worst = 1.0 + settings.format_reward, -settings.area_penalty
+    extremes: list[Sequence[float]] = [[best] + [worst] * (group_size - 1), [worst] + [best] * (group_size - 1)]
+    largest = max(abs(deviation or 0.0) for rewards in extremes for deviation in reward_deviations(rewards))
+    if settings.preference_scale * largest >= 1:
+        raise InputError(
+            f"expected preference_scale x the maximum deviation of a reward below 1, got "
+            f"{settings.preference_scale:g} x {largest:g}; lower method.format_reward, method.area_penalty or "
+            "method.preference_scale"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,11 +142,9 @@ def roll_out(
     Raises:
         ModelError: If memory runs out, or the logits are NaN.
     """
-    policy.take_generations()
     try:
         return _roll_out_together(policy, samples, method, config, seed, open_image)
     except (InputError, ImageError, ValueError) as error:
-        policy.take_generations()
         if len(samples) == 1:
             return [_failed_group(samples[0], method, config.rollout.group_size, str(error) or type(error).__name__)]
     return [roll_out(policy, [sample], method, config, seed, open_image)[0] for sample in samples]
@@ -109,93 +159,40 @@ def _roll_out_together(
     open_image: ImageOpener,
 ) -> list[TrainingGroup]:
     size = config.rollout.group_size
-    answer_settings = loop_settings(config, config.rollout.max_answer_tokens, seed)
-    views = closed_loop.prepare_samples(
-        policy, samples, answer_settings, open_image, will_crop=method.protocol != "direct"
-    )
-    if method.protocol == "direct":
-        groups = closed_loop.run_direct(policy, views, answer_settings, size)
-        (asked,) = policy.take_generations()
-        sequences = _direct_sequences(policy, views, asked)
-        crops: list[tuple[tuple[ImageInput, ...], ...]] = [((),) * size for _ in views]
-    else:
+    settings = loop_settings(config, config.rollout.max_answer_tokens, seed)
+    views = closed_loop.prepare_samples(policy, samples, settings, open_image, will_crop=method.has_grounding_turn)
+    if method.has_grounding_turn:
         grounding_settings = loop_settings(config, config.rollout.max_grounding_tokens, seed)
         attempts = closed_loop.ground_and_crop(policy, views, grounding_settings, size)
         if method.protocol == "full_and_crops":
             attempts = [[_fallback_to_full_image(attempt) for attempt in group] for group in attempts]
-        groups = closed_loop.run_answering(policy, attempts, method.protocol, answer_settings)
-        grounded, answered = policy.take_generations()
-        sequences = _two_turn_sequences(policy, attempts, grounded, answered, method, config)
-        crops = [
-            tuple(attempt.crops.images if isinstance(attempt, GroundedSample) else () for attempt in group)
-            for group in attempts
-        ]
+        answered = closed_loop.answer_grounded(policy, attempts, method.protocol, settings)
+    else:
+        answered = closed_loop.answer_direct(policy, views, settings, size)
+    read = cache(policy.read)  # the rollouts of a group share the prompt of their first turn
     return [
-        _assign_credit(view, group, parts, seen, method, config)
-        for view, group, parts, seen in zip(views, groups, sequences, crops, strict=True)
+        _assign_credit(view, answers, [tuple(_sequences(read, answer, config)) for answer in answers], method, config)
+        for view, answers in zip(views, answered, strict=True)
     ]
 
 
-def _direct_sequences(
-    policy: TrainableModel, views: Sequence[PreparedSample | FailedSample], asked: Sequence[Generation]
-) -> list[list[tuple[TrainingSequence, ...]]]:
-    """Sequences of rollouts with one turn, which is trained regardless of ``trained_turns``."""
-    generations = iter(asked)
-    sequences: list[list[tuple[TrainingSequence, ...]]] = []
-    for view in views:
-        if isinstance(view, FailedSample):
-            sequences.append([])
-            continue
-        generation = next(generations)
-        prompt = policy.read(generation.request)
-        sequences.append([(turn_sequence(prompt, completion.token_ids),) for completion in generation.completions])
-    return sequences
-
-
-def _two_turn_sequences(
-    policy: TrainableModel,
-    attempts: Sequence[Sequence[GroundedSample | FailedSample]],
-    grounded: Sequence[Generation],
-    answered: Sequence[Generation],
-    method: Method,
-    config: RunConfig,
-) -> list[list[tuple[TrainingSequence, ...]]]:
-    by_request = {id(generation.request): generation for generation in grounded}
-    answers = iter(answered)
-    sequences: list[list[tuple[TrainingSequence, ...]]] = []
-    for group in attempts:
-        first: Prompt | None = None  # one object for the whole group, encoded once
-        parts: list[tuple[TrainingSequence, ...]] = []
-        for index, attempt in enumerate(group):
-            if isinstance(attempt, FailedSample):
-                continue
-            generation = by_request[id(attempt.grounding.request)]
-            first = first or policy.read(generation.request)
-            completion_ids = generation.completions[index].token_ids
-            answer = next(answers) if attempt.crops.boxes else None
-            parts.append(tuple(_rollout_sequences(policy, first, completion_ids, answer, method, config)))
-        sequences.append(parts)
-    return sequences
-
-
-def _rollout_sequences(
-    policy: TrainableModel,
-    first: Prompt,
-    completion_ids: Sequence[int],
-    answer: Generation | None,
-    method: Method,
-    config: RunConfig,
+def _sequences(
+    read: Callable[[ChatRequest], Prompt], answered: AnsweredSample, config: RunConfig
 ) -> Iterator[TrainingSequence]:
-    """The sequences of a rollout of two turns; a rollout without a valid box has its grounding turn only."""
-    turns = config.method.trained_turns
-    if answer is not None and method.protocol == "full_and_crops":
-        second = policy.read(answer.request)
-        yield from two_turn_sequences(first, completion_ids, second, answer.completions[0].token_ids, turns)
+    """The sequences of a rollout; its one turn is trained regardless of ``trained_turns`` if it has no other."""
+    grounding, answer, turns = answered.grounding, answered.answer, config.method.trained_turns
+    if grounding is None:
+        if answer is not None:
+            yield turn_sequence(read(answer.request), answer.completion.token_ids)
+        return
+    first, first_ids = read(grounding.request), grounding.completion.token_ids
+    if answer is not None and answered.rollout.protocol == "full_and_crops":
+        yield from two_turn_sequences(first, first_ids, read(answer.request), answer.completion.token_ids, turns)
         return
     if turns != "answer":
-        yield turn_sequence(first, completion_ids)
+        yield turn_sequence(first, first_ids)
     if turns != "grounding" and answer is not None:
-        yield turn_sequence(policy.read(answer.request), answer.completions[0].token_ids)
+        yield turn_sequence(read(answer.request), answer.completion.token_ids)
 
 
 def _fallback_to_full_image(attempt: GroundedSample | FailedSample) -> GroundedSample | FailedSample:
@@ -209,13 +206,13 @@ def _fallback_to_full_image(attempt: GroundedSample | FailedSample) -> GroundedS
 
 def _assign_credit(
     view: PreparedSample | FailedSample,
-    group: RolloutGroup,
+    answers: Sequence[AnsweredSample],
     sequences: Sequence[tuple[TrainingSequence, ...]],
-    crops: tuple[tuple[ImageInput, ...], ...],
     method: Method,
     config: RunConfig,
 ) -> TrainingGroup:
     image_wh = view.image.wh if isinstance(view, PreparedSample) else (1, 1)
+    group = closed_loop.group_rollouts(answers)
     rewards = tuple(compute_reward(rollout, image_wh, config.method) for rollout in group.rollouts)
     credits = credit_group(
         [reward.total for reward in rewards],
@@ -223,10 +220,7 @@ def _assign_credit(
         preference_scale=config.method.preference_scale,
         beta=config.method.beta,
     )
-    trained = tuple(
-        parts if reward.total is not None else ()
-        for parts, reward in zip(sequences or [()] * len(rewards), rewards, strict=True)
-    )
+    trained = tuple(parts if reward.total is not None else () for parts, reward in zip(sequences, rewards, strict=True))
     return TrainingGroup(
         sample=view.sample,
         group=group.model_copy(update={"credits": credits}),
@@ -234,18 +228,16 @@ def _assign_credit(
         sequences=trained,
         image_wh=image_wh if isinstance(view, PreparedSample) else None,
         overview=view.overview if isinstance(view, PreparedSample) else None,
-        crops=crops,
+        crops=tuple(answer.crops.images for answer in answers),
     )
 
 
 def _failed_group(sample: Sample, method: Method, group_size: int, reason: str) -> TrainingGroup:
     """Group of a failed sample: not scored, which differs from wrong."""
-    score = Score(value=None, extracted=None, expected=sample.answer, rule="none")
-    rollout = Rollout(sample_id=sample.id, protocol=method.protocol, outcome="error", score=score, error=reason)
-    rollouts = (rollout,) * group_size
+    rollout = closed_loop.failed_rollout(FailedSample(sample, reason), method.protocol)
     return TrainingGroup(
         sample=sample,
-        group=RolloutGroup(sample_id=sample.id, protocol=method.protocol, rollouts=rollouts),
+        group=closed_loop.group_rollouts([AnsweredSample(rollout)] * group_size),
         rewards=(Reward(None, 0.0, 0.0),) * group_size,
         sequences=((),) * group_size,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from statistics import fmean
 from typing import Final
 
@@ -13,7 +13,7 @@ from hart_studio.records import Record
 from hart_studio.runs.checkpoints import newest_checkpoint
 from hart_studio.runs.events import Evaluated, Metrics, RunEvent, Started, StepDone, Warned
 from hart_studio.runs.layout import RunLayout
-from hart_studio.runs.reader import drop_superseded, read_events
+from hart_studio.runs.reader import drop_superseded, read_all_events
 from hart_studio.runs.status import State, read_status
 
 MEAN_STEPS: Final = 10
@@ -119,7 +119,7 @@ def summarize_training(layout: RunLayout, model: str = "") -> TrainingSummary:
         DataError: If the status cannot be read.
     """
     status = read_status(layout)
-    every = list(_read_all(layout))
+    every = list(read_all_events(layout))
     events = drop_superseded(every)
     stages: dict[str, list[Metrics]] = {}
     for event in events:
@@ -149,13 +149,6 @@ def suggest_commands(model: str, runs_root: str) -> list[str]:
         f'ask:      python -m hart_studio.ask IMAGE "QUESTION" --model {name}',
         f"evaluate: python -m hart_studio.evaluation --model {name} --runs-root {shlex.quote(runs_root)}",
     ]
-
-
-def _read_all(layout: RunLayout) -> Iterator[RunEvent]:
-    offset = 0
-    while (batch := read_events(layout, offset)).offset > offset:
-        yield from batch.events
-        offset = batch.offset
 
 
 def _sum_seconds(events: Sequence[RunEvent]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import shutil
 import signal
 import sys
@@ -19,11 +20,10 @@ from transformers import PrinterCallback
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from hart_studio.algorithms.methods import Method, parse_chain
-from hart_studio.data.needle_source import SampleSource
-from hart_studio.data.run_samples import load_samples, split_run
+from hart_studio.data.run_samples import SampleSource, load_samples, split_run
 from hart_studio.data.splits import Split, fingerprint
 from hart_studio.errors import InputError, ModelError
-from hart_studio.models.memory import is_out_of_memory
+from hart_studio.models.generation import is_out_of_memory
 from hart_studio.progress import ProgressReporter
 from hart_studio.runs.checkpoints import find_resume_checkpoint
 from hart_studio.runs.config import RunConfig
@@ -31,15 +31,14 @@ from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.provenance import collect_provenance
 from hart_studio.runs.rollouts import GroupImages
 from hart_studio.runs.writer import RunWriter
-from hart_studio.training.callbacks import Measure, RunCallback
+from hart_studio.training.callbacks import Measure, RunCallback, StopRequested, StopSignals
 from hart_studio.training.checkpoints import Stage, draft_folder, save_final_model
 from hart_studio.training.hart_trainer import HartTrainer
 from hart_studio.training.held_out_evaluation import evaluate_held_out
 from hart_studio.training.initial_model import load_initial_model
+from hart_studio.training.parallelism import check_sharding, gather_full_weights
+from hart_studio.training.preflight import check_trackers
 from hart_studio.training.sft import SftTrainer
-from hart_studio.training.sharding import check_sharding, gather_full_weights
-from hart_studio.training.stopping import StopRequested, StopSignals
-from hart_studio.training.trackers import check_trackers, tracker_output
 from hart_studio.training.trl_args import rl_args, sft_args
 
 MODEL_FOLDER = "model"
@@ -48,6 +47,8 @@ TENSORBOARD_FOLDER = "tensorboard"
 """Folder of the run with TensorBoard's logs, one folder per stage, if that tracker is enabled."""
 IMAGES_FOLDER = "images"
 """Folder of the run for images that are not files in the source."""
+
+_TENSORBOARD_VARIABLE: Final = "TENSORBOARD_LOGGING_DIR"
 
 SHOWN_METRICS: Final = ("loss", "reward", "kl")
 """Step metrics in the progress output of the command."""
@@ -117,6 +118,25 @@ def run(config: RunConfig, run_dir: Path, resume: bool = False) -> TrainingResul
             save_final_model(layout.checkpoint_of(step), model)
         state.wait_for_everyone()
         return TrainingResult(layout.folder, step, model)
+
+
+@contextmanager
+def tracker_output(folder: Path) -> Iterator[None]:
+    """Set the folder of TensorBoard inside the block; a folder set by the user is kept.
+
+    The default folder is inside the checkpoint drafts, which the next attempt removes.
+
+    Args:
+        folder: Created by the tracker.
+    """
+    if _TENSORBOARD_VARIABLE in os.environ:
+        yield
+        return
+    os.environ[_TENSORBOARD_VARIABLE] = str(folder)
+    try:
+        yield
+    finally:
+        del os.environ[_TENSORBOARD_VARIABLE]
 
 
 @contextmanager
@@ -252,7 +272,7 @@ class _Job:
             record: Callable[[list[GroupImages]], None],
         ) -> dict[str, float] | None:
             with gather_full_weights(trainer), trainer.accelerator.autocast():
-                found = evaluate_held_out(
+                return evaluate_held_out(
                     trainer.policy,
                     split.evaluation,
                     method,
@@ -263,8 +283,6 @@ class _Job:
                     should_continue,
                     record,
                 )
-            trainer.policy.take_generations()
-            return found
 
         return measure
 

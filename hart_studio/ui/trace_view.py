@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Final, Literal
 
 from hart_studio.formatting import format_percent
-from hart_studio.pipeline.guessing import describe_correct_answer, guess_probability
 from hart_studio.pipeline.trace import SavedTrace, Trace
+from hart_studio.pipeline.verification import describe_correct_answer, guess_probability
 from hart_studio.prompts import OPTION_LETTERS
 from hart_studio.records import PROTOCOLS, Protocol, Rollout
 from hart_studio.ui.components.answer_cards import AnswerCard, AnswersPanel, SelfCheckBadge, TranscriptTurn

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import re
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Union, get_args, get_origin
 
-from pydantic.fields import FieldInfo
-
 from hart_studio.algorithms.methods import CHAIN_TITLES
 from hart_studio.errors import InputError
-from hart_studio.runs.config import RunConfig, Section
-from hart_studio.runs.overrides import read_config
+from hart_studio.runs.config import RunConfig
+from hart_studio.runs.overrides import SETTINGS, read_config
 
 Kind = Literal["choice", "number", "text", "switch", "several", "number or nothing"]
 GROUPS: Final = ("Method", "Model", "Data", "Rollouts", "Optimizer", "Schedule", "Logging")
@@ -266,25 +264,8 @@ def name_labels(text: str, section: str = "") -> str:
     return _NAME.sub(put, text)
 
 
-def setting_fields() -> Iterator[tuple[str, FieldInfo]]:
-    """All settings by full name."""
-
-    def walk(section: type[Section], prefix: str) -> Iterator[tuple[str, FieldInfo]]:
-        for name, info in section.model_fields.items():
-            kind = info.annotation
-            if isinstance(kind, type) and issubclass(kind, Section):
-                yield from walk(kind, f"{prefix}{name}.")
-            else:
-                yield prefix + name, info
-
-    return walk(RunConfig, "")
-
-
-_SETTINGS: Final = dict(setting_fields())
-
-
 def _make_widget(field: FormField) -> Widget:
-    info = _SETTINGS[field.name]
+    info = SETTINGS[field.name]
     text = " ".join((info.description or "").split())
     kinds = [kind for kind in _members(info.annotation) if kind is not type(None)]
     kind = kinds[0]

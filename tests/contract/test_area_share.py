@@ -13,7 +13,7 @@ from hart_studio.evaluation.needle_card import summarize
 from hart_studio.evaluation.records import SampleResult, list_area_shares
 from hart_studio.evaluation.statistics import draw_resamples
 from hart_studio.evaluation.tables.grounding import measure_grounding
-from hart_studio.experiments.miniature.results import StudyResults, VariantResults
+from hart_studio.experiments.miniature.study_folder import StudyResults, VariantResults
 from hart_studio.experiments.miniature.tables import table_6
 from hart_studio.experiments.miniature.variants import VARIANTS
 from hart_studio.records import Box, GoldSample

@@ -26,7 +26,7 @@ from transformers.modeling_utils import slice_logits_to_keep
 
 from hart_studio.models.families import FAMILIES
 from hart_studio.models.features import VisionOutput
-from hart_studio.training.vision_tower import DeferredVisionTower
+from hart_studio.training.trainable_model import DeferredVisionTower
 
 CLASSES: dict[str, tuple[Any, Any]] = {
     "qwen2_5_vl": (Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLModel),
@@ -66,7 +66,7 @@ def test_forward_reads_only_what_a_tower_output_has(key: str) -> None:
 @pytest.mark.parametrize("key", CLASSES)
 def test_the_function_of_grid_positions(key: str) -> None:
     core = CLASSES[key][1]
-    hint = "edit hart_studio/models/rope.py and uses_mrope in models/families.py"
+    hint = "edit hart_studio/models/features.py and uses_mrope in models/families.py"
     assert hasattr(core, "get_rope_index") == FAMILIES[key].uses_mrope, hint
     if FAMILIES[key].uses_mrope:
         wanted = {"input_ids", "mm_token_type_ids", "image_grid_thw", "attention_mask"}

@@ -113,7 +113,7 @@ def test_defaults_that_are_not_the_papers_are_still_overridden() -> None:
 
 def test_label_boxes_are_used_by_sft_only() -> None:
     reading = {path.name for path in TRAINING.glob("*.py") if ".label_boxes" in path.read_text()}
-    assert reading == {"sft_targets.py", "preflight.py"}, "rewards, rollouts and losses see no box"
+    assert reading == {"sft.py", "preflight.py"}, "rewards, rollouts and losses see no box"
 
 
 def test_gold_boxes_are_named_only_where_they_are_held_out_and_where_training_is_checked_for_them() -> None:

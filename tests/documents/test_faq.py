@@ -18,7 +18,7 @@ from hart_studio.data.splits import fingerprint, restore_split, split_samples
 from hart_studio.errors import HartError
 from hart_studio.labeling.exporting import export_labels
 from hart_studio.models import loading
-from hart_studio.models.memory import memory_errors
+from hart_studio.models.generation import memory_errors
 from hart_studio.records import GoldSample
 from hart_studio.runs.overrides import apply_overrides
 from hart_studio.runs.presets import get_preset

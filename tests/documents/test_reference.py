@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hart_studio.runs.overrides import setting_names
+from hart_studio.runs.overrides import SETTINGS
 from tests.documents import reference, sources
 
 pytestmark = pytest.mark.core
@@ -23,7 +23,7 @@ def test_page_is_up_to_date(name: str) -> None:
 def test_every_setting_has_a_description() -> None:
     rows = [line for line in PAGES["configuration.md"].splitlines() if line.startswith("| `")]
     names = {row.split("`")[1] for row in rows}
-    assert set(setting_names()) <= names
+    assert set(SETTINGS) <= names
     assert [row for row in rows if row.endswith("|  |")] == []  # a row without a meaning
     assert "≥ 2, ≤ 256" in next(row for row in rows if "`rollout.group_size`" in row)
     assert "`'auto' \\| 'on' \\| 'off'`" in next(row for row in rows if "`model.lora`" in row)

@@ -11,11 +11,10 @@ import torch
 from accelerate import PartialState
 
 from hart_studio.models.loading import load_model
-from hart_studio.training.callbacks import RunCallback
+from hart_studio.training.callbacks import RunCallback, StopSignals
 from hart_studio.training.checkpoints import Stage
 from hart_studio.training.non_finite import NonFiniteError
 from hart_studio.training.sft import SftTrainer
-from hart_studio.training.stopping import StopSignals
 from hart_studio.training.trl_args import sft_args
 from tests.integration.training_runs import CPU, make_samples, small_config
 

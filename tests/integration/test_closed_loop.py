@@ -20,7 +20,6 @@ from hart_studio.pipeline import closed_loop
 from hart_studio.pipeline.inference import ask_question
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.pipeline.trace import load_trace, render_images, save_trace
-from hart_studio.pipeline.verification import verify
 from hart_studio.records import PROTOCOLS, Sample
 from tests.fakes import PointingModel
 
@@ -91,7 +90,9 @@ def test_a_question_becomes_a_trace_that_reopens(model: PointingModel, image_pat
 
 
 def test_a_model_that_does_not_point_never_gets_to_answer(real_model: LocalChatModel, image_path: Path) -> None:
-    sample = Sample(id="s", image=str(image_path), question="Which digit?", answer="7")
-    verification = verify(PointingModel(real_model, "There."), sample, LoopSettings(max_new_tokens=4))
+    model, protocols = PointingModel(real_model, "There."), ("crops_only", "direct")
+    settings = LoopSettings(max_new_tokens=4)
+    verification = ask_question(model, str(image_path), "Which digit?", (), "7", protocols, settings).verification
+    assert verification
     assert verification.rollouts[0].outcome == "no_box"
     assert (verification.sufficiency, verification.masked, verification.area_share) == (0.0, None, None)

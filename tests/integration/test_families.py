@@ -134,14 +134,13 @@ def test_a_shared_prefill_samples_like_separate_ones(model: LocalChatModel, monk
 def test_a_image_is_encoded_once_while_it_lives(model: LocalChatModel) -> None:
     shown = make_image(model, 160, 110)
     requests = [ChatRequest((Message("user", (shown, text)),)) for text in ("Where?", "Which color?")]
-    before = model.encoder.encode_count
     with tower_runs(model) as runs:
         first = model.generate(requests, GREEDY, group_size=2)
         again = model.generate(requests, GREEDY)
-        assert len(runs) == model.encoder.encode_count - before == 1
+        assert len(runs) == 1
         model.clear_features()
         model.generate(requests, GREEDY)
-        assert len(runs) == model.encoder.encode_count - before == 2
+        assert len(runs) == 2
     assert [group[:1] for group in texts(first)] == texts(again)
     assert model.encoder.cached_tokens == first[0][0].visual_tokens
     del shown, requests

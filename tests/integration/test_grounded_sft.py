@@ -11,7 +11,7 @@ from hart_studio.imaging import SourceImage
 from hart_studio.models.loading import load_model
 from hart_studio.parsing import convert_to_original, parse_boxes
 from hart_studio.records import Box
-from hart_studio.training.sft_targets import SftTargetBuilder
+from hart_studio.training.sft import SftTargetBuilder
 from hart_studio.training.train import run
 from hart_studio.training.trainable_model import TrainableModel
 from tests.integration.test_training_run import losses, start

@@ -18,8 +18,7 @@ from hart_studio.models.loading import load_model, unwrap_model
 from hart_studio.training import packing, sequence_logps
 from hart_studio.training.sequence_logps import compute_logps, prefix_sharing_blocker
 from hart_studio.training.sequences import Prompt, TrainingSequence, turn_sequence
-from hart_studio.training.trainable_model import TrainableModel
-from hart_studio.training.vision_tower import is_vision_tower_trained
+from hart_studio.training.trainable_model import TrainableModel, is_vision_tower_trained
 from tests.integration.conversations import make_image, one_image, tower_runs
 from tests.integration.training_sequences import (
     assert_equal,

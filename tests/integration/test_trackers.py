@@ -16,7 +16,8 @@ from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.status import read_status
 from hart_studio.runs.writer import create_run
 from hart_studio.training import train
-from hart_studio.training.trackers import check_trackers, tracker_output
+from hart_studio.training.preflight import check_trackers
+from hart_studio.training.train import tracker_output
 from tests.integration.test_training_run import losses
 from tests.integration.training_runs import small_config, write_jsonl
 

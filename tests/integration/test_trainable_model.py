@@ -1,4 +1,4 @@
-"""A model in training as the chat model of the pipeline: same answers, recorded tokens, and restored model state."""
+"""A model in training as the chat model of the pipeline: same answers, scored tokens, and restored model state."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from hart_studio.models.features import EncodedImage
 from hart_studio.models.generation import LocalChatModel
 from hart_studio.models.loading import load_model
 from hart_studio.pipeline import closed_loop
-from hart_studio.pipeline.grounding import GroundingResult
 from hart_studio.pipeline.settings import LoopSettings
-from hart_studio.records import Box, Sample
+from hart_studio.pipeline.turns import AnswerResult, GroundingResult
+from hart_studio.records import Box, Protocol, Sample
 from hart_studio.training.packing import group_by_prompt
 from hart_studio.training.sequence_logps import compute_logps
 from hart_studio.training.sequences import turn_sequence, two_turn_sequences
@@ -74,20 +74,16 @@ def test_it_answers_like_the_merged_model(training: tuple[Any, TrainableModel], 
     assert texts(answers) != plain
     with adapted.disable_adapter():
         assert texts(policy.generate(requests, GREEDY, group_size=2)) == plain
-    policy.take_generations()
 
 
 def test_it_scores_the_very_tokens_that_it_sampled(training: tuple[Any, TrainableModel]) -> None:
     adapted, policy = training
     requests = [conversation(policy) for conversation in CONVERSATIONS]
-    policy.take_generations()
-    policy.generate(requests, GREEDY)
-    (generations,) = policy.take_generations()
-    assert [generation.request for generation in generations] == requests
-    sequences = [turn_sequence(policy.read(one.request), one.completions[0].token_ids) for one in generations]
-    assert [len(sequence.prompt.ids) for sequence in sequences] == [
-        one.completions[0].prompt_tokens for one in generations
+    answers = [group[0] for group in policy.generate(requests, GREEDY)]
+    sequences = [
+        turn_sequence(policy.read(request), answer.token_ids) for request, answer in zip(requests, answers, strict=True)
     ]
+    assert [len(sequence.prompt.ids) for sequence in sequences] == [answer.prompt_tokens for answer in answers]
     seen: list[torch.Tensor] = []
     hook = policy.model.lm_head.register_forward_hook(lambda _, __, logits: seen.append(logits))
     with torch.no_grad():
@@ -127,8 +123,6 @@ def test_the_model_comes_back_as_it_was(tiny_folder: Callable[[str], Path], monk
     with pytest.raises(InputError, match="group_size"):
         policy.generate([one_image(policy)], GREEDY, group_size=0)
     assert {name: part.training for name, part in adapted.named_modules()} == modes
-    assert len(policy.take_generations()) == 1  # what failed is no generation
-    assert policy.take_generations() == []
     assert all(weight.grad is None for weight in adapted.parameters())
 
 
@@ -226,26 +220,34 @@ def point(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(closed_loop, "parse_grounding", pointing)
 
 
+def run_rollouts(
+    policy: TrainableModel, samples: list[Sample], protocol: Protocol
+) -> list[list[tuple[GroundingResult, AnswerResult]]]:
+    """The model calls of three sampled rollouts of each sample; the records hold the same texts."""
+    settings = LoopSettings(temperature=1.0, max_new_tokens=6, seed=3)
+    views = closed_loop.prepare_samples(policy, samples, settings)
+    attempts = closed_loop.ground_and_crop(policy, views, settings, group_size=3)
+    calls = []
+    for group in closed_loop.answer_grounded(policy, attempts, protocol, settings):
+        calls.append([(one.grounding, one.answer) for one in group if one.grounding and one.answer])
+        for one, (first, second) in zip(group, calls[-1], strict=True):
+            assert [turn.text for turn in one.rollout.turns] == [first.completion.text, second.completion.text]
+            assert first.completion.token_ids and second.completion.token_ids
+    return calls
+
+
 def test_rollouts_come_through_the_one_pipeline(
     training: tuple[Any, TrainableModel], samples: list[Sample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     adapted, policy = training
     point(monkeypatch)
-    settings = LoopSettings(temperature=1.0, max_new_tokens=6, seed=3)
-    policy.take_generations()
-    attempts = closed_loop.ground_and_crop(
-        policy, closed_loop.prepare_samples(policy, samples, settings), settings, group_size=3
-    )
-    groups = closed_loop.run_answering(policy, attempts, "crops_only", settings)
-    grounding, answers = policy.take_generations()
-    assert [len(generation.completions) for generation in grounding] == [3, 3]
-    assert [len(generation.completions) for generation in answers] == [1] * 6
-    said = [rollout.turns[0].text for group in groups for rollout in group.rollouts]
-    assert said == [one.text for generation in grounding for one in generation.completions]
-    sequences = []
-    for generation in [*grounding, *answers]:
-        prompt = policy.read(generation.request)
-        sequences += [turn_sequence(prompt, completion.token_ids) for completion in generation.completions]
+    calls = run_rollouts(policy, samples, "crops_only")
+    assert [len(group) for group in calls] == [3, 3]
+    pairs = [turn for group in calls for turn in group]
+    sequences = [
+        turn_sequence(policy.read(call.request), call.completion.token_ids)
+        for call in [*(first for first, _ in pairs), *(second for _, second in pairs)]
+    ]
     # The overviews are shared by three, and so is the prompt of two rollouts that cut the same crop.
     assert sorted(len(group) for group in group_by_prompt(sequences, range(12))) == [1, 1, 2, 2, 3, 3]
     with torch.no_grad():
@@ -260,16 +262,14 @@ def test_a_conversation_of_two_turns_is_scored_as_it_was_shown(
 ) -> None:
     adapted, policy = training
     point(monkeypatch)
-    settings = LoopSettings(temperature=1.0, max_new_tokens=6, seed=3)
-    policy.take_generations()
-    attempts = closed_loop.ground_and_crop(
-        policy, closed_loop.prepare_samples(policy, samples, settings), settings, group_size=3
-    )
-    closed_loop.run_answering(policy, attempts, "full_and_crops", settings)
-    grounding, answers = policy.take_generations()
-    first = [(policy.read(one.request), said.token_ids) for one in grounding for said in one.completions]
-    second = [(policy.read(one.request), one.completions[0].token_ids) for one in answers]
-    pairs = list(zip(first, second, strict=True))
+    pairs = [
+        (
+            (policy.read(first.request), first.completion.token_ids),
+            (policy.read(second.request), second.completion.token_ids),
+        )
+        for group in run_rollouts(policy, samples, "full_and_crops")
+        for first, second in group
+    ]
     sequences = [sequence for one, other in pairs for sequence in two_turn_sequences(*one, *other)]
     for (prompt, said), (later, answered) in pairs:
         goes_on = later.ids[: len(prompt.ids) + len(said)] == prompt.ids + tuple(said)

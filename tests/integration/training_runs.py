@@ -21,8 +21,8 @@ from hart_studio.records import Sample
 from hart_studio.runs.config import RunConfig
 from hart_studio.training.checkpoints import Stage
 from hart_studio.training.hart_trainer import HartTrainer
-from hart_studio.training.lora import lora_config
-from hart_studio.training.trainable_model import Generation, TrainableModel
+from hart_studio.training.initial_model import lora_config
+from hart_studio.training.trainable_model import TrainableModel
 from hart_studio.training.trl_args import rl_args
 from tests.fakes import text_of, turn_kind
 
@@ -93,10 +93,7 @@ class ScriptedPolicy(TrainableModel):
     def generate(
         self, requests: Sequence[ChatRequest], sampling: SamplingParams, group_size: int = 1
     ) -> list[list[Completion]]:
-        groups = [[self._say(request, index) for index in range(group_size)] for request in requests]
-        generations = [Generation(request, tuple(group)) for request, group in zip(requests, groups, strict=True)]
-        self._generations.append(generations)
-        return groups
+        return [[self._say(request, index) for index in range(group_size)] for request in requests]
 
     def _say(self, request: ChatRequest, index: int) -> Completion:
         images = images_of(request)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from hart_studio.data.benchmarks.images import ImageResolver
-from hart_studio.data.options import read_lettered
+from hart_studio.data.cells import read_lettered
 from hart_studio.data.rows import get_field, to_letter, to_text
 from hart_studio.records import GoldSample
 

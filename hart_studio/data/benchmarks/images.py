@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hart_studio.data.embedded_images import resolve_image
+from hart_studio.data.cells import resolve_image
 from hart_studio.data.rows import resolve_image_path
 
 _ID_CHARS = 12

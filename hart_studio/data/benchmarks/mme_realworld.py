@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from hart_studio.data.benchmarks.images import ImageResolver, content_id
-from hart_studio.data.options import read_options
+from hart_studio.data.cells import read_options
 from hart_studio.data.rows import get_field, strip_letters, to_letter, to_text, to_texts
 from hart_studio.records import GoldSample
 

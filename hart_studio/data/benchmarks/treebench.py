@@ -5,9 +5,14 @@ from __future__ import annotations
 from typing import Any, Final
 
 from hart_studio.data.benchmarks.images import ImageResolver
-from hart_studio.data.gold_boxes import repair_boxes
-from hart_studio.data.literals import read_literal
-from hart_studio.data.options import extract_options, read_lettered, read_options, split_options
+from hart_studio.data.cells import (
+    extract_options,
+    read_lettered,
+    read_literal,
+    read_options,
+    repair_boxes,
+    split_options,
+)
 from hart_studio.data.rows import get_field, to_letter, to_text
 from hart_studio.records import GoldSample
 

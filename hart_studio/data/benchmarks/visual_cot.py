@@ -7,8 +7,7 @@ from collections.abc import Collection
 from typing import Any, Final
 
 from hart_studio.data.benchmarks.images import ImageResolver, content_id
-from hart_studio.data.gold_boxes import repair_boxes
-from hart_studio.data.literals import read_literal
+from hart_studio.data.cells import read_literal, repair_boxes
 from hart_studio.data.rows import get_field, to_text
 from hart_studio.records import GoldSample
 

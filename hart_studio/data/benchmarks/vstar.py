@@ -11,8 +11,7 @@ import re
 from typing import Any, Final
 
 from hart_studio.data.benchmarks.images import ImageResolver
-from hart_studio.data.gold_boxes import repair_boxes
-from hart_studio.data.options import extract_options, read_lettered, read_options
+from hart_studio.data.cells import extract_options, read_lettered, read_options, repair_boxes
 from hart_studio.data.rows import get_field, to_letter, to_text, to_texts
 from hart_studio.files import from_stored_path, read_regular_file, resolve_inside
 from hart_studio.prompts import OPTION_LETTERS

@@ -13,9 +13,8 @@ from typing import Final
 from hart_studio.errors import HartError, InputError
 from hart_studio.evaluation.statistics import RESAMPLES
 from hart_studio.experiments.miniature.report import check_report, write_report
-from hart_studio.experiments.miniature.results import load_results
 from hart_studio.experiments.miniature.study import run_study
-from hart_studio.experiments.miniature.study_folder import StudyFolder
+from hart_studio.experiments.miniature.study_folder import StudyFolder, load_results
 from hart_studio.experiments.miniature.variants import (
     FULL,
     QUICK,

@@ -13,9 +13,8 @@ from hart_studio.evaluation.joint import count_joint, estimate_information_gain,
 from hart_studio.evaluation.records import SampleResult
 from hart_studio.evaluation.statistics import Estimate, estimate, estimate_difference
 from hart_studio.evaluation.tables.writers import NONE, format_rows
-from hart_studio.experiments.miniature import published_results
-from hart_studio.experiments.miniature.results import StudyResults
-from hart_studio.experiments.miniature.tables import NOT_RUN
+from hart_studio.experiments.miniature.study_folder import StudyResults
+from hart_studio.experiments.miniature.tables import NOT_RUN, PUBLISHED_GROUNDING
 from hart_studio.records import Protocol
 
 HART: Final = "ap_grpo_060"
@@ -129,7 +128,7 @@ def _read_answer(protocol: Protocol) -> Callable[[SampleResult], float]:
 
 def _describe_gain(better: str, worse: str) -> str:
     names = ("TreeBench", "Visual-CoT")
-    pairs = zip(names, published_results.GROUNDING[better], published_results.GROUNDING[worse], strict=True)
+    pairs = zip(names, PUBLISHED_GROUNDING[better], PUBLISHED_GROUNDING[worse], strict=True)
     return ", ".join(f"{first - second:+.1f} ({name})" for name, first, second in pairs)
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,7 +19,7 @@ from hart_studio.errors import HartError
 from hart_studio.experiments.miniature.study_folder import StudyFolder, publish_folder
 from hart_studio.experiments.miniature.variants import StudyVariant, variant_config
 from hart_studio.runs.config import RunConfig
-from hart_studio.runs.launcher import start_run, stop_run
+from hart_studio.runs.launcher import job_environment, start_run, stop_run
 from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.processes import get_process_start, signal_group
 from hart_studio.runs.reader import read_log
@@ -201,7 +200,7 @@ class ProcessRunner:
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                env=_environment(self._environment),
+                env=job_environment(self._environment),
                 start_new_session=True,
             )
         while process.poll() is None:
@@ -212,12 +211,6 @@ class ProcessRunner:
         if process.returncode:
             lines = _last_lines(log.read_text(errors="replace"))
             raise JobError(f"ended with exit code {process.returncode}\n{log}:\n{lines}")
-
-
-def _environment(extra: Mapping[str, str]) -> dict[str, str]:
-    # Child processes must find this package from any working directory.
-    paths = [str(Path(__file__).resolve().parents[3]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **extra}
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from hart_studio.evaluation.charts import draw_lines, to_svg
+from hart_studio.evaluation.charts import Series, draw_lines, to_svg
 from hart_studio.experiments.miniature.claims import claims_table
-from hart_studio.experiments.miniature.curves import join_seeds
-from hart_studio.experiments.miniature.results import StudyResults
+from hart_studio.experiments.miniature.study_folder import StudyResults
 from hart_studio.experiments.miniature.tables import table_1, table_6, table_7, table_8, table_information
 from hart_studio.experiments.miniature.variants import StudyVariant
 from hart_studio.files import write_atomically
@@ -182,3 +182,23 @@ def _describe_budget(
 
 def _information_bias(questions: int) -> str:
     return f"{1 / (2 * questions * 0.6931):.4f}" if questions else "?"
+
+
+def join_seeds(name: str, seeds: Sequence[Mapping[int, float]], window: int = 1) -> Series:
+    """Learning curve of a method from the values of its seeds.
+
+    Args:
+        name: Name in the legend.
+        seeds: Step -> value, for each seed. Only steps of all seeds are drawn.
+        window: Width of the moving average in steps; smaller at the ends. 1 = no smoothing.
+    """
+    if not seeds:
+        return Series(name, ())
+    steps = sorted(set.intersection(*(set(seed) for seed in seeds)))
+    half = window // 2
+    points = []
+    for index, step in enumerate(steps):
+        window_steps = steps[max(0, index - half) : index + half + 1]
+        values = [math.fsum(seed[other] for other in window_steps) / len(window_steps) for seed in seeds]
+        points.append((step, math.fsum(values) / len(values), min(values), max(values)))
+    return Series(name, points)

@@ -21,10 +21,67 @@ from hart_studio.evaluation.joint import (
 from hart_studio.evaluation.records import list_area_shares
 from hart_studio.evaluation.statistics import Estimate, FloatArray, estimate_difference, estimate_mean, spread
 from hart_studio.evaluation.tables.writers import NONE, format_rows
-from hart_studio.experiments.miniature import published_results
-from hart_studio.experiments.miniature.results import PHASES, StudyResults, VariantResults, find_cost
+from hart_studio.experiments.miniature.study_folder import PHASES, StudyResults, VariantResults, find_cost
 from hart_studio.experiments.miniature.variants import StudyVariant
 from hart_studio.records import Protocol
+
+PUBLISHED_WRONG_BOX: Final = {
+    ("base", "crops_only" if row.is_looped else "direct"): row.wrong_box
+    for row in published.TABLE_1
+    if row.model == published.MODEL
+}
+"""Table 1: P(wrong box | right answer) on Visual-CoT, by variant and protocol."""
+
+PUBLISHED_GROUNDING: Final = {
+    "base": published.TABLE_6[published.MODEL],
+    "grpo": published.TABLE_6["GRPO"],
+    "mgpo": published.TABLE_6["MGPO"],
+    "ap_grpo_060": published.TABLE_6["AP-GRPO"],
+}
+"""Table 6: TreeBench and Visual-CoT, IoG > 0.3."""
+
+PUBLISHED_BENCHMARKS: Final = (
+    "MME-RealWorld-Lite, perception / reasoning (Table 7)",
+    "TreeBench, perception / reasoning (Table 7)",
+    "MME-RealWorld-Lite, overall (Table 2)",
+)
+"""Columns of ``PUBLISHED_ACCURACY``."""
+
+PUBLISHED_COST: Final = {
+    "grpo": published.TABLE_8["GRPO"],
+    "mgpo": published.TABLE_8["MGPO"],
+    "ap_grpo_060": published.TABLE_8["HART"],
+}
+"""Table 8: seconds per step and MiB of GPU memory."""
+
+_ROWS: Final = {
+    # Variant -> its row of Table 7 and of Table 2.
+    "base": (published.MODEL, published.MODEL),
+    "sft": ("", "SFT"),
+    "grpo": ("GRPO", "GRPO"),
+    "grpo_sft": ("", "GRPO + SFT"),
+    "mgpo": ("MGPO", "MGPO"),
+    "mgpo_sft": ("", "MGPO + SFT"),
+    "ap_grpo_015": ("AP-GRPO, k 0.15", ""),
+    "ap_grpo_015_sft": ("AP-GRPO + SFT, k 0.15", ""),
+    "ap_grpo_030": ("AP-GRPO, k 0.30", ""),
+    "ap_grpo_030_sft": ("AP-GRPO + SFT, k 0.30", ""),
+    "ap_grpo_060": ("AP-GRPO, k 0.60", ""),
+    "sft_ap_grpo_060": ("SFT + AP-GRPO, k 0.60", ""),
+    "ap_grpo_060_sft": ("AP-GRPO + SFT, k 0.60", published.HART),
+}
+
+
+def _show_row(levels: str, overall: str) -> tuple[str, str, str]:
+    both = next((row for row in published.TABLE_7 if row.method == levels), None)
+    whole = next((row for row in published.TABLE_2 if row.method == overall), None)
+    shown = ["–", "–"] if both is None else [f"{a} / {b}" for a, b in (both.mme_realworld_lite, both.treebench)]
+    return shown[0], shown[1], "–" if whole is None else f"{whole.overall}"
+
+
+PUBLISHED_ACCURACY: Final = {variant: _show_row(*rows) for variant, rows in _ROWS.items()}
+"""Accuracy by variant. The SFT, GRPO and MGPO rows of Table 2 are from the MGPO paper, with full fine-tuning."""
+
 
 NOT_RUN: Final = "not run"
 PROTOCOLS: Final[tuple[Protocol, ...]] = ("direct", "crops_only", "full_and_crops")
@@ -43,7 +100,7 @@ def table_1(results: StudyResults, protocol: Protocol | None) -> str:
     rows = []
     for variant in results.variants:
         chosen = protocol or variant.protocol
-        reference = published_results.WRONG_BOX.get((variant.name, chosen))
+        reference = PUBLISHED_WRONG_BOX.get((variant.name, chosen))
         rows.append(
             [variant.title, chosen, *_joint_columns(results, variant, chosen), f"{reference}" if reference else NONE]
         )
@@ -63,7 +120,7 @@ def table_6(results: StudyResults) -> str:
     base = results.records.get("base")
     rows = []
     for variant in results.variants:
-        reference = [f"{value}" for value in published_results.GROUNDING.get(variant.name, ())] or [NONE, NONE]
+        reference = [f"{value}" for value in PUBLISHED_GROUNDING.get(variant.name, ())] or [NONE, NONE]
         found = results.records.get(variant.name)
         if found is None:
             rows.append([variant.title, NOT_RUN, *[NONE] * 5, *reference])
@@ -95,7 +152,7 @@ def table_7(results: StudyResults, kind: str | None = None) -> str:
     """
     header = ["model", *(f"{protocol}, %" for protocol in PROTOCOLS)]
     if kind is None:
-        header += [f"published: {name}" for name in published_results.BENCHMARKS]
+        header += [f"published: {name}" for name in PUBLISHED_BENCHMARKS]
     rows = []
     for variant in results.variants:
         found = results.records.get(variant.name)
@@ -105,7 +162,7 @@ def table_7(results: StudyResults, kind: str | None = None) -> str:
         elif found is not None:
             asked = results.of_kind(str(kind))
             figures = [show_percent(found.answers(protocol)[:, asked]) for protocol in PROTOCOLS]
-        reference = published_results.ACCURACY.get(variant.name, (NONE,) * len(published_results.BENCHMARKS))
+        reference = PUBLISHED_ACCURACY.get(variant.name, (NONE,) * len(PUBLISHED_BENCHMARKS))
         rows.append([variant.title, *figures, *(reference if kind is None else ())])
     return format_rows(header, rows)
 
@@ -118,7 +175,7 @@ def table_8(results: StudyResults) -> str:
     for variant in results.variants:
         if variant.parent != "base":
             continue
-        reference = [f"{value}" for value in published_results.COST.get(variant.name, ())] or [NONE, NONE]
+        reference = [f"{value}" for value in PUBLISHED_COST.get(variant.name, ())] or [NONE, NONE]
         costs = [
             cost for events in results.runs.get(variant.name, {}).values() if (cost := find_cost(events)) is not None
         ]

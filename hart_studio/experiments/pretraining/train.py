@@ -29,13 +29,13 @@ from transformers import Qwen3VLForConditionalGeneration
 from hart_studio.experiments.pretraining.curriculum import FULL_VISION_LEVEL, LEVELS
 from hart_studio.experiments.pretraining.objective import LossTotals, PretrainingModel, compute_loss
 from hart_studio.experiments.pretraining.packing import Batch, Packer
-from hart_studio.experiments.pretraining.priors import set_patch_prior
 from hart_studio.experiments.pretraining.tasks import make_step_rows
 from hart_studio.experiments.pretraining.tiny_model import (
     build_model,
     build_processor,
     build_tokenizer,
     number_token_ids,
+    set_patch_prior,
 )
 from hart_studio.files import append_jsonl, write_json
 from hart_studio.needle.opencv import cv2
@@ -179,12 +179,7 @@ def _train_rank(rank: int, config: PretrainingConfig, rendezvous: str | None) ->
             figures |= asdict(progress)
             finite = {key: round(value, 4) for key, value in figures.items() if math.isfinite(value)}
             append_jsonl(config.out / "log.jsonl", finite)
-            bar.set_postfix(
-                {
-                    key: round(finite[key], 2)
-                    for key in ("level", "word_right", "detail_right", "coordinate_hit", "crop_right")
-                }
-            )
+            bar.set_postfix({key: round(finite[key], 2) for key in _DISPLAYED})
         if time.monotonic() - saved_at > 180:
             saved_at = time.monotonic()
             _save_checkpoint(config.out, trainable, optimizer, progress)

@@ -17,7 +17,7 @@ from datasets.info import DatasetInfosDict
 from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCardData
 
-from hart_studio.data.embedded_images import store_image
+from hart_studio.data.cells import store_image
 from hart_studio.data.parquet_rows import open_parquet
 from hart_studio.data.rows import LoadedSamples, get_field
 from hart_studio.errors import DataError, InputError

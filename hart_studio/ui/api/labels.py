@@ -32,10 +32,9 @@ from hart_studio.labeling.sources import SourceSettings
 from hart_studio.models.catalog import BUILT_IN_HART
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.records import Record
-from hart_studio.runs.launcher import start_run
+from hart_studio.runs.launcher import resume_stop, start_run, stop_in_background
 from hart_studio.runs.layout import RunLayout, find_run
 from hart_studio.runs.reader import RunSummary, list_runs
-from hart_studio.runs.stopping import resume_stop, stop_in_background
 from hart_studio.ui.api.label_imports import MAX_SHOWN_INVALID_ROWS, ImportState, read_folder, run_import
 from hart_studio.ui.api.label_launch import check_run, find_model, sign_run
 from hart_studio.ui.security.config_check import check_config, hash_new_config

@@ -19,11 +19,10 @@ from typing import Any, Final
 from hart_studio.errors import HartError, InputError
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.devices import Gpu, list_gpus
-from hart_studio.runs.launcher import PACKAGE_PARENT, job_environment
+from hart_studio.runs.launcher import PACKAGE_PARENT, job_environment, stop_in_background
 from hart_studio.runs.layout import RunLayout, find_run
 from hart_studio.runs.overrides import to_arguments
 from hart_studio.runs.queue import LaunchPlan, RunQueue, enqueue_launch, read_unverified_plan, write_plan
-from hart_studio.runs.stopping import stop_in_background
 from hart_studio.runs.writer import create_run
 from hart_studio.ui.api.run_json import read_device
 from hart_studio.ui.security.config_check import Origin, check_config, check_resumable, hash_new_config

@@ -9,7 +9,7 @@ from pydantic import ConfigDict
 
 from hart_studio.imaging import SourceImage
 from hart_studio.labeling.records import BoxCheck, Caution
-from hart_studio.pipeline.grounding import GroundingResult
+from hart_studio.pipeline.turns import GroundingResult
 from hart_studio.records import Box, Outcome, Protocol, Record
 
 _EDGES = {"x_min", "y_min", "x_max", "y_max"}

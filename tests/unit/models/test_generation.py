@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from hart_studio.models.generation import sample_token
+from hart_studio.errors import ModelError
+from hart_studio.models.generation import memory_errors, sample_token
 
 
 def test_greedy_takes_the_likeliest() -> None:
@@ -42,3 +43,27 @@ def test_frequencies_match_the_softmax() -> None:
     counts = sample_token(logits.expand(40_000, 50), 1.0, uniform).bincount(minlength=50) / 40_000
     # Standard error is at most sqrt(p / 40000) <= 0.0025 for p <= 1/4.
     assert (counts - logits.softmax(-1)).abs().max() < 0.01
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    ],
+)
+def test_out_of_memory_names_what_to_turn_down(error: Exception) -> None:
+    message = r"Out of memory on cpu.*max_pixels.*group_size.*max_new_tokens.*batch_tokens"
+    with pytest.raises(ModelError, match=message), memory_errors(torch.device("cpu")):
+        raise error
+
+
+def test_a_real_failed_allocation_on_the_cpu_is_recognized() -> None:
+    with pytest.raises(ModelError, match="Out of memory"), memory_errors(torch.device("cpu")):
+        torch.empty(2**60, dtype=torch.uint8)
+
+
+def test_other_errors_pass() -> None:
+    with pytest.raises(RuntimeError, match="size mismatch"), memory_errors(torch.device("cpu")):
+        raise RuntimeError("size mismatch")

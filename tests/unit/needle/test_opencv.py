@@ -17,7 +17,7 @@ class Missing:
             raise ImportError("libGL.so.1: cannot open shared object file")
 
 sys.meta_path.insert(0, Missing())
-import hart_studio.data.needle_source
+import hart_studio.data.run_samples
 from hart_studio.errors import DataError
 from hart_studio.needle.dataset import iterate_items
 from hart_studio.needle.drawing import draw_scene

@@ -304,3 +304,19 @@ def test_every_image_carries_its_own_budget(sample: Sample) -> None:
     assert (overview.max_pixels, crop.max_pixels) == (40_000, 10_000)
     assert overview.pixels.size[0] * overview.pixels.size[1] <= 40_000
     assert crop.pixels.size == (240, 180), "the pixels stay native; only the reading is limited"
+
+
+def test_an_answer_keeps_its_model_calls(sample: Sample) -> None:
+    model = make_model()
+    views = closed_loop.prepare_samples(model, [sample], LoopSettings())
+    attempts = closed_loop.ground_and_crop(model, views, LoopSettings(), group_size=2)
+    (answers,) = closed_loop.answer_grounded(model, attempts, "crops_only", LoopSettings())
+    for answered, request in zip(answers, model.requests("crops_only"), strict=True):
+        assert answered.grounding and answered.answer
+        assert answered.answer.request is request
+        assert answered.grounding.request is model.requests("grounding")[0]
+        calls = (answered.grounding, answered.answer)
+        assert [call.completion.text for call in calls] == [turn.text for turn in answered.rollout.turns]
+    ((only,),) = closed_loop.answer_direct(model, views, LoopSettings())
+    assert only.grounding is None
+    assert only.answer and only.answer.request is model.requests("direct")[0]

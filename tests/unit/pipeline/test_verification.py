@@ -10,7 +10,14 @@ from PIL import Image
 from hart_studio.errors import InputError
 from hart_studio.pipeline import closed_loop
 from hart_studio.pipeline.settings import LoopSettings
-from hart_studio.pipeline.verification import Verification, answer_masked, verify, verify_rollouts, verify_samples
+from hart_studio.pipeline.verification import (
+    Verification,
+    answer_masked,
+    check_rollout_count,
+    describe_correct_answer,
+    guess_probability,
+    verify_rollouts,
+)
 from hart_studio.records import Box, GoldSample, Protocol, Rollout, Sample, Score
 from tests.fakes import ScriptedModel, images_in
 from tests.unit.pipeline.conftest import boxes_text
@@ -45,6 +52,22 @@ def judge(answers: list[str | None], full: str | None = None, masked: str | None
         make_rollout(masked, protocol="direct", **more) if masked else None,
         (100, 100),
     )
+
+
+def verify(
+    model: ScriptedModel, samples: list[Sample], settings: LoopSettings, rollouts: int = 1
+) -> list[Verification]:
+    """Verify samples with the stages of the loop."""
+    views = closed_loop.prepare_samples(model, samples, settings)
+    attempts = closed_loop.ground_and_crop(model, views, settings, rollouts)
+    crops_only = closed_loop.run_answering(model, attempts, "crops_only", settings)
+    full = closed_loop.run_direct(model, views, settings)
+    masked = answer_masked(model, attempts, settings)
+    sizes = [None if isinstance(view, closed_loop.FailedSample) else view.image.wh for view in views]
+    return [
+        verify_rollouts(group.rollouts, direct.rollouts[0], without, wh)
+        for group, direct, without, wh in zip(crops_only, full, masked, sizes, strict=True)
+    ]
 
 
 def test_known_answer_sufficiency_is_the_share_of_right_answers() -> None:
@@ -122,7 +145,7 @@ def test_the_whole_check_of_one_sample(sample: Sample, image: Path) -> None:
         crops_only=[r"\boxed{B}", r"\boxed{B}", r"\boxed{A}"],
         direct=[r"\boxed{B}", r"\boxed{A}"],
     )
-    verification = verify(model, sample, WARM, rollouts=3)
+    (verification,) = verify(model, [sample], WARM, rollouts=3)
     assert model.kinds() == [["grounding"], ["crops_only"] * 3, ["direct"], ["direct"]]
     assert verification.sufficiency == pytest.approx(2 / 3)
     assert verification.agreement == pytest.approx(2 / 3)
@@ -157,7 +180,7 @@ def test_a_batch_is_four_calls_and_a_bad_image_measures_nothing(sample: Sample, 
         crops_only=r"\boxed{B}",
         direct=r"\boxed{B}",
     )
-    checks = verify_samples(model, [sample, missing, lost], LoopSettings())
+    checks = verify(model, [sample, missing, lost], LoopSettings())
     assert model.kinds() == [["grounding"] * 2, ["crops_only"], ["direct"] * 2, ["direct"]]
     assert [check.sample_id for check in checks] == ["s1", "missing", "lost"]
     assert (checks[0].sufficiency, checks[0].necessity) == (1.0, False)
@@ -167,9 +190,9 @@ def test_a_batch_is_four_calls_and_a_bad_image_measures_nothing(sample: Sample, 
 
 
 @pytest.mark.parametrize(("rollouts", "settings"), [(0, WARM), (-1, WARM), (2, LoopSettings())])
-def test_rollouts_that_would_say_nothing_are_refused(sample: Sample, rollouts: int, settings: LoopSettings) -> None:
+def test_rollouts_that_would_say_nothing_are_refused(rollouts: int, settings: LoopSettings) -> None:
     with pytest.raises(InputError, match="expected"):
-        verify(ScriptedModel(), sample, settings, rollouts)
+        check_rollout_count(rollouts, settings)
 
 
 class _Guarded(GoldSample):
@@ -187,19 +210,49 @@ def test_no_gold_box_is_ever_read(sample: Sample) -> None:
     with pytest.raises(AssertionError):
         _ = guarded.gold_boxes
     script: dict[str, Any] = {"grounding": boxes_text(LEFT), "crops_only": r"\boxed{B}", "direct": r"\boxed{A}"}
-    checked = [verify(ScriptedModel(**script), each, LoopSettings()) for each in (guarded, gold.without_gold_boxes())]
+    samples = (guarded, gold.without_gold_boxes())
+    checked = [verify(ScriptedModel(**script), [each], LoopSettings()) for each in samples]
     assert checked[0] == checked[1]
 
 
 def test_a_verification_survives_json(sample: Sample) -> None:
     model = ScriptedModel(grounding=boxes_text(LEFT), crops_only=r"\boxed{B}", direct=r"\boxed{B}")
-    verification = verify(model, sample, LoopSettings())
+    (verification,) = verify(model, [sample], LoopSettings())
     assert Verification.model_validate_json(verification.model_dump_json()) == verification
 
 
 def test_the_masked_image_is_a_copy(sample: Sample, image: Path) -> None:
     model = ScriptedModel(grounding=boxes_text((0, 0, 1000, 1000)), crops_only="x", direct="y")
-    verify(model, sample, LoopSettings())
+    verify(model, [sample], LoopSettings())
     overview = np.asarray(images_in(model.requests("grounding")[0])[0].pixels)
     assert overview.std() > 5
     assert np.asarray(Image.open(image)).std() > 5
+
+
+@pytest.mark.parametrize(
+    ("options", "necessity", "text", "is_proof"),
+    [
+        (4, None, "Correct from the crop (25 % by random guess)", False),
+        (4, True, "Correct from the crop (25 % by random guess)", False),
+        (2, False, "Correct from the crop (50 % by random guess, the same answer with the region masked)", False),
+        (26, True, "Correct from the crop (4 % by random guess)", True),
+        (26, False, "Correct from the crop (4 % by random guess, the same answer with the region masked)", False),
+        (0, True, "Correct from the crop", True),
+        (0, None, "Correct from the crop", True),
+        (0, False, "Correct from the crop (the same answer with the region masked)", False),
+    ],
+)
+def test_a_right_answer_is_proof_only_if_guessing_is_unlikely_and_the_region_needed(
+    options: int, necessity: bool | None, text: str, is_proof: bool
+) -> None:
+    assert describe_correct_answer(options, necessity, is_from_crop=True) == (text, is_proof)
+
+
+def test_an_answer_from_the_full_image_says_nothing_of_the_region() -> None:
+    assert describe_correct_answer(4, False, is_from_crop=False) == ("Correct (25 % by random guess)", False)
+    assert describe_correct_answer(0, False, is_from_crop=False) == ("Correct", True)
+
+
+def test_the_chance_of_an_open_question_is_not_known() -> None:
+    assert guess_probability(0) is None
+    assert guess_probability(8) == 0.125

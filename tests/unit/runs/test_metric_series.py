@@ -19,7 +19,7 @@ def test_a_short_run_keeps_every_entry() -> None:
         "steps": [3],
         "metrics": {"reward": {"mean": [0.3]}, "kl": {"mean": [0.5]}},
     }
-    assert (table.width, table.revision, table.version) == (1, 0, 3)
+    assert (table.width, table.revision) == (1, 0)
 
 
 def test_a_long_run_puts_neighbors_together() -> None:

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from hart_studio.errors import InputError
+from hart_studio.runs import launcher
 from hart_studio.runs import queue as queue_module
-from hart_studio.runs import stopping
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.config_file import CONFIG_VARIABLE, hash_config
 from hart_studio.runs.launcher import request_stop, start_run, stop_run
@@ -67,7 +67,7 @@ def test_a_stop_that_an_earlier_server_was_asked_for_goes_on(root: Path, monkeyp
     layout = make(root, LaunchPlan(argv=SLEEP))
     RunQueue(root).start_next()
     request_stop(layout)
-    monkeypatch.setitem(stopping.SAVE_SECONDS, "training", 0.0)
+    monkeypatch.setitem(launcher.SAVE_SECONDS, "training", 0.0)
     RunQueue(root).start_next()
     wait_until(lambda: not read_status(layout).is_active)
 

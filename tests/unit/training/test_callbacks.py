@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,10 +18,9 @@ from hart_studio.runs.reader import read_events
 from hart_studio.runs.rollouts import list_rollout_steps
 from hart_studio.runs.status import read_status
 from hart_studio.runs.writer import RunWriter, create_run
-from hart_studio.training.callbacks import RunCallback, with_images
+from hart_studio.training.callbacks import RunCallback, StopSignals, with_images
 from hart_studio.training.checkpoints import Stage
 from hart_studio.training.rollouts import TrainingGroup
-from hart_studio.training.stopping import StopSignals
 
 
 class OneOfTwo:
@@ -103,3 +105,45 @@ def rolled_group() -> TrainingGroup:
     sample = Sample(id="q", image="x.png", question="Which?", choices=(), answer=None)
     group = RolloutGroup(sample_id="q", protocol="crops_only", rollouts=())
     return TrainingGroup(sample=sample, group=group, rewards=(), sequences=(), image_wh=(10, 10))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_is_a_wish_and_the_second_one_acts(number: signal.Signals) -> None:
+    reached: list[int] = []
+    before = signal.signal(number, lambda received, frame: reached.append(received))
+    messages: list[str] = []
+    try:
+        with StopSignals(messages.append) as signals:
+            assert signals.received is None
+            os.kill(os.getpid(), number)
+            assert (signals.received, reached) == (number, [])
+            assert messages == [f"{number.name}: stopping after this step and saving; send it again to end at once"]
+            os.kill(os.getpid(), number)
+            assert reached == [number]
+        os.kill(os.getpid(), number)
+        assert reached == [number, number], "handlers are not given back"
+    finally:
+        signal.signal(number, before)
+
+
+def test_handlers_are_given_back_when_no_signal_came() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with StopSignals(lambda _: None):
+        assert signal.getsignal(signal.SIGTERM) != before
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_another_thread_leaves_signals_alone() -> None:
+    problems: list[BaseException] = []
+
+    def enter() -> None:
+        try:
+            with StopSignals(lambda _: None) as signals:
+                assert signals.received is None
+        except BaseException as error:  # a thread would swallow it
+            problems.append(error)
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    assert problems == []

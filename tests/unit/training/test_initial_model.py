@@ -14,11 +14,20 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForImageTextToText
 
 from hart_studio.errors import ModelError
-from hart_studio.runs.config import RunConfig
+from hart_studio.runs.config import ModelConfig, RunConfig
 from hart_studio.runs.presets import DEFAULT_PRESET, get_preset
 from hart_studio.training.checkpoints import RunCheckpoints
 from hart_studio.training.dry_run import estimate_memory
-from hart_studio.training.initial_model import load_initial_model
+from hart_studio.training.initial_model import (
+    LARGE_MODEL,
+    is_adapted,
+    is_lora,
+    load_initial_model,
+    lora_config,
+    uses_gradient_checkpointing,
+)
+from hart_studio.training.trainable_model import freeze_vision_tower, is_vision_tower_trained
+from tests.tiny_models import BUILDERS, FAMILY_KEYS
 
 # peft asks transformers in a way that transformers is about to retire.
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
@@ -80,3 +89,63 @@ def test_memory_is_not_planned_for_a_model_that_is_refused(tmp_path: Path) -> No
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen3_vl", "auto_map": {"AutoConfig": "x.Y"}}))
     with pytest.raises(ModelError, match="something else to open"):
         estimate_memory(_config(tmp_path), CPU)
+
+
+def trained_names(key: str, target: str) -> list[str]:
+    model, _ = BUILDERS[key]()
+    adapted = get_peft_model(model, lora_config(ModelConfig(lora="on", lora_r=2, trainable_part=target)))
+    return [name for name, weight in adapted.named_parameters() if weight.requires_grad]
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("key", FAMILY_KEYS)
+def test_no_vision_weight_is_adapted_unless_asked(key: str) -> None:
+    names = trained_names(key, "language_model")
+    # 2 layers x 7 projections x 2 matrices
+    assert len(names) == 28
+    assert all("model.language_model.layers." in name and ".lora_" in name for name in names)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("key", FAMILY_KEYS)
+def test_the_vision_tower_can_be_asked_for(key: str) -> None:
+    names = trained_names(key, "all")
+    assert any("language_model" in name for name in names)
+    assert any("visual" in name or "vision" in name for name in names)
+    assert not any("lm_head" in name for name in names)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("key", FAMILY_KEYS)
+@pytest.mark.parametrize("target", ["language_model", "all"])
+def test_the_plan_counts_the_adapters_that_are_put_on(key: str, target: str) -> None:
+    settings = ModelConfig(lora="on", lora_r=2, trainable_part=target)
+    model, _ = BUILDERS[key]()
+    expected = sum(
+        2 * (layer.in_features + layer.out_features)
+        for name, layer in model.named_modules()
+        if isinstance(layer, torch.nn.Linear) and is_adapted(name, settings)
+    )
+    adapted = get_peft_model(model, lora_config(settings))
+    assert sum(weight.numel() for weight in adapted.parameters() if weight.requires_grad) == expected
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("key", FAMILY_KEYS)
+def test_no_vision_weight_is_trained_in_full_unless_asked(key: str) -> None:
+    model, _ = BUILDERS[key]()
+    assert is_vision_tower_trained(model)
+    freeze_vision_tower(model)
+    assert not is_vision_tower_trained(model)
+    trained = [name for name, weight in model.named_parameters() if weight.requires_grad]
+    assert any("language_model" in name for name in trained)
+    assert not any("vis" in name or "projector" in name for name in trained)
+
+
+@pytest.mark.integration
+def test_auto_means_large_models() -> None:
+    for decide, field in ((is_lora, "lora"), (uses_gradient_checkpointing, "gradient_checkpointing")):
+        assert not decide(ModelConfig(), LARGE_MODEL - 1)
+        assert decide(ModelConfig(), LARGE_MODEL)
+        assert decide(ModelConfig.model_validate({field: "on"}), 1)
+        assert not decide(ModelConfig.model_validate({field: "off"}), LARGE_MODEL)

@@ -5,8 +5,7 @@ import torch
 
 from hart_studio.records import Box, Credit, Rollout, RolloutGroup, Sample, Score, Turn
 from hart_studio.training.metrics import MetricAccumulator, add_group_metrics, peak_memory_mib
-from hart_studio.training.rewards import Reward
-from hart_studio.training.rollouts import TrainingGroup
+from hart_studio.training.rollouts import Reward, TrainingGroup
 
 SAMPLE = Sample(id="s", image="p.png", question="Which?")
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hart_studio.algorithms.methods import CHAIN_TITLES
 from hart_studio.errors import InputError
 from hart_studio.runs.config import RunConfig
-from hart_studio.runs.overrides import setting_names
+from hart_studio.runs.overrides import SETTINGS
 from hart_studio.runs.presets import PRESETS
 from hart_studio.ui.train_form import (
     FIELDS,
@@ -27,7 +27,7 @@ WIDGETS = {widget.field.name: widget for widget in list_widgets()}
 
 def test_every_setting_has_a_widget_or_is_hidden_with_a_reason() -> None:
     shown = [field.name for field in FIELDS]
-    assert sorted([*shown, *HIDDEN]) == sorted(setting_names())
+    assert sorted([*shown, *HIDDEN]) == sorted(SETTINGS)
     assert all(HIDDEN.values()) and {field.group for field in FIELDS} == set(GROUPS)
     assert all(widget.info for widget in WIDGETS.values()), "every setting explains itself"
 

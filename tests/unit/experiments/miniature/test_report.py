@@ -7,11 +7,12 @@ from xml.etree import ElementTree
 import pytest
 
 from hart_studio.errors import InputError
+from hart_studio.evaluation.charts import Series
 from hart_studio.evaluation.records import AnswerResult, SampleResult
 from hart_studio.evaluation.statistics import Estimate, draw_resamples
 from hart_studio.experiments.miniature.claims import claims_table, verdict
-from hart_studio.experiments.miniature.report import check_report, write_report
-from hart_studio.experiments.miniature.results import StudyResults, VariantResults, find_cost
+from hart_studio.experiments.miniature.report import check_report, join_seeds, write_report
+from hart_studio.experiments.miniature.study_folder import StudyResults, VariantResults, find_cost
 from hart_studio.experiments.miniature.tables import show_percent, table_1, table_6, table_7, table_8
 from hart_studio.experiments.miniature.variants import FULL, VARIANTS, StudyVariant, base_config, select_variants
 from hart_studio.records import Box, Score
@@ -172,3 +173,14 @@ def test_only_an_earlier_report_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "study.md").write_text("# The study in miniature\n")
     check_report(tmp_path / "study.md")
     check_report(tmp_path / "new.md")
+
+
+def test_seeds_are_joined_step_by_step() -> None:
+    line = join_seeds("x", [{1: 0.0, 2: 1.0, 3: 0.5}, {1: 1.0, 2: 0.0}])
+    assert line.points == [(1, 0.5, 0.0, 1.0), (2, 0.5, 0.0, 1.0)], "only steps that both have"
+    assert join_seeds("x", []) == Series("x", ())
+
+
+def test_smoothing_is_a_mean_of_neighbors() -> None:
+    line = join_seeds("x", [{1: 0.0, 2: 3.0, 3: 6.0}], window=3)
+    assert [mean for _, mean, *_ in line.points] == pytest.approx([1.5, 3.0, 4.5])

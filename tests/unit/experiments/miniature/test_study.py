@@ -9,9 +9,8 @@ import pytest
 from hart_studio.data.splits import read_manifest
 from hart_studio.errors import HartError, InputError
 from hart_studio.experiments.miniature.processes import Commands, draw_command, measure_command, train_command
-from hart_studio.experiments.miniature.results import load_results
 from hart_studio.experiments.miniature.study import JobStatus, Progress, StudyJob, plan_jobs, run_study
-from hart_studio.experiments.miniature.study_folder import StudyFolder
+from hart_studio.experiments.miniature.study_folder import StudyFolder, load_results
 from hart_studio.experiments.miniature.variants import QUICK, VARIANTS, select_variants
 from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.status import read_status

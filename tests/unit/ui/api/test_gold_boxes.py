@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from hart_studio.data import needle_source, run_samples
+from hart_studio.data import run_samples
 from hart_studio.data.run_samples import generate_needle_samples
 from hart_studio.needle.dataset import NeedleItem, make_item
 from hart_studio.runs.config import RunConfig
@@ -29,7 +29,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("all questions were made")
 
-    monkeypatch.setattr(needle_source, "make_item", count)
+    monkeypatch.setattr(run_samples, "make_item", count)
     monkeypatch.setattr(run_samples, "generate_samples", refuse)
     return found
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from hart_studio.errors import InputError
 from hart_studio.labeling.connection_pool import CONNECTION_POOL
-from hart_studio.runs import stopping
+from hart_studio.runs import launcher
 from hart_studio.runs.layout import find_run
 from hart_studio.runs.processes import is_alive
 from hart_studio.runs.reader import list_runs
@@ -275,12 +275,12 @@ with RunWriter(RunLayout(Path(sys.argv[1])), total=2) as run:
 def test_a_labeling_run_that_hangs_is_ended_from_the_page_and_can_be_resumed(
     label_api: LabelApi, table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain_start, plain_stop = labels_module.start_run, stopping.stop_run
+    plain_start, plain_stop = labels_module.start_run, launcher.stop_run
     command = [sys.executable, "-c", HUNG]
     monkeypatch.setattr(
         labels_module, "start_run", lambda layout, argv, variables: plain_start(layout, [*command, str(layout.folder)])
     )
-    monkeypatch.setattr(stopping, "stop_run", lambda layout, left: plain_stop(layout, left, end_seconds=0.5))
+    monkeypatch.setattr(launcher, "stop_run", lambda layout, left: plain_stop(layout, left, end_seconds=0.5))
     label_api.create({"name": "p"})
     import_source(label_api, "p", table)
     request = {"project": "p", "run": label_api.start({"project": "p"})["run"]}
@@ -296,8 +296,8 @@ def test_a_labeling_run_that_hangs_is_ended_from_the_page_and_can_be_resumed(
     try:
         label_api.stop(request)
         assert state() == "stopping"
-        monkeypatch.setitem(stopping.SAVE_SECONDS, "labeling", 0.0)
-        monkeypatch.setattr(stopping, "_stopping", {})  # as after a restart of the server
+        monkeypatch.setitem(launcher.SAVE_SECONDS, "labeling", 0.0)
+        monkeypatch.setattr(launcher, "_stopping", {})  # as after a restart of the server
         wait_until(lambda: state() == "stopped")  # the poll continues with the stop
         label_api.resume(request)
         wait_until(lambda: state() == "running")

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from hart_studio.experiments.pretraining.attention_supervision import SUPERVISED_LAYER, AttentionSupervision
 from hart_studio.experiments.pretraining.curriculum import LEVELS
-from hart_studio.experiments.pretraining.objective import tree_mask
+from hart_studio.experiments.pretraining.objective import SUPERVISED_LAYER, AttentionSupervision, tree_mask
 from hart_studio.experiments.pretraining.packing import Branch, PackedRow, Packer, VisualTokenTarget
 from hart_studio.experiments.pretraining.tasks import overview_row
 from hart_studio.experiments.pretraining.tiny_model import build_model, build_processor, build_tokenizer

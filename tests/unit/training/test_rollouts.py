@@ -6,7 +6,7 @@ from hart_studio.algorithms.methods import METHODS
 from hart_studio.errors import InputError
 from hart_studio.records import Box, Rollout, Score
 from hart_studio.runs.config import MethodConfig
-from hart_studio.training.rewards import check_reward_range, compute_reward
+from hart_studio.training.rollouts import check_reward_range, compute_reward
 
 
 def rollout(value: float | None, *boxes: tuple[float, float, float, float]) -> Rollout:

@@ -1,4 +1,6 @@
-"""Sharded weights: gather them for sampling, and refuse unsupported combinations.
+"""Data parallelism: sample order and seeds of the processes, and weights sharded over them.
+
+Sample order and seeds come from hashes, independent of the number of processes and attempts.
 
 A forward pass gathers sharded weights layer by layer, so all processes must run the same passes. Training does:
 one packed pass per micro-batch. Sampling does not, because answers differ in length, so it uses gathered weights.
@@ -6,6 +8,7 @@ one packed pass per micro-batch. Sampling does not, because answers differ in le
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,7 +19,7 @@ from transformers import PreTrainedModel, Trainer
 from trl.models.utils import unwrap_model_for_generation
 
 from hart_studio.errors import InputError
-from hart_studio.training.vision_tower import is_vision_tower_trained
+from hart_studio.training.trainable_model import is_vision_tower_trained
 
 
 def is_sharded(trainer: Trainer) -> bool:
@@ -77,3 +80,30 @@ def _unsharded(model: torch.nn.Module) -> Iterator[None]:
         for part in parts:
             part.set_reshard_after_forward(part is not model, recurse=False)
             part.reshard()
+
+
+def order_samples(count: int, wanted: int, seed: int, first_step: int) -> list[int]:
+    """Indices of samples in epochs, each in another order.
+
+    Args:
+        count: Number of samples, at least 1.
+        wanted: Number of indices to return.
+        seed: Seed of the run.
+        first_step: First step of the stage, so that two stages with the same samples differ.
+    """
+    passes = -(-wanted // count)
+    order = [
+        index
+        for number in range(passes)
+        for _, index in sorted((_digest(seed, "order", first_step, number, index), index) for index in range(count))
+    ]
+    return order[:wanted]
+
+
+def step_seed(seed: int, step: int, process: int) -> int:
+    """Seed in [0, 2**32) for sampling of one process in one step."""
+    return int.from_bytes(_digest(seed, "rollouts", step, process)[:4], "big")
+
+
+def _digest(*parts: object) -> bytes:
+    return hashlib.sha256(":".join(map(str, parts)).encode()).digest()

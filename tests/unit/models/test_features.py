@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from hart_studio.models.features import rope_position_ids
 from hart_studio.models.generation import LocalChatModel
-from hart_studio.models.rope import rope_position_ids
 
 GRID = torch.tensor([[1, 4, 6]])  # patches; two by three visual tokens
 WIDE = torch.tensor([[1, 2, 4]])  # one by two

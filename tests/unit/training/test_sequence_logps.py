@@ -7,13 +7,13 @@ import math
 import pytest
 import torch
 
-from hart_studio.training import logps
-from hart_studio.training.logps import entropies, label_logps
+from hart_studio.training import sequence_logps
+from hart_studio.training.sequence_logps import entropies, label_logps
 
 
 @pytest.fixture(autouse=True)
 def few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logps, "ROWS", 3)
+    monkeypatch.setattr(sequence_logps, "ROWS", 3)
 
 
 def test_by_hand() -> None:

@@ -4,7 +4,7 @@ from hart_studio.errors import DataError
 from hart_studio.records import Box, Sample
 from hart_studio.runs.config import RunConfig
 from hart_studio.scoring import score_answer
-from hart_studio.training.sft_targets import check_sft_samples, target_text
+from hart_studio.training.sft import check_sft_samples, target_text
 
 
 @pytest.mark.parametrize(

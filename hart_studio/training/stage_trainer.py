@@ -1,0 +1,98 @@
+"""Base of the trainers: micro-batches are scored and back-propagated in chunks, whose losses are parts of one sum."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import torch
+
+from hart_studio.runs.config import RunConfig
+from hart_studio.training.checkpoints import RunCheckpoints, Stage
+from hart_studio.training.metrics import MetricAccumulator
+from hart_studio.training.micro_batches import MicroBatch
+from hart_studio.training.packing import split_by_tokens
+from hart_studio.training.parallelism import is_sharded
+from hart_studio.training.rollouts import TrainingGroup
+from hart_studio.training.sequence_logps import SequenceLogps, compute_logps, prefix_sharing_blocker
+from hart_studio.training.trainable_model import TrainableModel
+
+CHUNK_TOKENS: Final = {"cpu": 2048, "cuda": 16_384}
+"""Maximum number of tokens of one scoring pass per device type; larger groups run in several passes. Project
+default."""
+UNLIMITED_TOKENS: Final = 2**62
+"""No limit: sharded weights are gathered per pass, so all processes must make the same number of passes."""
+
+
+class StageTrainer(RunCheckpoints):
+    """Trainer mixin for one stage of a run; list it before the trainer base class.
+
+    Attributes:
+        policy: The model, for the pipeline.
+        last_groups: The first groups of the latest step on this process, for recording; empty without rollouts.
+        prefix_sharing_blocker: Reason why prefix sharing is disabled; None if it is enabled, or before the first step.
+    """
+
+    policy: TrainableModel
+    last_groups: Sequence[TrainingGroup] = ()
+    prefix_sharing_blocker: str | None = None
+    _accumulator: MetricAccumulator
+    temperature: float = 1.0
+
+    def _set_stage(self, stage: Stage, config: RunConfig, policy: TrainableModel) -> None:
+        """Call it once the base class has been initialized."""
+        self.stage = stage
+        self.policy = policy
+        self._run_config = config
+        self._shares = config.rollout.prefix_sharing
+        self._chunk_tokens = CHUNK_TOKENS.get(self.accelerator.device.type, CHUNK_TOKENS["cuda"])
+        if is_sharded(self):
+            self._chunk_tokens = UNLIMITED_TOKENS
+
+    def _check_prefix_sharing(self) -> None:
+        """Check before a step whether prefix sharing is possible."""
+        wanted = self._run_config.rollout.prefix_sharing
+        self.prefix_sharing_blocker = prefix_sharing_blocker(self.policy.model) if wanted else None
+        self._shares = wanted and self.prefix_sharing_blocker is None
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        """Contribution of a micro-batch to the loss of the step.
+
+        All chunks except the last are back-propagated before this returns, so only activations of one chunk are in
+        memory at a time; the value is the whole sum. It is multiplied by the number of processes, because gradients of
+        processes are averaged and row weights define a sum.
+        """
+        *earlier, last = [inputs.take(indices) for indices in self._split(inputs)]
+        done = torch.zeros((), device=self.accelerator.device)
+        for chunk in earlier:
+            with self.accelerator.no_sync(model):
+                loss = self._scaled_loss(model, chunk)
+                self.accelerator.backward(loss)
+            done += loss.detach()
+        total: torch.Tensor = self._scaled_loss(model, last) + done
+        return total
+
+    def _scaled_loss(self, model: Any, chunk: MicroBatch) -> torch.Tensor:
+        scores = self._score(model, chunk, with_entropies=True)
+        for part in scores.entropies or ():
+            self._accumulator.add("entropy", float(part.detach().sum()), len(part))
+        return self._chunk_loss(chunk, scores) * int(self.accelerator.num_processes)
+
+    def _chunk_loss(self, chunk: MicroBatch, scores: SequenceLogps) -> torch.Tensor:
+        """Loss of some rows; losses of chunks add up."""
+        raise NotImplementedError
+
+    def _score(self, model: Any, batch: MicroBatch, with_entropies: bool = False) -> SequenceLogps:
+        with self.accelerator.autocast():
+            return compute_logps(
+                model,
+                [row.sequence for row in batch.rows],
+                temperature=self.temperature,
+                share=self._shares,
+                with_entropies=with_entropies,
+            )
+
+    def _split(self, batch: MicroBatch) -> list[list[int]]:
+        return split_by_tokens([row.sequence for row in batch.rows], self._chunk_tokens, share=self._shares)
