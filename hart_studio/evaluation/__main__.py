@@ -21,10 +21,9 @@ from pydantic import ValidationError
 from hart_studio.data.benchmarks.catalog import BENCHMARKS
 from hart_studio.errors import HartError, InputError
 from hart_studio.evaluation.config import EvaluationConfig, read_config
-from hart_studio.evaluation.console_summary import summarize_evaluation
 from hart_studio.evaluation.job import prepare_run, run_evaluation
 from hart_studio.evaluation.report import write_report
-from hart_studio.evaluation.results import list_evaluations, load_evaluation, load_evaluations, read_dataset_info
+from hart_studio.evaluation.results import list_evaluations, load_evaluation, read_dataset_info, summarize_evaluation
 from hart_studio.evaluation.shards import Shard
 from hart_studio.files import replace_unencodable_output
 from hart_studio.models.catalog import BUILT_IN_HART
@@ -201,7 +200,8 @@ def _report(arguments: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, default=Path("report"), help="folder to write (%(default)s)")
     parser.add_argument("--runs-root", type=Path, default=Path("runs"), help="folder of all runs (%(default)s)")
     options = parser.parse_args(arguments)
-    print(f"wrote {write_report(load_evaluations(options.runs_root, options.runs), options.out)}")
+    evaluations = [load_evaluation(find_run(options.runs_root, run_id)) for run_id in options.runs]
+    print(f"wrote {write_report(evaluations, options.out)}")
     return 0
 
 

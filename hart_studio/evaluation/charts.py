@@ -74,13 +74,6 @@ class Series(NamedTuple):
     """x, mean, minimum and maximum, sorted by x."""
 
 
-class Limits(NamedTuple):
-    """Ends of an axis."""
-
-    low: float
-    high: float
-
-
 class Bar(NamedTuple):
     """One bar of a histogram or of a reliability diagram."""
 
@@ -109,8 +102,8 @@ def draw_lines(
     x_label: str,
     y_label: str,
     series: Sequence[Series],
-    x_limits: Limits | None = None,
-    y_limits: Limits | None = None,
+    x_limits: tuple[float, float] | None = None,
+    y_limits: tuple[float, float] | None = None,
 ) -> Figure:
     """Draw a line per series with a band from its minimum to its maximum.
 
@@ -132,7 +125,7 @@ def draw_lines(
         axes.plot(x, mean, color=color, linestyle=dashes, linewidth=2, label=_clean(each.name, _MAX_LEGEND_CHARS))
         if low != high:
             axes.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
-    axes.set_xlim(*(x_limits or Limits(0.0, max(1.0, *(point[0] for each in drawn for point in each.points)))))
+    axes.set_xlim(*(x_limits or (0.0, max(1.0, *(point[0] for each in drawn for point in each.points)))))
     if y_limits:
         axes.set_ylim(*y_limits)
     axes.grid(visible=True, color=_GRID)
@@ -175,7 +168,7 @@ def draw_bars(title: str, x_label: str, y_label: str, bars: Sequence[Bar], top: 
     return figure
 
 
-def draw_intervals(title: str, x_label: str, bars: Sequence[IntervalBar], limits: Limits) -> Figure:
+def draw_intervals(title: str, x_label: str, bars: Sequence[IntervalBar], limits: tuple[float, float]) -> Figure:
     """Draw horizontal bars with their intervals, one below the other.
 
     Args:

@@ -15,13 +15,21 @@ from typing import Final
 
 from hart_studio.data.benchmarks.catalog import get_benchmark, load_benchmark
 from hart_studio.data.needle_source import LazySceneRenderer, SampleSource, generate_samples
-from hart_studio.data.rows import InvalidRow
 from hart_studio.data.splits import fingerprint
 from hart_studio.errors import DataError, HartError, ModelError
-from hart_studio.evaluation.config import DRAWN_QUESTIONS, EvaluationConfig, image_cache_folder, read_config
+from hart_studio.evaluation.accuracy import count_accuracy
+from hart_studio.evaluation.config import (
+    DRAWN_QUESTIONS,
+    EvaluationConfig,
+    check_inputs,
+    image_cache_folder,
+    read_config,
+    read_inputs,
+    write_inputs,
+)
+from hart_studio.evaluation.grounding_metrics import list_area_shares
 from hart_studio.evaluation.measurement import measure_batch, record_model_error
-from hart_studio.evaluation.records import SampleResult, list_area_shares
-from hart_studio.evaluation.resume_check import check_inputs, read_inputs, write_inputs
+from hart_studio.evaluation.records import SampleResult
 from hart_studio.evaluation.shards import (
     Shard,
     ShardReader,
@@ -285,14 +293,10 @@ def compute_metrics(records: Iterable[SampleResult]) -> dict[str, float]:
     found = list(records)
     metrics = {"questions": float(len(found)), "failed": float(sum(bool(record.error) for record in found))}
     for protocol in {protocol for record in found for protocol in record.answers}:
-        values = [
-            answer_result.score.value
-            for record in found
-            if (answer_result := record.answers.get(protocol)) and answer_result.score.value is not None
-        ]
-        metrics[f"{protocol}/unscored"] = float(len(found) - len(values))
-        if values:
-            metrics[f"{protocol}/accuracy"] = fmean(values)
+        counted = count_accuracy(found, protocol)
+        metrics[f"{protocol}/unscored"] = float(counted.unscored)
+        if counted.share is not None:
+            metrics[f"{protocol}/accuracy"] = counted.share
     golds = [gold for record in found for gold in record.gold_matches]
     if golds:
         metrics["iog_above_0.3"] = fmean(gold.is_found for gold in golds)
@@ -318,7 +322,7 @@ def _announce(writer: RunWriter, source: SampleSource, config: EvaluationConfig,
         samples=len(loaded.samples),
         fingerprint=fingerprint(loaded.samples),
         invalid_count=len(loaded.invalid_rows),
-        invalid_rows=tuple(_to_invalid_row(bad) for bad in loaded.invalid_rows[:MAX_INVALID_ROWS]),
+        invalid_rows=tuple((bad.row, bad.reason[:_MAX_REASON_CHARS]) for bad in loaded.invalid_rows[:MAX_INVALID_ROWS]),
     )
     if path.exists() and DatasetInfo.model_validate_json(read_regular_file(path)).fingerprint != asked.fingerprint:
         raise DataError(
@@ -349,10 +353,6 @@ def _find_warnings(source: SampleSource, config: EvaluationConfig) -> tuple[str,
 
 def _ignore_phase(phase: str) -> None:
     """The phase of the first process stands for all processes."""
-
-
-def _to_invalid_row(bad: InvalidRow) -> tuple[str, str]:
-    return bad.row, bad.reason[:_MAX_REASON_CHARS]
 
 
 def _report_progress(writer: RunWriter, shards: ShardReader) -> None:

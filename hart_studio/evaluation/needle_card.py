@@ -11,8 +11,9 @@ from pathlib import Path
 
 from hart_studio.data.sources import load_needle
 from hart_studio.errors import DataError, HartError
+from hart_studio.evaluation.grounding_metrics import list_area_shares
 from hart_studio.evaluation.measurement import BATCH_SIZE, MEASURED_SETTINGS, measure
-from hart_studio.evaluation.records import SampleResult, list_area_shares
+from hart_studio.evaluation.records import SampleResult
 from hart_studio.files import write_json
 from hart_studio.imaging import SourceImage
 from hart_studio.models.catalog import BUILT_IN_MODEL

@@ -16,8 +16,8 @@ import pytest
 
 from hart_studio.data.benchmarks.catalog import BENCHMARKS
 from hart_studio.evaluation.config import CACHE_VARIABLE, EvaluationConfig
-from hart_studio.evaluation.evaluations import Evaluation
 from hart_studio.evaluation.job import prepare_run, run_evaluation
+from hart_studio.evaluation.records import Evaluation
 from hart_studio.evaluation.report import write_report
 from hart_studio.evaluation.results import list_evaluations, load_evaluation, read_dataset_info
 from hart_studio.models.catalog import TRAINED_MODEL

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from hart_studio.evaluation.evaluations import Evaluation
-from hart_studio.evaluation.records import AnswerResult, SampleResult
+from hart_studio.evaluation.records import AnswerResult, Evaluation, SampleResult
 from hart_studio.records import Box, Protocol, Score
 
 GOLD = Box.from_xyxy((0, 0, 20, 20))
