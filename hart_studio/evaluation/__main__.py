@@ -141,31 +141,13 @@ def _note(options: argparse.Namespace, text: str) -> None:
 
 
 def _read_settings(options: argparse.Namespace) -> EvaluationConfig:
-    chosen = options.protocol or ["crops_only"]
+    given = {name: value for name, value in vars(options).items() if name not in ("served", "protocols")}
+    chosen = options.protocols or ["crops_only"]
     return EvaluationConfig(
-        benchmark=options.benchmark,
-        path=options.path,
-        image_root=options.image_root,
-        subsets=tuple(options.subset),
-        without=options.without,
-        model=options.model,
         served=read_served(options),
-        title=options.title,
-        device=options.device,
-        dtype=options.dtype,
         protocols=PROTOCOLS if ALL in chosen else tuple(dict.fromkeys(chosen)),
-        limit=options.limit,
-        loop=LoopSettings(
-            overview_max_pixels=options.overview_max_pixels,
-            crop_max_pixels=options.crop_max_pixels,
-            padding=options.padding,
-            max_boxes=options.max_boxes,
-            temperature=options.temperature,
-            max_new_tokens=options.max_new_tokens,
-            seed=options.seed,
-            fallback=options.fallback,
-        ),
-        batch=options.batch,
+        loop=LoopSettings(**{name: given[name] for name in LoopSettings.model_fields if name in given}),
+        **{name: given[name] for name in EvaluationConfig.model_fields if name in given},
     )
 
 
@@ -246,6 +228,7 @@ def _build_parser() -> argparse.ArgumentParser:
     add("--image-root", default="", metavar="DIR", help="base folder of relative image paths")
     add(
         "--subset",
+        dest="subsets",
         action="append",
         default=[],
         metavar="NAME",
@@ -254,7 +237,13 @@ def _build_parser() -> argparse.ArgumentParser:
     add("--without", default="", metavar="PATH", help="Lite part to exclude from mme_realworld_train")
     add("--model", default=BUILT_IN_HART, metavar="ID", help="model folder or hub id (%(default)s)")
     add("--title", default="", help="name in tables (default: the model's name)")
-    add("--protocol", action="append", choices=[*PROTOCOLS, ALL], help="evaluation protocol; repeatable (crops_only)")
+    add(
+        "--protocol",
+        dest="protocols",
+        action="append",
+        choices=[*PROTOCOLS, ALL],
+        help="evaluation protocol; repeatable (crops_only)",
+    )
     add("--limit", type=int, metavar="N", help="evaluate only the first N questions")
     add("--shards", type=int, default=1, metavar="N", help="processes on this machine (%(default)s)")
     add("--resume", metavar="RUN", help="id of an evaluation to resume with its saved settings")

@@ -61,13 +61,7 @@ def is_scored(record: SampleResult, protocol: Protocol) -> bool:
 
 
 def count_accuracy(records: Iterable[SampleResult], protocol: Protocol, extractor: Extractor = "strict") -> Accuracy:
-    """Count right answers.
-
-    Args:
-        records: Records of questions.
-        protocol: Protocol of the answers.
-        extractor: Extractor of the answers.
-    """
+    """Count right answers."""
     right, scored, unscored, fallbacks = 0.0, 0, 0, 0
     for record in records:
         score = find_score(record, protocol, extractor)
@@ -122,11 +116,7 @@ def cycle_of(record: SampleResult) -> str:
 def weighted_mean(parts: Sequence[tuple[float, int]]) -> float | None:
     """Overall metric of the paper's Tables 2 and 3: the mean over sub-tasks, weighted by questions.
 
-    Args:
-        parts: Metric and number of questions per sub-task.
-
-    Returns:
-        The mean; None without questions.
+    ``parts`` are the metric and the number of questions of each sub-task. None without questions.
     """
     questions = sum(count for _, count in parts)
     return math.fsum(value * count for value, count in parts) / questions if questions else None
@@ -145,10 +135,6 @@ def macro_mean(parts: Iterable[Accuracy]) -> float | None:
 
 def cycle_mean(records: Sequence[SampleResult], protocol: Protocol) -> float | None:
     """HR-Bench metric: unweighted mean over the cycles of the options.
-
-    Args:
-        records: Questions of the category ``<kind>/cycle <number>``.
-        protocol: Protocol of the answers.
 
     Raises:
         DataError: If all cycles have the same number of scored answers, and the mean differs from that of all answers.

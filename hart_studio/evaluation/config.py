@@ -142,12 +142,7 @@ class EvaluationInputs(Record):
 
 
 def read_inputs(config: EvaluationConfig, images: Iterable[str]) -> EvaluationInputs:
-    """Compute the inputs of an evaluation.
-
-    Args:
-        config: Settings of the evaluation.
-        images: Paths of its images; empty for drawn scenes.
-    """
+    """Compute the inputs of an evaluation from its settings and the paths of its images; none for drawn scenes."""
     identity = identify_model(config.model_name) if config.served is None else None
     settings = config.model_dump(mode="json", exclude=set(_WITHOUT_INFLUENCE))
     if isinstance(settings.get("served"), dict):

@@ -93,14 +93,10 @@ def filter_records(
     category: str = "",
     text: str = "",
 ) -> list[SampleResult]:
-    """Filter questions by all given conditions, in order.
+    """Filter questions by all given conditions, in order; an empty condition fits all.
 
-    Args:
-        records: Records of questions.
-        protocol: Protocol of the answers.
-        verdicts: Allowed verdicts; empty = all.
-        category: Category, or the first levels of one; empty = any.
-        text: Part of the question, its id, or the model's answer, ignoring case; empty = any.
+    ``category`` may be the first levels of one. ``text`` is a part of the question, its id, or the model's answer,
+    ignoring case.
     """
     wanted = text.casefold()
     return [
@@ -123,14 +119,10 @@ def default_protocol(evaluation: Evaluation) -> Protocol:
 
 
 def select_failures(evaluations: Sequence[Evaluation], most: int) -> list[list[ModelAnswer]]:
-    """Select the worst failures of evaluations of one benchmark, with the answers of all of them.
+    """Select at most ``most`` failures of evaluations of one benchmark, worst first, with the answers of all of them.
 
-    Args:
-        evaluations: Evaluations of one benchmark. At most six are shown, because more colors are hard to distinguish.
-        most: Number of questions.
-
-    Returns:
-        Questions, worst first. The models alternate, so that one with many failures does not fill the list.
+    At most six evaluations are shown, because more colors are hard to distinguish. They alternate, so that one with
+    many failures does not fill the list.
     """
     included = [evaluation for evaluation in evaluations if evaluation.protocols][: len(SERIES_STYLES)]
     by_id = [{record.sample_id: record for record in evaluation.records} for evaluation in included]

@@ -61,11 +61,7 @@ class ReportFigure(NamedTuple):
 
 
 def make_figures(evaluations: Sequence[Evaluation]) -> list[ReportFigure]:
-    """The figures that some evaluations can fill; none without gold boxes and grounding turns.
-
-    Args:
-        evaluations: Evaluations of any benchmarks.
-    """
+    """The figures that some evaluations can fill; none without gold boxes and grounding turns."""
     found = []
     for benchmark in dict.fromkeys(evaluation.benchmark for evaluation in evaluations):
         same = of_benchmark(evaluations, benchmark)
@@ -75,11 +71,9 @@ def make_figures(evaluations: Sequence[Evaluation]) -> list[ReportFigure]:
 
 
 def draw_iou_curves(evaluations: Sequence[Evaluation], benchmark: str) -> ReportFigure | None:
-    """Fig. 3: share of the gold boxes by IoU threshold, a line for each model; None without gold boxes.
+    """Fig. 3: share of the gold boxes by IoU threshold, a line for each of the first six models with gold boxes.
 
-    Args:
-        evaluations: Evaluations of one benchmark; the first six with gold boxes are drawn.
-        benchmark: Name of the benchmark.
+    None without gold boxes.
     """
     lines = []
     for evaluation in evaluations:
@@ -101,12 +95,7 @@ def draw_iou_curves(evaluations: Sequence[Evaluation], benchmark: str) -> Report
 
 
 def draw_wrong_boxes(evaluations: Sequence[Evaluation], benchmark: str) -> ReportFigure | None:
-    """P(wrong box | right answer) by model and protocol; None without right answers and gold boxes.
-
-    Args:
-        evaluations: Evaluations of one benchmark.
-        benchmark: Name of the benchmark.
-    """
+    """P(wrong box | right answer) by model and protocol; None without right answers and gold boxes."""
     names = [evaluation.label(evaluations) for evaluation in evaluations]
     bars = []
     for evaluation, protocol in each_protocol(evaluations):
@@ -155,9 +144,7 @@ def color_of(index: int) -> str:
 def draw_boxes(image: Image.Image, shown: Sequence[ModelAnswer]) -> Image.Image:
     """Draw a copy of the image with dashed gold boxes and the boxes of each model in its color.
 
-    Args:
-        image: RGB, upright, of any size; boxes refer to the size in the records.
-        shown: The same question with the answers of several models.
+    The image is RGB and upright, of any size; boxes refer to the size in the records. All answers are to one question.
     """
     drawn = image.copy()
     pen = ImageDraw.Draw(drawn)
@@ -174,12 +161,7 @@ def draw_boxes(image: Image.Image, shown: Sequence[ModelAnswer]) -> Image.Image:
 
 
 def draw_sample(image: Image.Image, shown: Sequence[ModelAnswer]) -> Image.Image:
-    """Fig. 4: draw the image with its boxes, and question, answers and verdicts to the right.
-
-    Args:
-        image: As for ``draw_boxes``.
-        shown: As for ``draw_boxes``, at least one.
-    """
+    """Fig. 4: draw the image with its boxes, and question, answers and verdicts to the right; see ``draw_boxes``."""
     drawn = draw_boxes(image, shown)
     lines = _describe(shown)
     height = max(drawn.height, 32 + sum(size + 8 for _, _, size, _ in lines))
@@ -196,12 +178,7 @@ def draw_sample(image: Image.Image, shown: Sequence[ModelAnswer]) -> Image.Image
 
 
 def write_sample(image: Image.Image | None, shown: Sequence[ModelAnswer]) -> str:
-    """Write the same as an HTML block with escaped texts.
-
-    Args:
-        image: As for ``draw_boxes``, downscaled; None if unreadable.
-        shown: As for ``draw_boxes``, at least one.
-    """
+    """Write the same as an HTML block with escaped texts; the image is None if unreadable."""
     record = shown[0].record
     parts = ['<article class="sample">']
     if image is None:

@@ -32,11 +32,6 @@ Figures = dict[str, dict[str, float]]
 def make_card(model: ChatModel, samples: Sequence[GoldSample], batch: int = BATCH_SIZE) -> Figures:
     """Measure a model under all protocols, and with the gold box as the crop.
 
-    Args:
-        model: The model.
-        samples: Needle questions with gold boxes.
-        batch: Questions per batch.
-
     Raises:
         DataError: See ``measure``.
     """
@@ -46,12 +41,7 @@ def make_card(model: ChatModel, samples: Sequence[GoldSample], batch: int = BATC
 
 
 def summarize(records: Sequence[SampleResult], probes: Sequence[float]) -> Figures:
-    """Compute the metrics of the card.
-
-    Args:
-        records: One record per question.
-        probes: Scores of ``probe_gold_crops``, in the same order.
-    """
+    """Compute the metrics of the card from one record and one score of ``probe_gold_crops`` per question."""
     columns: dict[str, list[float]] = {}
     for record, probe in zip(records, probes, strict=True):
         row = {

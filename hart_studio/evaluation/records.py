@@ -143,10 +143,13 @@ class Evaluation:
     """One record per measured question."""
     total: int
     """Number of questions of the evaluation."""
-    is_complete: bool
-    """Whether all questions are measured."""
     left_out: int = 0
     """Number of invalid rows of the benchmark; not asked, and in no metric."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all questions are measured."""
+        return len(self.records) >= self.total
 
     @property
     def name(self) -> str:

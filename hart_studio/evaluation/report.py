@@ -132,12 +132,7 @@ def check_folder(folder: Path) -> None:
 
 
 def describe(evaluations: Sequence[Evaluation], tables: Sequence[Table]) -> Iterator[str]:
-    """Describe the report in sentences: what is partial, unscored or missing, and why.
-
-    Args:
-        evaluations: Evaluations of the report.
-        tables: Tables of the report.
-    """
+    """Describe the report in sentences: what is partial, unscored or missing, and why."""
     if not evaluations:
         yield "Nothing has been measured yet. Run an evaluation, then write the report again."
         return

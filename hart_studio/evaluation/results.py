@@ -156,7 +156,6 @@ def load_evaluation(layout: RunLayout) -> Evaluation:
         date=f"{date[:4]}-{date[4:6]}-{date[6:]}",
         records=tuple(records),
         total=asked.samples,
-        is_complete=len(records) >= asked.samples,
         left_out=asked.invalid_count,
     )
 
@@ -176,13 +175,7 @@ def read_dataset_info(layout: RunLayout) -> DatasetInfo:
 
 
 def summarize_evaluation(evaluation: Evaluation, asked: DatasetInfo, *, is_done: bool = True) -> EvaluationSummary:
-    """Count questions, accuracy by protocol, boxes, and what failed or was left out.
-
-    Args:
-        evaluation: What was measured so far.
-        asked: What was asked, with the rows that were left out.
-        is_done: Whether no question is left.
-    """
+    """Count questions, accuracy by protocol, boxes, and what failed or was left out."""
     records = evaluation.records
     accuracy = []
     for protocol in evaluation.protocols:

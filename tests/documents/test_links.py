@@ -17,8 +17,7 @@ import pytest
 
 from hart_studio.runs.overrides import apply_overrides
 from hart_studio.runs.presets import DEFAULT_PRESET, get_preset
-from tests.documents.blocks import Block, blocks
-from tests.documents.pages import ROOT, Command, anchors, code_words, commands, documents, links, name_of
+from tests.documents.pages import ROOT, Block, Command, anchors, blocks, code_words, commands, documents, links, name_of
 
 pytestmark = pytest.mark.core
 

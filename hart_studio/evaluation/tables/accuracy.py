@@ -78,19 +78,14 @@ def accuracy_cell(evaluation: Evaluation, protocol: Protocol, extractor: Extract
 
 
 def table_2(evaluations: Sequence[Evaluation], benchmark: str = MME_REALWORLD[0]) -> Table:
-    """MME-RealWorld by task and sub-task.
-
-    Args:
-        evaluations: Evaluations; those of the benchmark are shown.
-        benchmark: One of ``MME_REALWORLD``.
-    """
+    """MME-RealWorld by task and sub-task; ``benchmark`` is one of ``MME_REALWORLD``."""
     is_lite = benchmark == MME_REALWORLD[0]
     name = "table_2" if is_lite else f"table_2_{benchmark}"
     return _task_table(name, "Table 2", evaluations, benchmark, MME_REALWORLD_TASKS, TABLE_2 if is_lite else ())
 
 
 def table_3(evaluations: Sequence[Evaluation]) -> Table:
-    """TreeBench by sub-task; arguments as for ``table_2``."""
+    """TreeBench by sub-task."""
     return _task_table("table_3", "Table 3", evaluations, "treebench", TREEBENCH_TASKS, TABLE_3)
 
 
@@ -135,11 +130,7 @@ def _task_table(
 
 
 def table_4(evaluations: Sequence[Evaluation]) -> Table:
-    """V*, HR-Bench and MMStar: the share; for HR-Bench the mean over cycles, for MMStar both means.
-
-    Args:
-        evaluations: Evaluations; those of the four benchmarks are shown.
-    """
+    """V*, HR-Bench and MMStar: the share; for HR-Bench the mean over cycles, for MMStar both means."""
     columns = (*FRONT, "accuracy, %", "macro over l2, %", *BACK)
     rows = []
     for evaluation, protocol in each_protocol(of_benchmark(evaluations, *_TABLE_4)):
@@ -162,12 +153,7 @@ def table_4(evaluations: Sequence[Evaluation]) -> Table:
 
 
 def table_hr_bench(evaluations: Sequence[Evaluation], benchmark: str) -> Table:
-    """HR-Bench by kind of question and by cycle.
-
-    Args:
-        evaluations: Evaluations; those of the benchmark are shown.
-        benchmark: One of ``HR_BENCH``.
-    """
+    """HR-Bench by kind of question and by cycle; ``benchmark`` is one of ``HR_BENCH``."""
     included = of_benchmark(evaluations, benchmark)
     cycles = sorted({cycle_of(record) for evaluation in included for record in evaluation.records})
     kinds = tuple(f"{kind}, %" for kind in _HR_KINDS)
@@ -193,12 +179,7 @@ def table_hr_bench(evaluations: Sequence[Evaluation], benchmark: str) -> Table:
 
 
 def table_categories(evaluations: Sequence[Evaluation], benchmark: str) -> Table:
-    """Any benchmark by the first level of its categories; MMStar with both of its means.
-
-    Args:
-        evaluations: Evaluations; those of the benchmark are shown.
-        benchmark: Name of the benchmark.
-    """
+    """Any benchmark by the first level of its categories; MMStar with both of its means."""
     included = of_benchmark(evaluations, benchmark)
     names = list(dict.fromkeys(category_at(record, 1) for each in included for record in each.records))
     means = ("overall, %", "macro over l2, %") if benchmark == "mmstar" else ("overall, %",)
@@ -216,12 +197,10 @@ def table_categories(evaluations: Sequence[Evaluation], benchmark: str) -> Table
 
 
 def level_table(evaluations: Sequence[Evaluation], number: Literal[5, 7]) -> Table:
-    """Tables 5 and 7: perception and reasoning, one row per model and protocol.
+    """Tables 5 and 7: perception and reasoning on two benchmarks, joined by model and protocol.
 
-    Args:
-        evaluations: Evaluations; those of the two benchmarks are shown, joined by model and protocol. If a model has
-            several on one benchmark, they cannot be matched: each has a row, with the end of its run id.
-        number: Table of the paper; the published rows differ.
+    If a model has several evaluations on one benchmark, they cannot be matched: each has a row, with the end of its
+    run id. The tables differ in their published rows.
     """
     figures = [f"{benchmark}: {level.lower()}, %" for benchmark in _LEVEL_BENCHMARKS for level in LEVELS]
     counts = [f"{benchmark}: {what}" for what in ("n", "questions") for benchmark in _LEVEL_BENCHMARKS]

@@ -50,9 +50,7 @@ from hart_studio.records import PROTOCOLS
 def make_tables(evaluations: Sequence[Evaluation]) -> list[Table]:
     """Make the tables with at least one measured row, in the order of the paper.
 
-    Args:
-        evaluations: Evaluations of any benchmarks. Those without a scored answer are only in the summary and in the
-            tables of boxes and rules.
+    Evaluations without a scored answer are only in the summary and in the tables of boxes and rules.
     """
     included = [found for found in evaluations if found.records]
     scored = [
@@ -111,8 +109,7 @@ def table_summary(evaluations: Sequence[Evaluation]) -> Table:
 def table_comparison(evaluations: Sequence[Evaluation]) -> Table:
     """Compare every two evaluations of the same benchmark: accuracy per common protocol, and grounding.
 
-    Args:
-        evaluations: Evaluations; pairs without common questions are skipped.
+    Pairs without common questions are skipped.
     """
     columns = (
         *("model", "baseline", "benchmark", "protocol", "dates", "figure", "difference, points"),

@@ -33,11 +33,7 @@ _FOUND: Final = "gold boxes with IoG > 0.3, %"
 
 
 def table_1(evaluations: Sequence[Evaluation]) -> Table:
-    """Joint counts of answer and box.
-
-    Args:
-        evaluations: Evaluations; those with gold boxes and a grounding turn are shown.
-    """
+    """Joint counts of answer and box, of evaluations with gold boxes and a grounding turn."""
     columns = (*FRONT, *CONTINGENCY_CELLS, WRONG_BOX, *BACK)
     rows = []
     for evaluation, protocol in each_protocol(evaluations):
@@ -62,7 +58,7 @@ def table_1(evaluations: Sequence[Evaluation]) -> Table:
 
 
 def table_information(evaluations: Sequence[Evaluation]) -> Table:
-    """Proposition 1: I(L; R) in bits, by protocol; arguments as for ``table_1``."""
+    """Proposition 1: I(L; R) in bits, by protocol."""
     columns = (
         *("model", "benchmark", "protocols", "date", "n"),
         *(f"I(L; R), {protocol}" for protocol in PROTOCOLS),
@@ -94,7 +90,7 @@ def table_information(evaluations: Sequence[Evaluation]) -> Table:
 
 
 def table_6(evaluations: Sequence[Evaluation]) -> Table:
-    """Grounding; arguments as for ``table_1``."""
+    """Grounding."""
     columns = (
         *(*FRONT, "gold boxes", _FOUND, "IoG > 0.3 per question, %", "questions with all gold boxes found, %"),
         *("mean IoU, %", "mean IoU per question, %", "mean area share, %", "valid box, %", "questions"),
@@ -121,7 +117,7 @@ def table_6(evaluations: Sequence[Evaluation]) -> Table:
 
 
 def table_iou(evaluations: Sequence[Evaluation]) -> Table:
-    """Data of Fig. 3; arguments as for ``table_1``."""
+    """Data of Fig. 3."""
     columns = (*FRONT, "gold boxes", *(f"IoU ≥ {threshold:.2f}, %" for threshold in IOU_THRESHOLDS), "questions")
     rows = []
     for evaluation in evaluations:

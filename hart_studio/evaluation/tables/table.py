@@ -124,15 +124,7 @@ def share_of(found: Accuracy) -> Number | None:
 
 
 def measured_row(evaluation: Evaluation, how: str, count: int, *cells: Cell, has_benchmark: bool = True) -> TableRow:
-    """Row of an evaluation: the cells of ``FRONT`` or ``FRONT_OF_ONE``, then others.
-
-    Args:
-        evaluation: The evaluation.
-        how: Protocol, or measured turn.
-        count: Number of questions of the row's metrics.
-        cells: Other cells.
-        has_benchmark: Whether the table has a column for the benchmark.
-    """
+    """Row of an evaluation: the cells of ``FRONT`` or ``FRONT_OF_ONE`` (``how``: protocol or turn), then others."""
     benchmark = (evaluation.benchmark,) if has_benchmark else ()
     return TableRow("measured", (evaluation.name, *benchmark, how, evaluation.date, count, *cells))
 
@@ -152,13 +144,7 @@ def questions_cell(evaluation: Evaluation) -> Cell:
 
 
 def published_row(columns: Sequence[str], method: str, values: Mapping[str, float | int | str]) -> TableRow:
-    """Row with published results.
-
-    Args:
-        columns: Column heads.
-        method: Name in the paper.
-        values: Column -> value or text; other cells are empty.
-    """
+    """Row with published results: column -> value or text; other cells are empty."""
     cells: list[Cell] = [method]
     for column in columns[1:]:
         value = values.get(column)

@@ -89,6 +89,5 @@ def evaluation(records: tuple[SampleResult, ...] | None = None, **changes: objec
         "date": "2026-01-02",
         "records": found,
         "total": len(found),
-        "is_complete": True,
     }
     return Evaluation(**{**values, **changes})  # type: ignore[arg-type]

@@ -23,6 +23,7 @@ from hart_studio.runs.events import Warned
 from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.reader import read_events
 from hart_studio.runs.status import get_state
+from tests.evaluations import results_without_times
 from tests.fake_endpoint import Answer, Seen, serving
 from tests.fakes import ScriptedModel, text_of
 from tests.unit.evaluation.conftest import QUESTIONS
@@ -77,16 +78,6 @@ def interrupted(calls: int) -> WatchedModel:
 @pytest.fixture
 def layout(config: EvaluationConfig, tmp_path: Path) -> RunLayout:
     return prepare_run(tmp_path / "runs", config)
-
-
-def answers_of(layout: RunLayout) -> list[str]:
-    """All measured values except times."""
-    found = [record.model_dump(mode="json") for record in load_evaluation(layout).records]
-    for record in found:
-        record.pop("attempt")
-        for answer_result in record["answers"].values():
-            answer_result.pop("seconds")
-    return [json.dumps(record) for record in found]
 
 
 def test_an_evaluation_from_start_to_end(tmp_path: Path, layout: RunLayout) -> None:
@@ -145,7 +136,7 @@ def test_many_processes_find_what_one_finds(config: EvaluationConfig, tmp_path: 
     assert run_evaluation(shared, lambda _: model(), Shard(0, 3, 9)), "the first one waits for the others"
     for other in others:
         other.join()
-    assert answers_of(shared) == answers_of(alone)
+    assert results_without_times(shared) == results_without_times(alone)
     assert len(list((shared.folder / "records").iterdir())) == 3
 
 
@@ -163,7 +154,7 @@ def test_one_that_was_interrupted_goes_on_with_other_processes_and_asks_nothing_
     other.start()
     assert run_evaluation(layout, lambda _: rest, Shard(0, 2, 9))
     other.join()
-    assert answers_of(layout) == answers_of(alone)
+    assert results_without_times(layout) == results_without_times(alone)
     assert sum(len(call.requests) for call in rest.calls) == 3 * (QUESTIONS - 4)
     with pytest.raises(InputError, match="completed"):
         run_evaluation(layout, lambda _: model())

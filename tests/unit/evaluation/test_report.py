@@ -24,7 +24,7 @@ def with_images(folder: Path, **changes: object) -> Evaluation:
 def test_the_report_is_one_page_and_its_files(tmp_path: Path) -> None:
     images = tmp_path / "images"
     images.mkdir()
-    found = [with_images(images), with_images(images, title=HOSTILE, model=HOSTILE, is_complete=False, total=9)]
+    found = [with_images(images), with_images(images, title=HOSTILE, model=HOSTILE, total=9)]
     path = write_report(found, tmp_path / "report", samples_drawn=3)
     text = path.read_text()
     assert HOSTILE not in text

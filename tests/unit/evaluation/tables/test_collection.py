@@ -118,9 +118,7 @@ def test_table_4() -> None:
 
 
 def test_tables_5_and_7() -> None:
-    other = evaluation(
-        eight_questions()[:5], benchmark="mme_realworld_lite", date="2026-01-03", total=9, is_complete=False
-    )
+    other = evaluation(eight_questions()[:5], benchmark="mme_realworld_lite", date="2026-01-03", total=9)
     found = row(level_table([evaluation(), other], 7), "crops_only")
     assert found["treebench: perception, %"] == 60.0 and found["treebench: reasoning, %"] == 0.0
     assert found["mme_realworld_lite: perception, %"] == 60.0 and found["mme_realworld_lite: reasoning, %"] is None
