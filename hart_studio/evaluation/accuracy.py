@@ -103,6 +103,14 @@ def split_records(records: Iterable[SampleResult], key: Callable[[SampleResult],
     return dict(parts)
 
 
+def count_parts(
+    records: Iterable[SampleResult], protocol: Protocol, key: Callable[[SampleResult], str], names: Iterable[str]
+) -> list[Accuracy]:
+    """Count right answers in the parts of these keys, in their order; a part may be empty."""
+    parts = split_records(records, key)
+    return [count_accuracy(parts.get(name, ()), protocol) for name in names]
+
+
 def category_at(record: SampleResult, depth: int) -> str:
     """First ``depth`` levels of the category, joined by ``/``."""
     return "/".join(record.category.split("/")[:depth])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Final
@@ -214,48 +215,41 @@ def _watch(
         _report_progress(writer, shards)
 
 
+@dataclass
 class _Worker:
     """Work of one process."""
 
-    def __init__(
-        self,
-        layout: RunLayout,
-        config: EvaluationConfig,
-        open_image: ImageOpener,
-        shards: ShardReader,
-        shard: Shard,
-        set_phase: Callable[[str], None],
-    ) -> None:
-        self._path = shard_path(layout, shard.rank)
-        self._config = config
-        self._open_image = open_image
-        self._shards = shards
-        self._shard = shard
-        self._set_phase = set_phase
-        self._official = get_benchmark(config.benchmark).official
-        self._failures = 0
-        self._failing_since: float | None = None
+    layout: RunLayout
+    config: EvaluationConfig
+    open_image: ImageOpener
+    shards: ShardReader
+    shard: Shard
+    set_phase: Callable[[str], None]
+    failures: int = 0
+    failing_since: float | None = None
 
     def work(self, samples: Sequence[GoldSample], open_model: OpenModel) -> Iterable[None]:
         """Measure in batches and yield after each; the model is loaded for the first batch with open questions."""
         model: ChatModel | None = None
+        path = shard_path(self.layout, self.shard.rank)
         numbers = {sample.id: number for number, sample in enumerate(samples)}
-        for batch in iterate_batches(samples, self._config.batch, self._shard):
-            if self._shards.has_all(batch):
+        for batch in iterate_batches(samples, self.config.batch, self.shard):
+            if self.shards.has_all(batch):
                 continue
             if model is None:
-                self._set_phase("loading the model")
-                model = open_model(self._config)
-                self._set_phase("asking the first questions")
+                self.set_phase("loading the model")
+                model = open_model(self.config)
+                self.set_phase("asking the first questions")
             # The whole batch is asked as in the first attempt; existing records are kept.
             records = self._measure(model, batch, numbers[batch[0].id])
-            left = [record for record in records if not self._shards.is_done(record.sample_id)]
-            attempt = {"attempt": self._shard.attempt}
-            append_records(self._path, [record.model_copy(update=attempt) for record in left])
+            left = [record for record in records if not self.shards.is_done(record.sample_id)]
+            attempt = {"attempt": self.shard.attempt}
+            append_records(path, [record.model_copy(update=attempt) for record in left])
             yield
 
     def _measure(self, model: ChatModel, batch: Sequence[GoldSample], number: int) -> list[SampleResult]:
-        config = self._config
+        config = self.config
+        official = get_benchmark(config.benchmark).official
         # Sampled answers must not depend on the process, and must differ between batches.
         seed = None if config.loop.seed is None else config.loop.seed + number
         loop = config.loop.model_copy(update={"seed": seed})
@@ -263,7 +257,7 @@ class _Worker:
         def ask(samples: Sequence[GoldSample]) -> list[SampleResult]:
             """Measure a batch; if it fails as a whole, its halves, so that one question cannot fail others."""
             try:
-                records = measure_batch(model, samples, config.protocols, loop, self._official, self._open_image)
+                records = measure_batch(model, samples, config.protocols, loop, official, self.open_image)
             except Exception as error:  # a library may raise anything for one question; the others continue
                 text = str(error) if isinstance(error, HartError) else f"{type(error).__name__}: {error}"
                 self._check_failure_limit(text, is_single=len(samples) == 1)
@@ -271,7 +265,7 @@ class _Worker:
                     half = len(samples) // 2
                     return ask(samples[:half]) + ask(samples[half:])
                 return [record_model_error(samples[0], config.protocols, text[:_MAX_REASON_CHARS])]
-            self._failures, self._failing_since = 0, None
+            self.failures, self.failing_since = 0, None
             return records
 
         return ask(batch)
@@ -279,11 +273,11 @@ class _Worker:
     def _check_failure_limit(self, reason: str, *, is_single: bool) -> None:
         """Stop after too many consecutive failures, or after too much time with a dead server."""
         now = time.monotonic()
-        self._failing_since = self._failing_since or now
-        self._failures += is_single
-        if self._failures >= MAX_CONSECUTIVE_FAILURES or now - self._failing_since > MAX_FAILING_SECONDS:
+        self.failing_since = self.failing_since or now
+        self.failures += is_single
+        if self.failures >= MAX_CONSECUTIVE_FAILURES or now - self.failing_since > MAX_FAILING_SECONDS:
             raise ModelError(
-                f"The model failed on the last {self._failures or 'batches of'} questions: "
+                f"The model failed on the last {self.failures or 'batches of'} questions: "
                 f"{reason[:_MAX_REASON_CHARS]}. Fix the cause and resume the evaluation."
             )
 

@@ -12,6 +12,7 @@ from hart_studio.evaluation.accuracy import (
     category_at,
     clustered_stderr,
     count_accuracy,
+    count_parts,
     cycle_mean,
     cycle_of,
     macro_mean,
@@ -110,10 +111,9 @@ def _task_table(
     columns = (*FRONT_OF_ONE, "overall, %", *(f"{level}, %" for level in LEVELS), *heads, *BACK)
     rows = []
     for evaluation, protocol in each_protocol(included):
-        by_task = split_records(evaluation.records, lambda record: _plain(category_at(record, 2)))
-        by_level = split_records(evaluation.records, lambda record: _plain(category_at(record, 1)))
-        found = [count_accuracy(by_task.get(key, ()), protocol) for key in (*keys, *others)]
-        levels = [count_accuracy(by_level.get(_plain(level), ()), protocol) for level in LEVELS]
+        records = evaluation.records
+        found = count_parts(records, protocol, lambda record: _plain(category_at(record, 2)), (*keys, *others))
+        levels = count_parts(records, protocol, lambda record: _plain(category_at(record, 1)), map(_plain, LEVELS))
         whole = count_accuracy(evaluation.records, protocol)
         cells = (percent(overall(found), whole.stderr), *map(share_of, (*levels, *found)))
         rows.append(answers_row(evaluation, protocol, whole, *cells, has_benchmark=False))
@@ -161,14 +161,13 @@ def table_hr_bench(evaluations: Sequence[Evaluation], benchmark: str) -> Table:
     rows = []
     for evaluation, protocol in each_protocol(included):
         by_kind = split_records(evaluation.records, lambda record: category_at(record, 1))
-        by_cycle = split_records(evaluation.records, cycle_of)
         whole = count_accuracy(evaluation.records, protocol)
         cells: list[Cell] = [
             percent(cycle_mean(part, protocol), clustered_stderr(part, protocol))
             for part in (*(by_kind.get(kind, []) for kind in _HR_KINDS), evaluation.records)
         ]
         cells.append(percent(whole.share))
-        cells += [percent(count_accuracy(by_cycle.get(cycle, ()), protocol).share) for cycle in cycles]
+        cells += [percent(part.share) for part in count_parts(evaluation.records, protocol, cycle_of, cycles)]
         rows.append(answers_row(evaluation, protocol, whole, *cells, has_benchmark=False))
     caption = (
         "Columns: single-instance, cross-instance and average accuracy, each averaged over the four option cycles "
@@ -186,8 +185,7 @@ def table_categories(evaluations: Sequence[Evaluation], benchmark: str) -> Table
     columns = (*FRONT_OF_ONE, *means, *(f"{name or 'no category'}, %" for name in names), *BACK)
     rows = []
     for evaluation, protocol in each_protocol(included):
-        parts = split_records(evaluation.records, lambda record: category_at(record, 1))
-        found = [count_accuracy(parts.get(name, ()), protocol) for name in names]
+        found = count_parts(evaluation.records, protocol, lambda record: category_at(record, 1), names)
         whole = count_accuracy(evaluation.records, protocol)
         cells = [percent(overall(found), whole.stderr)]
         cells += [_macro_l2(evaluation, protocol)] if benchmark == "mmstar" else []
@@ -236,10 +234,9 @@ def _join(name: str, same: Sequence[Evaluation]) -> Iterator[tuple[str, dict[str
 def _level_row(name: str, protocol: Protocol, found: dict[str, Evaluation]) -> TableRow:
     cells: list[Cell] = [name, protocol, ", ".join(sorted({evaluation.date for evaluation in found.values()}))]
     for benchmark in _LEVEL_BENCHMARKS:
-        parts = split_records(
-            found[benchmark].records if benchmark in found else (), lambda record: category_at(record, 1).lower()
-        )
-        cells += [share_of(count_accuracy(parts.get(level.lower(), ()), protocol)) for level in LEVELS]
+        records = found[benchmark].records if benchmark in found else ()
+        parts = count_parts(records, protocol, lambda record: category_at(record, 1).lower(), map(str.lower, LEVELS))
+        cells += map(share_of, parts)
     whole = {benchmark: count_accuracy(evaluation.records, protocol) for benchmark, evaluation in found.items()}
     cells += [whole[benchmark].scored if benchmark in whole else None for benchmark in _LEVEL_BENCHMARKS]
     cells += [questions_cell(found[benchmark]) if benchmark in found else None for benchmark in _LEVEL_BENCHMARKS]

@@ -29,11 +29,6 @@ def test_the_four_counts_by_hand() -> None:
     assert count_joint(RIGHT, GROUNDED, twice_the_first).tolist() == [[[2, 2, 1, 1], [1, 3, 1, 1]]]
 
 
-def test_the_paper_s_own_shares_follow_from_its_counts() -> None:
-    table_1 = np.array([[1057, 1838, 466, 681], [502, 1830, 1028, 682], [1359, 770, 1578, 335], [998, 788, 1931, 325]])
-    assert (100 * wrong_box_share(table_1.astype(float))).round(1).tolist() == [36.5, 21.5, 63.8, 55.9]
-
-
 def test_without_a_right_answer_there_is_no_share() -> None:
     assert math.isnan(wrong_box_share(np.array([0.0, 0, 3, 1])))
     assert estimate_wrong_box(0 * RIGHT, GROUNDED, draw_resamples(6, 20)) is None
