@@ -51,12 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(flags: argparse.Namespace) -> str:
     """Do everything except printing; the input is checked before the model is loaded."""
     settings = read_settings(
-        overview_max_pixels=flags.overview_max_pixels,
-        padding=flags.padding,
-        max_boxes=flags.max_boxes,
-        temperature=flags.temperature,
-        seed=flags.seed,
-        fallback=flags.fallback,
+        **{name: value for name, value in vars(flags).items() if name in LoopSettings.model_fields}
     )
     build_sample(flags.image, flags.question, flags.choice, flags.answer)
     check_rollout_count(flags.rollouts, settings)

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 from hart_studio.evaluation.config import EvaluationConfig
 from hart_studio.evaluation.job import DATASET_INFO_FILE, DatasetInfo, compute_metrics, prepare_run
 from hart_studio.evaluation.records import AnswerResult, SampleResult
+from hart_studio.evaluation.results import load_evaluation
 from hart_studio.evaluation.shards import append_records, shard_path
 from hart_studio.files import write_json
 from hart_studio.records import Box, Protocol, Score
@@ -111,3 +112,13 @@ def write_evaluation(
             layout.stop.touch()
             assert run.is_stop_requested
     return layout
+
+
+def results_without_times(layout: RunLayout) -> list[dict[str, Any]]:
+    """All measured values of a run except times and attempts."""
+    records = [record.model_dump(mode="json") for record in load_evaluation(layout).records]
+    for record in records:
+        record.pop("attempt")
+        for judged in record["answers"].values():
+            judged.pop("seconds")
+    return records

@@ -21,10 +21,9 @@ from pydantic import ValidationError
 from hart_studio.data.benchmarks.catalog import BENCHMARKS
 from hart_studio.errors import HartError, InputError
 from hart_studio.evaluation.config import EvaluationConfig, read_config
-from hart_studio.evaluation.console_summary import summarize_evaluation
 from hart_studio.evaluation.job import prepare_run, run_evaluation
 from hart_studio.evaluation.report import write_report
-from hart_studio.evaluation.results import list_evaluations, load_evaluation, load_evaluations, read_dataset_info
+from hart_studio.evaluation.results import list_evaluations, load_evaluation, read_dataset_info, summarize_evaluation
 from hart_studio.evaluation.shards import Shard
 from hart_studio.files import replace_unencodable_output
 from hart_studio.models.catalog import BUILT_IN_HART
@@ -141,31 +140,13 @@ def _note(options: argparse.Namespace, text: str) -> None:
 
 
 def _read_settings(options: argparse.Namespace) -> EvaluationConfig:
-    chosen = options.protocol or ["crops_only"]
+    given = {name: value for name, value in vars(options).items() if name not in ("served", "protocols")}
+    chosen = options.protocols or ["crops_only"]
     return EvaluationConfig(
-        benchmark=options.benchmark,
-        path=options.path,
-        image_root=options.image_root,
-        subsets=tuple(options.subset),
-        without=options.without,
-        model=options.model,
         served=read_served(options),
-        title=options.title,
-        device=options.device,
-        dtype=options.dtype,
         protocols=PROTOCOLS if ALL in chosen else tuple(dict.fromkeys(chosen)),
-        limit=options.limit,
-        loop=LoopSettings(
-            overview_max_pixels=options.overview_max_pixels,
-            crop_max_pixels=options.crop_max_pixels,
-            padding=options.padding,
-            max_boxes=options.max_boxes,
-            temperature=options.temperature,
-            max_new_tokens=options.max_new_tokens,
-            seed=options.seed,
-            fallback=options.fallback,
-        ),
-        batch=options.batch,
+        loop=LoopSettings(**{name: given[name] for name in LoopSettings.model_fields if name in given}),
+        **{name: given[name] for name in EvaluationConfig.model_fields if name in given},
     )
 
 
@@ -200,7 +181,8 @@ def _report(arguments: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, default=Path("report"), help="folder to write (%(default)s)")
     parser.add_argument("--runs-root", type=Path, default=Path("runs"), help="folder of all runs (%(default)s)")
     options = parser.parse_args(arguments)
-    print(f"wrote {write_report(load_evaluations(options.runs_root, options.runs), options.out)}")
+    evaluations = [load_evaluation(find_run(options.runs_root, run_id)) for run_id in options.runs]
+    print(f"wrote {write_report(evaluations, options.out)}")
     return 0
 
 
@@ -245,6 +227,7 @@ def _build_parser() -> argparse.ArgumentParser:
     add("--image-root", default="", metavar="DIR", help="base folder of relative image paths")
     add(
         "--subset",
+        dest="subsets",
         action="append",
         default=[],
         metavar="NAME",
@@ -253,7 +236,13 @@ def _build_parser() -> argparse.ArgumentParser:
     add("--without", default="", metavar="PATH", help="Lite part to exclude from mme_realworld_train")
     add("--model", default=BUILT_IN_HART, metavar="ID", help="model folder or hub id (%(default)s)")
     add("--title", default="", help="name in tables (default: the model's name)")
-    add("--protocol", action="append", choices=[*PROTOCOLS, ALL], help="evaluation protocol; repeatable (crops_only)")
+    add(
+        "--protocol",
+        dest="protocols",
+        action="append",
+        choices=[*PROTOCOLS, ALL],
+        help="evaluation protocol; repeatable (crops_only)",
+    )
     add("--limit", type=int, metavar="N", help="evaluate only the first N questions")
     add("--shards", type=int, default=1, metavar="N", help="processes on this machine (%(default)s)")
     add("--resume", metavar="RUN", help="id of an evaluation to resume with its saved settings")

@@ -1,4 +1,4 @@
-"""Accuracy over scored questions, with standard errors and counts of unscored ones."""
+"""Accuracy over scored questions with standard errors, and paired differences between two evaluations."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean, stdev
 from typing import Final, Literal, NamedTuple
 
+import numpy as np
+
 from hart_studio.errors import DataError
 from hart_studio.evaluation.records import AnswerResult, SampleResult
+from hart_studio.evaluation.statistics import Difference, estimate, resamples_of
 from hart_studio.records import Protocol, Score
 
 Extractor = Literal["strict", "official"]
@@ -58,13 +61,7 @@ def is_scored(record: SampleResult, protocol: Protocol) -> bool:
 
 
 def count_accuracy(records: Iterable[SampleResult], protocol: Protocol, extractor: Extractor = "strict") -> Accuracy:
-    """Count right answers.
-
-    Args:
-        records: Records of questions.
-        protocol: Protocol of the answers.
-        extractor: Extractor of the answers.
-    """
+    """Count right answers."""
     right, scored, unscored, fallbacks = 0.0, 0, 0, 0
     for record in records:
         score = find_score(record, protocol, extractor)
@@ -93,11 +90,6 @@ def count_rules(records: Iterable[SampleResult], protocol: Protocol, extractor: 
     return rules
 
 
-def has_official(records: Iterable[SampleResult], protocol: Protocol) -> bool:
-    """Whether the benchmark's own extractor was used."""
-    return any(find_score(record, protocol, "official") is not None for record in records)
-
-
 def group_of(record: SampleResult) -> str:
     """Key of repeated askings of one question: its image and text."""
     return f"{record.image}\n{record.question}"
@@ -111,19 +103,28 @@ def split_records(records: Iterable[SampleResult], key: Callable[[SampleResult],
     return dict(parts)
 
 
+def count_parts(
+    records: Iterable[SampleResult], protocol: Protocol, key: Callable[[SampleResult], str], names: Iterable[str]
+) -> list[Accuracy]:
+    """Count right answers in the parts of these keys, in their order; a part may be empty."""
+    parts = split_records(records, key)
+    return [count_accuracy(parts.get(name, ()), protocol) for name in names]
+
+
 def category_at(record: SampleResult, depth: int) -> str:
     """First ``depth`` levels of the category, joined by ``/``."""
     return "/".join(record.category.split("/")[:depth])
 
 
+def cycle_of(record: SampleResult) -> str:
+    """Cycle of the options of an HR-Bench question, the last level of its category."""
+    return record.category.rpartition("/")[2]
+
+
 def weighted_mean(parts: Sequence[tuple[float, int]]) -> float | None:
     """Overall metric of the paper's Tables 2 and 3: the mean over sub-tasks, weighted by questions.
 
-    Args:
-        parts: Metric and number of questions per sub-task.
-
-    Returns:
-        The mean; None without questions.
+    ``parts`` are the metric and the number of questions of each sub-task. None without questions.
     """
     questions = sum(count for _, count in parts)
     return math.fsum(value * count for value, count in parts) / questions if questions else None
@@ -143,17 +144,10 @@ def macro_mean(parts: Iterable[Accuracy]) -> float | None:
 def cycle_mean(records: Sequence[SampleResult], protocol: Protocol) -> float | None:
     """HR-Bench metric: unweighted mean over the cycles of the options.
 
-    Args:
-        records: Questions of the category ``<kind>/cycle <number>``.
-        protocol: Protocol of the answers.
-
     Raises:
         DataError: If all cycles have the same number of scored answers, and the mean differs from that of all answers.
     """
-    cycles = [
-        count_accuracy(part, protocol)
-        for part in split_records(records, lambda record: record.category.rpartition("/")[2]).values()
-    ]
+    cycles = [count_accuracy(part, protocol) for part in split_records(records, cycle_of).values()]
     mean, micro = macro_mean(cycles), overall(cycles)
     is_even = len({cycle.scored for cycle in cycles}) == 1
     if is_even and mean is not None and micro is not None and not math.isclose(mean, micro, abs_tol=1e-9):
@@ -177,6 +171,49 @@ def clustered_stderr(
             questions[group_of(record)].append(score.value)
     means = [fmean(values) for values in questions.values()]
     return stdev(means) / math.sqrt(len(means)) if len(means) > 1 else None
+
+
+def compare_answers(
+    first: Sequence[SampleResult], second: Sequence[SampleResult], protocol: Protocol
+) -> Difference | None:
+    """Difference in accuracy over questions that both evaluations have scored; None without any.
+
+    Questions are the same if id, text, choices and gold boxes are equal. A question that is asked several times on the
+    same image, as in HR-Bench, is resampled with all its answers.
+    """
+    return _compare(first, second, lambda record: record.value(protocol), lambda record: is_scored(record, protocol))
+
+
+def compare_grounding(first: Sequence[SampleResult], second: Sequence[SampleResult]) -> Difference | None:
+    """Difference in the share of found gold boxes per question, mean over common questions with gold boxes.
+
+    Paired and resampled like ``compare_answers``.
+    """
+    return _compare(first, second, lambda record: record.found_share, lambda record: bool(record.gold_matches))
+
+
+def _compare(
+    first: Sequence[SampleResult],
+    second: Sequence[SampleResult],
+    read: Callable[[SampleResult], float],
+    counts: Callable[[SampleResult], bool],
+) -> Difference | None:
+    partners = {record.sample_id: record for record in second if counts(record)}
+    shared = [record for record in first if record.sample_id in partners and counts(record)]
+    common = [record for record in shared if _is_same(record, partners[record.sample_id])]
+    if not common:
+        return None
+    groups = split_records(common, group_of).values()
+    gains = np.array([sum(read(each) - read(partners[each.sample_id]) for each in group) for group in groups])
+    sizes = np.array([len(group) for group in groups], dtype=np.float64)
+    draws = resamples_of(len(groups))
+    gain = estimate(float(gains.sum() / sizes.sum()), (draws @ gains) / (draws @ sizes))
+    return Difference(gain, len(common), len(shared) - len(common))
+
+
+def _is_same(first: SampleResult, second: SampleResult) -> bool:
+    # An id may be a row number, which differs between versions of a benchmark.
+    return (first.question, first.choices, first.gold_boxes) == (second.question, second.choices, second.gold_boxes)
 
 
 def _is_scored_by(answer_result: AnswerResult) -> bool:

@@ -74,13 +74,6 @@ class Series(NamedTuple):
     """x, mean, minimum and maximum, sorted by x."""
 
 
-class Limits(NamedTuple):
-    """Ends of an axis."""
-
-    low: float
-    high: float
-
-
 class Bar(NamedTuple):
     """One bar of a histogram or of a reliability diagram."""
 
@@ -109,18 +102,13 @@ def draw_lines(
     x_label: str,
     y_label: str,
     series: Sequence[Series],
-    x_limits: Limits | None = None,
-    y_limits: Limits | None = None,
+    x_limits: tuple[float, float] | None = None,
+    y_limits: tuple[float, float] | None = None,
 ) -> Figure:
     """Draw a line per series with a band from its minimum to its maximum.
 
-    Args:
-        title: Title.
-        x_label: Label of the x axis.
-        y_label: Label of the y axis.
-        series: Up to six have a style of their own; those without points are left out.
-        x_limits: None = from 0 to the last point.
-        y_limits: None = fitted to the bands.
+    Up to six series have a style of their own; those without points are left out. By default the x axis goes from 0 to
+    the last point, and the y axis is fitted to the bands.
     """
     drawn = [each for each in series if each.points]
     figure, axes = _start(title, x_label, y_label, (8.6, 4.4), is_empty=not drawn)
@@ -132,7 +120,7 @@ def draw_lines(
         axes.plot(x, mean, color=color, linestyle=dashes, linewidth=2, label=_clean(each.name, _MAX_LEGEND_CHARS))
         if low != high:
             axes.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
-    axes.set_xlim(*(x_limits or Limits(0.0, max(1.0, *(point[0] for each in drawn for point in each.points)))))
+    axes.set_xlim(*(x_limits or (0.0, max(1.0, *(point[0] for each in drawn for point in each.points)))))
     if y_limits:
         axes.set_ylim(*y_limits)
     axes.grid(visible=True, color=_GRID)
@@ -143,14 +131,9 @@ def draw_lines(
 
 
 def draw_bars(title: str, x_label: str, y_label: str, bars: Sequence[Bar], top: float | None = None) -> Figure:
-    """Draw vertical bars.
+    """Draw vertical bars from left to right.
 
-    Args:
-        title: Title.
-        x_label: Label of the x axis.
-        y_label: Label of the y axis.
-        bars: From left to right.
-        top: Upper end of the y axis. None: the values are counts, and the axis has whole numbers.
+    Without ``top``, the upper end of the y axis, the values are counts, and the axis has whole numbers.
     """
     is_empty = (top or max((max(bar.value, bar.mark or 0.0) for bar in bars), default=0.0)) <= 0 or not bars
     figure, axes = _start(title, x_label, y_label, (6.4, 3.2), is_empty=is_empty)
@@ -175,15 +158,8 @@ def draw_bars(title: str, x_label: str, y_label: str, bars: Sequence[Bar], top: 
     return figure
 
 
-def draw_intervals(title: str, x_label: str, bars: Sequence[IntervalBar], limits: Limits) -> Figure:
-    """Draw horizontal bars with their intervals, one below the other.
-
-    Args:
-        title: Title.
-        x_label: Label of the x axis.
-        bars: From top to bottom.
-        limits: Ends of the x axis; intervals that pass them are cut.
-    """
+def draw_intervals(title: str, x_label: str, bars: Sequence[IntervalBar], limits: tuple[float, float]) -> Figure:
+    """Draw horizontal bars with their intervals, from top to bottom; intervals that pass the limits are cut."""
     figure, axes = _start(title, x_label, "", (8.6, 1.1 + 0.34 * max(1, len(bars))), is_empty=not bars)
     if axes is None:
         return figure

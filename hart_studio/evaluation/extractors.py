@@ -144,15 +144,9 @@ EXTRACTORS: Final[dict[str, Extractor]] = {
 
 
 def score_with_official_extractor(name: str, text: str, sample: Sample) -> Score | None:
-    """Score an answer with a benchmark's own extractor.
+    """Score an answer, which may be any text, with a benchmark's own extractor; None without a name of one.
 
-    Args:
-        name: Key of ``EXTRACTORS``; empty for a benchmark without one.
-        text: Raw output; anything.
-        sample: The question.
-
-    Returns:
-        The score, with value None if the answer is unknown; None for a benchmark without an extractor.
+    The value of the score is None if the correct answer is unknown.
 
     Raises:
         InputError: If the extractor does not exist.

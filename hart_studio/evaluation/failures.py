@@ -1,13 +1,14 @@
-"""Outcome of each question, and the order in which to review failures."""
+"""Verdict of each question, the order in which to review failures, and those that a report draws."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple, get_args
 
-from hart_studio.evaluation.records import SampleResult
-from hart_studio.records import Protocol
+from hart_studio.evaluation.charts import SERIES_STYLES
+from hart_studio.evaluation.records import Evaluation, SampleResult
+from hart_studio.records import PROTOCOLS, Protocol
 
 Verdict = Literal[
     "right answer, wrong box",
@@ -22,18 +23,42 @@ Verdict = Literal[
 """Verdict of a question under a protocol. Without a box part: the question has no gold box or no grounding turn.
 ``no valid box``: the answer is wrong and there is no valid box."""
 
-VERDICTS: Final[tuple[Verdict, ...]] = (
-    "right answer, wrong box",
-    "wrong answer, right box",
-    "wrong answer, wrong box",
-    "no valid box",
-    "wrong answer",
-    "unscored",
-    "right answer",
-    "right answer, right box",
-)
+VERDICTS: Final[tuple[Verdict, ...]] = get_args(Verdict)
 """Review order: correct answers with wrong boxes first, then questions where the box did not help, then
 other failures."""
+
+_FINE: Final = ("right answer", "right answer, right box")
+"""Verdicts that are no failures."""
+
+
+class ModelAnswer(NamedTuple):
+    """A question with the answer of one model."""
+
+    name: str
+    """Name of the model."""
+    protocol: Protocol
+    """Protocol of the answer."""
+    record: SampleResult
+    """Record of the question."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """Verdict of the question."""
+        return get_verdict(self.record, self.protocol)
+
+    @property
+    def answer(self) -> str:
+        """Extracted answer, or the text if nothing could be extracted."""
+        answer_result = self.record.answers.get(self.protocol)
+        if answer_result is None:
+            return ""
+        return answer_result.score.extracted or " ".join(answer_result.text.split())
+
+    @property
+    def expected(self) -> str:
+        """Known answer."""
+        answer_result = self.record.answers.get(self.protocol)
+        return (answer_result.score.expected if answer_result else None) or ""
 
 
 def get_verdict(record: SampleResult, protocol: Protocol) -> Verdict:
@@ -68,14 +93,10 @@ def filter_records(
     category: str = "",
     text: str = "",
 ) -> list[SampleResult]:
-    """Filter questions by all given conditions, in order.
+    """Filter questions by all given conditions, in order; an empty condition fits all.
 
-    Args:
-        records: Records of questions.
-        protocol: Protocol of the answers.
-        verdicts: Allowed verdicts; empty = all.
-        category: Category, or the first levels of one; empty = any.
-        text: Part of the question, its id, or the model's answer, ignoring case; empty = any.
+    ``category`` may be the first levels of one. ``text`` is a part of the question, its id, or the model's answer,
+    ignoring case.
     """
     wanted = text.casefold()
     return [
@@ -92,6 +113,42 @@ def sort_records(records: Iterable[SampleResult], protocol: Protocol) -> list[Sa
     return sorted(records, key=lambda record: (VERDICTS.index(get_verdict(record, protocol)), _overlap(record)))
 
 
+def default_protocol(evaluation: Evaluation) -> Protocol:
+    """Protocol of the failures: crops_only if it was asked."""
+    return next(protocol for protocol in PROTOCOLS if protocol in evaluation.protocols)
+
+
+def select_failures(evaluations: Sequence[Evaluation], most: int) -> list[list[ModelAnswer]]:
+    """Select at most ``most`` failures of evaluations of one benchmark, worst first, with the answers of all of them.
+
+    At most six evaluations are shown, because more colors are hard to distinguish. They alternate, so that one with
+    many failures does not fill the list.
+    """
+    included = [evaluation for evaluation in evaluations if evaluation.protocols][: len(SERIES_STYLES)]
+    by_id = [{record.sample_id: record for record in evaluation.records} for evaluation in included]
+    queues = [
+        [record.sample_id for record in sort_records(found.records, default_protocol(found))] for found in included
+    ]
+    chosen: dict[str, list[ModelAnswer]] = {}
+    for place in range(max((len(queue) for queue in queues), default=0)):
+        for queue, evaluation, records in zip(queues, included, by_id, strict=True):
+            if place >= len(queue) or len(chosen) >= most or queue[place] in chosen:
+                continue
+            if _show(evaluation, included, records[queue[place]]).verdict in _FINE:
+                continue
+            chosen[queue[place]] = [
+                _show(other, included, found[queue[place]])
+                for other, found in zip(included, by_id, strict=True)
+                if queue[place] in found
+            ]
+    return sorted(chosen.values(), key=lambda shown: min(VERDICTS.index(each.verdict) for each in shown))
+
+
+def select_contrast(failures: Sequence[list[ModelAnswer]]) -> list[ModelAnswer] | None:
+    """Question for Fig. 4: the one with the greatest difference between models; None without failures."""
+    return max(failures, key=lambda shown: len({each.verdict for each in shown}), default=None)
+
+
 def _overlap(record: SampleResult) -> float:
     return max((gold.iog for gold in record.gold_matches), default=0.0) + (
         record.mean_iou if record.gold_matches else 0.0
@@ -101,3 +158,7 @@ def _overlap(record: SampleResult) -> float:
 def _searched(record: SampleResult, protocol: Protocol) -> str:
     answer_result = record.answers.get(protocol)
     return "\n".join((record.sample_id, record.question, answer_result.text if answer_result else "")).casefold()
+
+
+def _show(evaluation: Evaluation, among: Sequence[Evaluation], record: SampleResult) -> ModelAnswer:
+    return ModelAnswer(evaluation.label(among), default_protocol(evaluation), record)

@@ -9,19 +9,28 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Final
 
 from hart_studio.data.benchmarks.catalog import get_benchmark, load_benchmark
-from hart_studio.data.rows import InvalidRow
 from hart_studio.data.run_samples import LazySceneRenderer, SampleSource, generate_samples
 from hart_studio.data.splits import fingerprint
 from hart_studio.errors import DataError, HartError, ModelError
-from hart_studio.evaluation.config import DRAWN_QUESTIONS, EvaluationConfig, image_cache_folder, read_config
+from hart_studio.evaluation.accuracy import count_accuracy
+from hart_studio.evaluation.config import (
+    DRAWN_QUESTIONS,
+    EvaluationConfig,
+    check_inputs,
+    image_cache_folder,
+    read_config,
+    read_inputs,
+    write_inputs,
+)
+from hart_studio.evaluation.grounding_metrics import list_area_shares
 from hart_studio.evaluation.measurement import measure_batch, record_model_error
-from hart_studio.evaluation.records import SampleResult, list_area_shares
-from hart_studio.evaluation.resume_check import check_inputs, read_inputs, write_inputs
+from hart_studio.evaluation.records import SampleResult
 from hart_studio.evaluation.shards import (
     Shard,
     ShardReader,
@@ -206,48 +215,41 @@ def _watch(
         _report_progress(writer, shards)
 
 
+@dataclass
 class _Worker:
     """Work of one process."""
 
-    def __init__(
-        self,
-        layout: RunLayout,
-        config: EvaluationConfig,
-        open_image: ImageOpener,
-        shards: ShardReader,
-        shard: Shard,
-        set_phase: Callable[[str], None],
-    ) -> None:
-        self._path = shard_path(layout, shard.rank)
-        self._config = config
-        self._open_image = open_image
-        self._shards = shards
-        self._shard = shard
-        self._set_phase = set_phase
-        self._official = get_benchmark(config.benchmark).official
-        self._failures = 0
-        self._failing_since: float | None = None
+    layout: RunLayout
+    config: EvaluationConfig
+    open_image: ImageOpener
+    shards: ShardReader
+    shard: Shard
+    set_phase: Callable[[str], None]
+    failures: int = 0
+    failing_since: float | None = None
 
     def work(self, samples: Sequence[GoldSample], open_model: OpenModel) -> Iterable[None]:
         """Measure in batches and yield after each; the model is loaded for the first batch with open questions."""
         model: ChatModel | None = None
+        path = shard_path(self.layout, self.shard.rank)
         numbers = {sample.id: number for number, sample in enumerate(samples)}
-        for batch in iterate_batches(samples, self._config.batch, self._shard):
-            if self._shards.has_all(batch):
+        for batch in iterate_batches(samples, self.config.batch, self.shard):
+            if self.shards.has_all(batch):
                 continue
             if model is None:
-                self._set_phase("loading the model")
-                model = open_model(self._config)
-                self._set_phase("asking the first questions")
+                self.set_phase("loading the model")
+                model = open_model(self.config)
+                self.set_phase("asking the first questions")
             # The whole batch is asked as in the first attempt; existing records are kept.
             records = self._measure(model, batch, numbers[batch[0].id])
-            left = [record for record in records if not self._shards.is_done(record.sample_id)]
-            attempt = {"attempt": self._shard.attempt}
-            append_records(self._path, [record.model_copy(update=attempt) for record in left])
+            left = [record for record in records if not self.shards.is_done(record.sample_id)]
+            attempt = {"attempt": self.shard.attempt}
+            append_records(path, [record.model_copy(update=attempt) for record in left])
             yield
 
     def _measure(self, model: ChatModel, batch: Sequence[GoldSample], number: int) -> list[SampleResult]:
-        config = self._config
+        config = self.config
+        official = get_benchmark(config.benchmark).official
         # Sampled answers must not depend on the process, and must differ between batches.
         seed = None if config.loop.seed is None else config.loop.seed + number
         loop = config.loop.model_copy(update={"seed": seed})
@@ -255,7 +257,7 @@ class _Worker:
         def ask(samples: Sequence[GoldSample]) -> list[SampleResult]:
             """Measure a batch; if it fails as a whole, its halves, so that one question cannot fail others."""
             try:
-                records = measure_batch(model, samples, config.protocols, loop, self._official, self._open_image)
+                records = measure_batch(model, samples, config.protocols, loop, official, self.open_image)
             except Exception as error:  # a library may raise anything for one question; the others continue
                 text = str(error) if isinstance(error, HartError) else f"{type(error).__name__}: {error}"
                 self._check_failure_limit(text, is_single=len(samples) == 1)
@@ -263,7 +265,7 @@ class _Worker:
                     half = len(samples) // 2
                     return ask(samples[:half]) + ask(samples[half:])
                 return [record_model_error(samples[0], config.protocols, text[:_MAX_REASON_CHARS])]
-            self._failures, self._failing_since = 0, None
+            self.failures, self.failing_since = 0, None
             return records
 
         return ask(batch)
@@ -271,11 +273,11 @@ class _Worker:
     def _check_failure_limit(self, reason: str, *, is_single: bool) -> None:
         """Stop after too many consecutive failures, or after too much time with a dead server."""
         now = time.monotonic()
-        self._failing_since = self._failing_since or now
-        self._failures += is_single
-        if self._failures >= MAX_CONSECUTIVE_FAILURES or now - self._failing_since > MAX_FAILING_SECONDS:
+        self.failing_since = self.failing_since or now
+        self.failures += is_single
+        if self.failures >= MAX_CONSECUTIVE_FAILURES or now - self.failing_since > MAX_FAILING_SECONDS:
             raise ModelError(
-                f"The model failed on the last {self._failures or 'batches of'} questions: "
+                f"The model failed on the last {self.failures or 'batches of'} questions: "
                 f"{reason[:_MAX_REASON_CHARS]}. Fix the cause and resume the evaluation."
             )
 
@@ -285,14 +287,10 @@ def compute_metrics(records: Iterable[SampleResult]) -> dict[str, float]:
     found = list(records)
     metrics = {"questions": float(len(found)), "failed": float(sum(bool(record.error) for record in found))}
     for protocol in {protocol for record in found for protocol in record.answers}:
-        values = [
-            answer_result.score.value
-            for record in found
-            if (answer_result := record.answers.get(protocol)) and answer_result.score.value is not None
-        ]
-        metrics[f"{protocol}/unscored"] = float(len(found) - len(values))
-        if values:
-            metrics[f"{protocol}/accuracy"] = fmean(values)
+        counted = count_accuracy(found, protocol)
+        metrics[f"{protocol}/unscored"] = float(counted.unscored)
+        if counted.share is not None:
+            metrics[f"{protocol}/accuracy"] = counted.share
     golds = [gold for record in found for gold in record.gold_matches]
     if golds:
         metrics["iog_above_0.3"] = fmean(gold.is_found for gold in golds)
@@ -318,7 +316,7 @@ def _announce(writer: RunWriter, source: SampleSource, config: EvaluationConfig,
         samples=len(loaded.samples),
         fingerprint=fingerprint(loaded.samples),
         invalid_count=len(loaded.invalid_rows),
-        invalid_rows=tuple(_to_invalid_row(bad) for bad in loaded.invalid_rows[:MAX_INVALID_ROWS]),
+        invalid_rows=tuple((bad.row, bad.reason[:_MAX_REASON_CHARS]) for bad in loaded.invalid_rows[:MAX_INVALID_ROWS]),
     )
     if path.exists() and DatasetInfo.model_validate_json(read_regular_file(path)).fingerprint != asked.fingerprint:
         raise DataError(
@@ -349,10 +347,6 @@ def _find_warnings(source: SampleSource, config: EvaluationConfig) -> tuple[str,
 
 def _ignore_phase(phase: str) -> None:
     """The phase of the first process stands for all processes."""
-
-
-def _to_invalid_row(bad: InvalidRow) -> tuple[str, str]:
-    return bad.row, bad.reason[:_MAX_REASON_CHARS]
 
 
 def _report_progress(writer: RunWriter, shards: ShardReader) -> None:

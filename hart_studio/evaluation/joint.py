@@ -5,12 +5,16 @@ Joint counts are arrays whose last axis has the four cells of ``CONTINGENCY_CELL
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hart_studio.evaluation.statistics import Estimate, FloatArray, estimate
+from hart_studio.evaluation.accuracy import is_scored
+from hart_studio.evaluation.records import SampleResult
+from hart_studio.evaluation.statistics import Difference, Estimate, FloatArray, estimate, resamples_of
+from hart_studio.records import Protocol
 
 CONTINGENCY_CELLS: Final = (
     "right answer, wrong box",
@@ -19,6 +23,22 @@ CONTINGENCY_CELLS: Final = (
     "wrong answer, right box",
 )
 """The four cells, in the order of the paper's Table 1."""
+
+
+class Joint(NamedTuple):
+    """Joint answer and box counts of one evaluation under one protocol."""
+
+    counts: tuple[int, int, int, int]
+    """Counts of questions in the order of ``CONTINGENCY_CELLS``."""
+    wrong_box: Estimate | None
+    """P(wrong box | right answer); None without a right answer."""
+    information: Estimate
+    """I(L; R) in bits."""
+
+    @property
+    def questions(self) -> int:
+        """Number of questions with gold boxes, a grounding turn and a scored answer."""
+        return sum(self.counts)
 
 
 def count_joint(is_right: NDArray[Any], is_grounded: NDArray[Any], weights: FloatArray | None = None) -> FloatArray:
@@ -109,3 +129,46 @@ def estimate_information_gain(
     value = mutual_information(count_joint(first, is_grounded)) - mutual_information(count_joint(second, is_grounded))
     draws = draw_information(first, is_grounded, resamples) - draw_information(second, is_grounded, resamples)
     return estimate(float(value.mean()), draws)
+
+
+def measure_joint(records: Sequence[SampleResult], protocol: Protocol) -> Joint | None:
+    """Measure answers and boxes jointly, over questions with gold boxes, a grounding turn and a scored answer.
+
+    None if there is no such question.
+    """
+    found = _scored_and_grounded(records, protocol)
+    if not found:
+        return None
+    right, grounded, draws = _is_right(found, protocol), _is_grounded(found), resamples_of(len(found))
+    first, second, third, fourth = (int(count) for count in count_joint(right, grounded)[0])
+    return Joint(
+        (first, second, third, fourth),
+        estimate_wrong_box(right, grounded, draws),
+        estimate_information(right, grounded, draws),
+    )
+
+
+def measure_information_gain(records: Sequence[SampleResult]) -> Difference | None:
+    """I(L; R) of crops-only answers minus that of direct ones (Proposition 1), over questions scored under both.
+
+    None if there is no such question.
+    """
+    found = _scored_and_grounded(records, "crops_only", "direct")
+    if not found:
+        return None
+    crops, direct = _is_right(found, "crops_only"), _is_right(found, "direct")
+    return Difference(
+        estimate_information_gain(crops, direct, _is_grounded(found), resamples_of(len(found))), len(found)
+    )
+
+
+def _scored_and_grounded(records: Sequence[SampleResult], *protocols: Protocol) -> list[SampleResult]:
+    return [each for each in records if each.gold_matches and all(is_scored(each, protocol) for protocol in protocols)]
+
+
+def _is_right(records: Sequence[SampleResult], protocol: Protocol) -> NDArray[Any]:
+    return np.array([[record.value(protocol) > 0 for record in records]])
+
+
+def _is_grounded(records: Sequence[SampleResult]) -> NDArray[Any]:
+    return np.array([[record.is_grounded for record in records]])

@@ -107,22 +107,15 @@ def measure_batch(
         found = attempts[index][0] if has_grounding_turn else views[index]
         rollouts = {protocol: rolled[index].rollouts[0] for protocol, rolled in groups.items()}
         answers = {protocol: _score_answer(sample, rollout, official) for protocol, rollout in rollouts.items()}
-        records.append(_record(sample, found, answers, has_grounding_turn))
+        records.append(_record(sample, found, answers))
     return records
 
 
 def record_model_error(sample: GoldSample, protocols: Sequence[Protocol], reason: str) -> SampleResult:
-    """Create the record of a question on which the model failed: unscored, not wrong.
-
-    Args:
-        sample: The question.
-        protocols: Protocols of the evaluation.
-        reason: Reason of the failure.
-    """
+    """Create the record of a question on which the model failed: unscored, not wrong."""
     score = Score(value=None, extracted=None, expected=sample.answer, rule="none")
     answers = {protocol: AnswerResult(score=score, outcome="error") for protocol in protocols}
-    has_grounding_turn = any(each != "direct" for each in protocols)
-    record = _record(sample, FailedSample(sample.without_gold_boxes(), reason), answers, has_grounding_turn)
+    record = _record(sample, FailedSample(sample.without_gold_boxes(), reason), answers)
     return record.model_copy(update={"is_model_error": True})
 
 
@@ -130,7 +123,6 @@ def _record(
     sample: GoldSample,
     found: GroundedSample | PreparedSample | FailedSample,
     answers: dict[Protocol, AnswerResult],
-    has_grounding_turn: bool,
 ) -> SampleResult:
     view = found.view if isinstance(found, GroundedSample) else found
     return SampleResult(
@@ -142,7 +134,7 @@ def _record(
         choices=sample.choices,
         answers=answers,
         boxes=found.grounding.boxes if isinstance(found, GroundedSample) else (),
-        has_grounding_turn=has_grounding_turn,
+        has_grounding_turn=any(protocol != "direct" for protocol in answers),
         gold_boxes=sample.gold_boxes,
         error=found.reason if isinstance(found, FailedSample) else "",
     )

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from hart_studio.data.sources import load_needle
 from hart_studio.errors import DataError, HartError
+from hart_studio.evaluation.grounding_metrics import list_area_shares
 from hart_studio.evaluation.measurement import BATCH_SIZE, MEASURED_SETTINGS, measure
-from hart_studio.evaluation.records import SampleResult, list_area_shares
+from hart_studio.evaluation.records import SampleResult
 from hart_studio.files import write_json
 from hart_studio.imaging import SourceImage
 from hart_studio.models.catalog import BUILT_IN_MODEL
@@ -31,11 +32,6 @@ Figures = dict[str, dict[str, float]]
 def make_card(model: ChatModel, samples: Sequence[GoldSample], batch: int = BATCH_SIZE) -> Figures:
     """Measure a model under all protocols, and with the gold box as the crop.
 
-    Args:
-        model: The model.
-        samples: Needle questions with gold boxes.
-        batch: Questions per batch.
-
     Raises:
         DataError: See ``measure``.
     """
@@ -45,12 +41,7 @@ def make_card(model: ChatModel, samples: Sequence[GoldSample], batch: int = BATC
 
 
 def summarize(records: Sequence[SampleResult], probes: Sequence[float]) -> Figures:
-    """Compute the metrics of the card.
-
-    Args:
-        records: One record per question.
-        probes: Scores of ``probe_gold_crops``, in the same order.
-    """
+    """Compute the metrics of the card from one record and one score of ``probe_gold_crops`` per question."""
     columns: dict[str, list[float]] = {}
     for record, probe in zip(records, probes, strict=True):
         row = {

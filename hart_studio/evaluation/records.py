@@ -1,29 +1,22 @@
-"""Records of evaluated questions, sufficient for all tables, intervals and figures without the model."""
+"""Records of evaluated questions, sufficient for all tables, intervals and figures without the model.
+
+``SampleResult`` is a question; ``Evaluation`` has the questions of one model on one benchmark.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from pydantic import Field, ValidationError
 
 from hart_studio.errors import DataError
-from hart_studio.evaluation.grounding_metrics import best_iog, best_iou, is_found
+from hart_studio.evaluation.grounding_metrics import GoldMatch, match_gold
 from hart_studio.files import read_jsonl, write_atomically
 from hart_studio.geometry import area_share
 from hart_studio.records import Box, Outcome, Protocol, Record, Score
-
-
-class GoldMatch(Record):
-    """Overlap of the predicted boxes with one gold box."""
-
-    is_found: bool
-    """Whether one predicted box has IoG strictly above 0.3 (paper, Sec. 4.1)."""
-    iog: float
-    """Best IoG of one predicted box; 0 without a valid box."""
-    iou: float
-    """Best IoU of one predicted box; 0 without a valid box."""
 
 
 class AnswerResult(Record):
@@ -82,12 +75,7 @@ class SampleResult(Record):
         """One match per gold box; empty without a grounding turn."""
         if not self.has_grounding_turn or self.error:
             return ()
-        return tuple(
-            GoldMatch(
-                is_found=is_found(gold, self.boxes), iog=best_iog(gold, self.boxes), iou=best_iou(gold, self.boxes)
-            )
-            for gold in self.gold_boxes
-        )
+        return tuple(match_gold(gold, self.boxes) for gold in self.gold_boxes)
 
     @property
     def area_share(self) -> float:
@@ -135,12 +123,48 @@ class SampleResult(Record):
         return sum(values) / len(values)
 
 
-def list_area_shares(records: Iterable[SampleResult]) -> list[float]:
-    """Area shares of the questions with a valid box, in order: the values of every mean area share.
+@dataclass(frozen=True)
+class Evaluation:
+    """Records of one model on one benchmark, complete or partial."""
 
-    Questions without boxes are excluded, because an area of 0 would lower the mean.
-    """
-    return [record.area_share for record in records if record.boxes and record.image_wh]
+    run_id: str
+    """Id of the run."""
+    title: str
+    """Short name for tables, such as the model's name."""
+    model: str
+    """Loaded model: a folder, hub id, or built-in name."""
+    benchmark: str
+    """Name of the benchmark, such as ``treebench``."""
+    protocols: tuple[Protocol, ...]
+    """Protocols of all questions."""
+    date: str
+    """Date of the measurement, ``YYYY-MM-DD``."""
+    records: tuple[SampleResult, ...]
+    """One record per measured question."""
+    total: int
+    """Number of questions of the evaluation."""
+    left_out: int = 0
+    """Number of invalid rows of the benchmark; not asked, and in no metric."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all questions are measured."""
+        return len(self.records) >= self.total
+
+    @property
+    def name(self) -> str:
+        """Name in tables: the title, with the model unless the title contains it. Paths are shortened to their end."""
+        model = self.model.rstrip("/\\")
+        shown = PurePath(model).name if PurePath(model).is_absolute() or "\\" in model else model
+        short = shown.rpartition("/")[2]
+        if short in self.title or (self.title and self.title in short):
+            return self.title or shown
+        return f"{self.title} ({shown})"
+
+    def label(self, among: Iterable[Evaluation]) -> str:
+        """Title; with the end of the run id if another of the evaluations shown together has the same title."""
+        is_alone = sum(other.title == self.title for other in among) < 2
+        return self.title if is_alone else f"{self.title} {self.run_id[-6:]}"
 
 
 def write_records(path: Path, records: Iterable[SampleResult]) -> None:

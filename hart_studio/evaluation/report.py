@@ -15,23 +15,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from hart_studio.errors import InputError
+from PIL import Image
+
+from hart_studio.errors import ImageError, InputError
 from hart_studio.evaluation.accuracy import is_scored
 from hart_studio.evaluation.charts import to_png, to_svg
-from hart_studio.evaluation.evaluations import Evaluation
-from hart_studio.evaluation.failure_examples import (
+from hart_studio.evaluation.failures import (
+    ModelAnswer,
+    count_verdicts,
     default_protocol,
-    open_report_image,
     select_contrast,
     select_failures,
 )
-from hart_studio.evaluation.failures import count_verdicts
-from hart_studio.evaluation.figures import ReportFigure, make_figures
+from hart_studio.evaluation.figures import ReportFigure, draw_sample, make_figures, write_sample
 from hart_studio.evaluation.html_page import GENERATOR, write_page
-from hart_studio.evaluation.sample_drawing import ModelAnswer, draw_sample, write_sample
+from hart_studio.evaluation.records import Evaluation
 from hart_studio.evaluation.tables.collection import make_tables
-from hart_studio.evaluation.tables.rows import file_stem, name_of, unique
-from hart_studio.evaluation.tables.table import Table
+from hart_studio.evaluation.tables.table import Table, file_stem, of_benchmark
 from hart_studio.evaluation.tables.writers import escape_markdown, to_csv, to_html, to_latex, to_markdown
 from hart_studio.files import write_atomically
 from hart_studio.formatting import list_reasons
@@ -95,8 +95,8 @@ def write_report(
         write_atomically(folder / "figures" / f"{figure.name}.svg", to_svg(figure.chart))
         write_atomically(folder / "figures" / f"{figure.name}.png", to_png(figure.chart))
     failures = {
-        benchmark: select_failures([found for found in evaluations if found.benchmark == benchmark], samples_drawn)
-        for benchmark in unique([evaluation.benchmark for evaluation in evaluations])
+        benchmark: select_failures(of_benchmark(evaluations, benchmark), samples_drawn)
+        for benchmark in dict.fromkeys(evaluation.benchmark for evaluation in evaluations)
     }
     contrasts = [
         name
@@ -106,7 +106,7 @@ def write_report(
     write_atomically(folder / "report.md", _compose_markdown(evaluations, tables, figures, contrasts))
     body = [
         *_write_head(evaluations, tables, bool(figures)),
-        *(part for table in tables for part in _write_table(table)),
+        *(f'<h2 id="{table.name}">{html.escape(table.title)}</h2>\n{to_html(table)}' for table in tables),
         *_write_figures(figures),
         *_write_failures(evaluations, failures, open_image),
     ]
@@ -132,16 +132,11 @@ def check_folder(folder: Path) -> None:
 
 
 def describe(evaluations: Sequence[Evaluation], tables: Sequence[Table]) -> Iterator[str]:
-    """Describe the report in sentences: what is partial, unscored or missing, and why.
-
-    Args:
-        evaluations: Evaluations of the report.
-        tables: Tables of the report.
-    """
+    """Describe the report in sentences: what is partial, unscored or missing, and why."""
     if not evaluations:
         yield "Nothing has been measured yet. Run an evaluation, then write the report again."
         return
-    benchmarks = unique([evaluation.benchmark for evaluation in evaluations])
+    benchmarks = list(dict.fromkeys(evaluation.benchmark for evaluation in evaluations))
     yield f"{len(evaluations)} evaluation(s) on {len(benchmarks)} benchmark(s): {', '.join(benchmarks)}."
     for evaluation in evaluations:
         yield from describe_gaps(evaluation)
@@ -157,7 +152,7 @@ def describe(evaluations: Sequence[Evaluation], tables: Sequence[Table]) -> Iter
 
 def describe_gaps(evaluation: Evaluation) -> Iterator[str]:
     """Describe what the metrics of an evaluation do not cover: invalid rows, unmeasured or unscored questions."""
-    text = f"{name_of(evaluation)} on {evaluation.benchmark}"
+    text = f"{evaluation.name} on {evaluation.benchmark}"
     records = evaluation.records
     if not evaluation.is_complete:
         yield f"{text} is partial: {len(records):,} of {evaluation.total:,} questions are measured."
@@ -194,10 +189,6 @@ def _write_head(evaluations: Sequence[Evaluation], tables: Sequence[Table], has_
         yield '<li><a href="#failures">Failures</a></li></ul></nav>'
 
 
-def _write_table(table: Table) -> tuple[str, str]:
-    return f'<h2 id="{table.name}">{html.escape(table.title)}</h2>', to_html(table)
-
-
 def _write_figures(figures: Sequence[ReportFigure]) -> Iterator[str]:
     if not figures:
         return
@@ -219,19 +210,18 @@ def _write_failures(
     )
     for benchmark, chosen in failures.items():
         yield f"<h3>{html.escape(benchmark)}</h3>"
-        for evaluation in evaluations:
-            if evaluation.benchmark == benchmark and evaluation.records:
+        for evaluation in of_benchmark(evaluations, benchmark):
+            if evaluation.records:
                 protocol = default_protocol(evaluation)
                 counts = count_verdicts(evaluation.records, protocol)
                 text = "; ".join(f"{verdict}: {count:,}" for verdict, count in counts.items())
-                yield f"<p>{html.escape(name_of(evaluation))}, {protocol}, n = {len(evaluation.records):,}. {text}.</p>"
+                yield f"<p>{html.escape(evaluation.name)}, {protocol}, n = {len(evaluation.records):,}. {text}.</p>"
         if not chosen:
             yield "<p>No failure to draw.</p>"
             continue
         yield '<div class="samples">'
         for shown in chosen:
-            image, note = open_report_image(shown[0].record.image, _SMALL_PX, open_image)
-            yield write_sample(image, shown, note)
+            yield write_sample(_open_image(shown, _SMALL_PX, open_image), shown)
         yield "</div>"
 
 
@@ -240,7 +230,7 @@ def _write_contrast(
 ) -> str:
     """Write Fig. 4; returns its file name without suffix, or nothing without a failure or image."""
     shown = select_contrast(failures)
-    image = open_report_image(shown[0].record.image, _LARGE_PX, open_image)[0] if shown else None
+    image = _open_image(shown, _LARGE_PX, open_image) if shown else None
     if shown is None or image is None:
         return ""
     stream = io.BytesIO()
@@ -248,6 +238,18 @@ def _write_contrast(
     name = file_stem(f"figure_4_{benchmark}")
     write_atomically(folder / f"{name}.png", stream.getvalue())
     return name
+
+
+def _open_image(shown: Sequence[ModelAnswer], max_side: int, opener: ImageOpener) -> Image.Image | None:
+    """The upright image of a question, downscaled; None if it cannot be read."""
+    path = shown[0].record.image
+    try:
+        if path:
+            with opener(path) as source:
+                return source.overview(max_side=max_side)
+    except (ImageError, MemoryError):
+        pass
+    return None
 
 
 def _compose_markdown(

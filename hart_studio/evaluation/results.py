@@ -1,20 +1,121 @@
-"""Load evaluations from their run directories, without running a model."""
+"""Load evaluations from their run directories, without running a model, and summarize them for the command."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
 from pathlib import Path
+from typing import Final, Literal
 
 from pydantic import ValidationError
 
 from hart_studio.errors import InputError
+from hart_studio.evaluation.accuracy import count_accuracy
 from hart_studio.evaluation.config import read_config
-from hart_studio.evaluation.evaluations import Evaluation
+from hart_studio.evaluation.grounding_metrics import measure_grounding
 from hart_studio.evaluation.job import DATASET_INFO_FILE, DatasetInfo
+from hart_studio.evaluation.records import Evaluation
 from hart_studio.evaluation.shards import ShardReader
+from hart_studio.evaluation.statistics import Estimate, wilson
 from hart_studio.files import read_regular_file
-from hart_studio.runs.layout import RunLayout, find_run
+from hart_studio.formatting import format_percent, list_reasons
+from hart_studio.progress import shorten_to_line
+from hart_studio.records import Protocol, Record
+from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.reader import RunSummary, list_runs
+
+MAX_REASONS: Final = 5
+"""Reasons that are listed, the most frequent first. Project default."""
+
+
+class Interval(Record):
+    """A share in [0, 1] with the ends of its 95 % interval."""
+
+    value: float
+    """The share."""
+    low: float
+    """Lower end."""
+    high: float
+    """Upper end."""
+
+
+class AccuracySummary(Record):
+    """Accuracy under one protocol."""
+
+    protocol: Protocol
+    """Protocol of the answers."""
+    accuracy: Interval | None
+    """Wilson interval; None = no answer was scored."""
+    scored: int
+    """Answers that were scored."""
+    unscored: int
+    """Answers that no extractor could read."""
+    fallbacks: int
+    """Answers that were given from the full image, without a valid box."""
+
+
+class BoxSummary(Record):
+    """Predicted boxes beside the gold boxes."""
+
+    found: Interval
+    """Share of the gold boxes with IoG > 0.3."""
+    gold_boxes: int
+    """Number of gold boxes."""
+    iou: float | None
+    """Mean best IoU of the gold boxes."""
+    area_share: float | None
+    """Mean share of the image under the boxes, over questions with a valid box."""
+    valid_box_rate: float | None
+    """Share of the questions with a valid box."""
+    questions: int
+    """Questions with gold boxes."""
+
+
+class EvaluationSummary(Record):
+    """What an evaluation has measured so far."""
+
+    run: str
+    """Id."""
+    state: Literal["completed", "stopped"]
+    """``stopped`` = questions are left; it can be resumed."""
+    benchmark: str
+    """Name of the benchmark."""
+    model: str
+    """Name of the model."""
+    measured: int
+    """Questions with a record, failed ones included."""
+    total: int
+    """Questions that are asked."""
+    invalid_rows: int
+    """Rows of the data that are no question."""
+    accuracy: tuple[AccuracySummary, ...]
+    """One per protocol."""
+    boxes: BoxSummary | None
+    """None without gold boxes."""
+    failures: dict[str, int]
+    """Reason -> failed questions, untrusted text."""
+    invalid_reasons: dict[str, int]
+    """Reason -> invalid rows, of the first ones."""
+
+    def lines(self) -> list[str]:
+        """Lines for a terminal."""
+        failed = Counter(self.failures)
+        lines = [
+            f"questions: {self.measured:,} of {self.total:,} measured, {failed.total():,} failed, "
+            f"{self.invalid_rows:,} invalid rows left out"
+        ]
+        for found in self.accuracy:
+            extra = [f"{found.unscored:,} unscored"] if found.unscored else []
+            extra += [f"{found.fallbacks:,} answered from the full image"] if found.fallbacks else []
+            text = _format_interval(found.accuracy) if found.accuracy else "not known"
+            lines.append(", ".join([f"accuracy, {found.protocol}: {text}", f"n = {found.scored:,}", *extra]))
+        if self.boxes is not None:
+            lines.append(_describe_boxes(self.boxes))
+        invalid = Counter(self.invalid_reasons)
+        reasons = (
+            *list_reasons(failed, MAX_REASONS, lambda reason, count: f"{count:,} failed: {shorten_to_line(reason)}"),
+            *list_reasons(invalid, MAX_REASONS, lambda reason, count: f"{count:,} left out: {shorten_to_line(reason)}"),
+        )
+        return lines + [f"  {line}" for line in reasons]
 
 
 def list_evaluations(runs_root: Path) -> list[RunSummary]:
@@ -30,16 +131,6 @@ def is_evaluation(run: RunSummary) -> bool:
 def is_unreadable(run: RunSummary) -> bool:
     """Whether a run is an evaluation by its id, but its status is unreadable."""
     return run.status is None and "-evaluation-" in run.layout.run_id
-
-
-def load_evaluations(runs_root: Path, run_ids: Sequence[str]) -> list[Evaluation]:
-    """Load evaluations by id, in that order.
-
-    Raises:
-        InputError: If a run does not exist or is no evaluation.
-        DataError: If its records cannot be read.
-    """
-    return [load_evaluation(find_run(runs_root, run_id)) for run_id in run_ids]
 
 
 def load_evaluation(layout: RunLayout) -> Evaluation:
@@ -65,7 +156,6 @@ def load_evaluation(layout: RunLayout) -> Evaluation:
         date=f"{date[:4]}-{date[4:6]}-{date[6:]}",
         records=tuple(records),
         total=asked.samples,
-        is_complete=len(records) >= asked.samples,
         left_out=asked.invalid_count,
     )
 
@@ -82,3 +172,59 @@ def read_dataset_info(layout: RunLayout) -> DatasetInfo:
         raise InputError(
             f"The evaluation {layout.run_id} has not read its questions yet. Wait, or check its log."
         ) from error
+
+
+def summarize_evaluation(evaluation: Evaluation, asked: DatasetInfo, *, is_done: bool = True) -> EvaluationSummary:
+    """Count questions, accuracy by protocol, boxes, and what failed or was left out."""
+    records = evaluation.records
+    accuracy = []
+    for protocol in evaluation.protocols:
+        found = count_accuracy(records, protocol)
+        accuracy.append(
+            AccuracySummary(
+                protocol=protocol,
+                accuracy=_interval(wilson(round(found.right), found.scored)) if found.scored else None,
+                scored=found.scored,
+                unscored=found.unscored,
+                fallbacks=found.fallbacks,
+            )
+        )
+    boxes = measure_grounding(records)
+    return EvaluationSummary(
+        run=evaluation.run_id,
+        state="completed" if is_done else "stopped",
+        benchmark=evaluation.benchmark,
+        model=evaluation.model,
+        measured=len(records),
+        total=evaluation.total,
+        invalid_rows=asked.invalid_count,
+        accuracy=tuple(accuracy),
+        boxes=boxes
+        and BoxSummary(
+            found=_interval(boxes.found),
+            gold_boxes=boxes.boxes,
+            iou=boxes.iou,
+            area_share=boxes.area_share,
+            valid_box_rate=boxes.usable,
+            questions=boxes.questions,
+        ),
+        failures=Counter(record.error for record in records if record.error),
+        invalid_reasons=Counter(reason for _, reason in asked.invalid_rows),
+    )
+
+
+def _interval(found: Estimate) -> Interval:
+    return Interval(value=found.value, low=found.low, high=found.high)
+
+
+def _format_interval(found: Interval) -> str:
+    """``57.0 % [50.1, 63.7]``."""
+    return f"{format_percent(found.value)} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
+
+
+def _describe_boxes(found: BoxSummary) -> str:
+    return (
+        f"boxes: IoG > 0.3 {_format_interval(found.found)}, n = {found.gold_boxes:,} gold boxes; mean IoU "
+        f"{format_percent(found.iou)}, mean area share {format_percent(found.area_share)}, valid boxes "
+        f"{format_percent(found.valid_box_rate)} of {found.questions:,} questions"
+    )

@@ -50,13 +50,7 @@ class Shard:
 
 
 def iterate_batches(samples: Sequence[GoldSample], batch: int, shard: Shard) -> Iterator[Sequence[GoldSample]]:
-    """Batches of a process: every N-th batch for N processes.
-
-    Args:
-        samples: All questions, in file order.
-        batch: Questions per batch.
-        shard: Shard of the process.
-    """
+    """Batches of a process: every N-th batch for N processes."""
     for start in range(shard.rank * batch, len(samples), shard.count * batch):
         yield samples[start : start + batch]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -17,6 +18,9 @@ FloatArray = NDArray[np.float64]
 
 RESAMPLES: Final = 10_000
 """Number of bootstrap draws. Project default."""
+_MIN_RESAMPLES: Final = 500
+_MAX_COUNTS: Final = 4_000_000
+"""Memory for the counts of all draws, 32 MB: large benchmarks get fewer draws, so their bounds are less precise."""
 COVERAGE: Final = 95.0
 """Coverage of an interval, percent."""
 _Z: Final = 1.959963984540054  # the normal quantile of that coverage
@@ -57,6 +61,17 @@ class Estimate(NamedTuple):
         return self.high < 0
 
 
+class Difference(NamedTuple):
+    """Difference of a metric between two sets of answers to common questions."""
+
+    gain: Estimate
+    """First minus second, paired by question."""
+    questions: int
+    """Number of common questions, counting repetitions."""
+    others: int = 0
+    """Excluded questions with equal ids but different text, choices or gold boxes."""
+
+
 def spread(values: Sequence[float]) -> Spread:
     """Compute mean and standard deviation.
 
@@ -87,6 +102,12 @@ def draw_resamples(questions: int, resamples: int = RESAMPLES, seed: int = 0) ->
         raise ValueError("expected at least one question, got none")
     rng = np.random.default_rng(seed)
     return rng.multinomial(questions, np.full(questions, 1 / questions), size=resamples).astype(np.float64)
+
+
+@lru_cache(maxsize=4)
+def resamples_of(questions: int) -> FloatArray:
+    """Bootstrap draws of an evaluation, ``[R, n]``: fewer draws for more questions, deterministic."""
+    return draw_resamples(questions, max(_MIN_RESAMPLES, min(RESAMPLES, _MAX_COUNTS // questions)))
 
 
 def estimate(value: float, draws: FloatArray) -> Estimate:

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from hart_studio.algorithms.methods import METHODS
+from hart_studio.evaluation.grounding_metrics import list_area_shares, measure_grounding
 from hart_studio.evaluation.job import compute_metrics
 from hart_studio.evaluation.measurement import measure
 from hart_studio.evaluation.needle_card import summarize
-from hart_studio.evaluation.records import SampleResult, list_area_shares
+from hart_studio.evaluation.records import SampleResult
 from hart_studio.evaluation.statistics import draw_resamples
-from hart_studio.evaluation.tables.grounding import measure_grounding
 from hart_studio.experiments.miniature.study_folder import StudyResults, VariantResults
 from hart_studio.experiments.miniature.tables import table_6
 from hart_studio.experiments.miniature.variants import VARIANTS

@@ -1,4 +1,4 @@
-"""Rules of the code base: allowed imports between layers, and file lengths."""
+"""Rules of the code base: allowed imports between layers, and lengths of files and lines."""
 
 import ast
 from pathlib import Path
@@ -104,6 +104,13 @@ def test_a_long_file_says_why_it_is_one_subject(path: Path) -> None:
     text = path.read_text()
     docstring = ast.get_docstring(ast.parse(text)) or ""
     assert len(text.splitlines()) <= LONG_FILE_LINES or "One file because" in docstring
+
+
+def test_no_line_of_a_script_or_style_is_longer_than_120_characters() -> None:
+    """``make check`` runs the formatter itself."""
+    files = [*(ROOT / "assets" / "js").glob("*.js"), *(ROOT / "assets" / "css").glob("*.css")]
+    lines = [(path.name, line) for path in files for line in path.read_text("utf-8").split("\n")]
+    assert lines and [each for each in lines if len(each[1]) > 120] == []
 
 
 def test_no_module_is_a_drawer() -> None:

@@ -1,4 +1,4 @@
-"""Find the documents of the repository, and their links, code words, anchors and commands."""
+"""Find the documents of the repository, and their code blocks, links, code words, anchors and commands."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.documents.blocks import blocks, prose
-
 ROOT = Path(__file__).resolve().parents[2]
+_FENCE = re.compile(r"^ {0,3}(?P<fence>`{3,}|~{3,})(?P<info>[^`]*)$")
 _HEADING = re.compile(r"^(#{1,6})\s+(.*?)\s*#*\s*$")
 _CODE = re.compile(r"(`+)(.+?)\1", re.DOTALL)
 _LINK = re.compile(r"!?\[(?:[^\[\]]|\[[^\[\]]*\])*\]\(\s*<?([^()\s>]+)>?(?:\s+\"[^\"]*\")?\s*\)")
@@ -20,6 +19,23 @@ _WORDS = re.compile(r"<[A-Za-z][^<>|]*>")
 _REDIRECTION = re.compile(r"(?<!\S)[0-2]?>{1,2}\s*&?[^\s;&|]+")
 _RUNS_MODULE = re.compile(r"(?<![\w-])(?:python3?\s+(?:-m\s+[\w.]+|app\.py)|-m\s+(?:hart_studio|benchmarks)[\w.]*)")
 _SHELL = ("", "bash", "sh", "console", "text", "makefile")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block.
+
+    Attributes:
+        language: First word after the fence, such as ``bash``; empty if there is none.
+        code: The lines between the fences; each ends with a line break.
+        line: Line number of the opening fence, from 1.
+        tags: Further words after the language, such as ``no-run``. Markdown renderers do not show them.
+    """
+
+    language: str
+    code: str
+    line: int
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -46,6 +62,39 @@ def documents() -> list[Path]:
 def name_of(path: Path) -> str:
     """Path of a document relative to the repository, for error messages."""
     return path.relative_to(ROOT).as_posix()
+
+
+def blocks(path: Path) -> list[Block]:
+    """List the blocks of a document in order.
+
+    Raises:
+        ValueError: If a fence is not closed; the rest of the document would be code.
+    """
+    found: list[Block] = []
+    opening, start, info, lines = "", 0, "", list[str]()
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        fence = _FENCE.match(line)
+        if not opening:
+            if fence is not None:
+                opening, start, info, lines = fence["fence"], number, fence["info"], []
+        elif fence is not None and fence["fence"].startswith(opening) and not fence["info"].strip():
+            language, *tags = info.split() or [""]
+            found.append(Block(language, "".join(f"{each}\n" for each in lines), start, tuple(tags)))
+            opening = ""
+        else:
+            lines.append(line)
+    if opening:
+        raise ValueError(f"Fence in line {start} of {path} is not closed. Close it.")
+    return found
+
+
+def prose(path: Path) -> list[str]:
+    """Lines of a document with its blocks blanked, so that line numbers stay the same."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for block in blocks(path):
+        for number in range(block.line - 1, block.line + block.code.count("\n") + 1):
+            lines[number] = ""
+    return lines
 
 
 def links(path: Path) -> list[str]:

@@ -15,8 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.documents.blocks import Block, blocks
-from tests.documents.pages import ROOT, name_of
+from tests.documents.pages import ROOT, Block, blocks, name_of
 
 NOT_RUN = "no-run"
 """Tag of a block that tests cannot run, for example because it needs a GPU."""

@@ -18,8 +18,7 @@ from hart_studio.errors import ModelError
 from hart_studio.models.families import FAMILIES
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.records import PROTOCOLS
-from tests.documents.blocks import Block, blocks
-from tests.documents.pages import ROOT
+from tests.documents.pages import ROOT, Block, blocks
 
 pytestmark = pytest.mark.timeout(660)
 

@@ -25,8 +25,7 @@ from hart_studio.runs.presets import get_preset
 from hart_studio.training import __main__ as training
 from hart_studio.training.train import explain_out_of_memory
 from hart_studio.ui.security.auth import load_auth_config
-from tests.documents.blocks import blocks
-from tests.documents.pages import ROOT
+from tests.documents.pages import ROOT, blocks
 
 FAQ = ROOT / "docs" / "faq.md"
 ERRORS = {" ".join(block.code.split()) for block in blocks(FAQ) if "error" in block.tags}

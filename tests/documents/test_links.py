@@ -17,8 +17,7 @@ import pytest
 
 from hart_studio.runs.overrides import apply_overrides
 from hart_studio.runs.presets import DEFAULT_PRESET, get_preset
-from tests.documents.blocks import Block, blocks
-from tests.documents.pages import ROOT, Command, anchors, code_words, commands, documents, links, name_of
+from tests.documents.pages import ROOT, Block, Command, anchors, blocks, code_words, commands, documents, links, name_of
 
 pytestmark = pytest.mark.core
 
@@ -111,8 +110,9 @@ def missing_names(path: Path) -> list[str]:
 def missing_files(path: Path) -> list[str]:
     tops = {each.name for each in ROOT.iterdir() if each.is_dir()} - {"runs", "labels"}
     missing = []
-    for word in code_words(path):
-        word = word.partition("::")[0].rstrip("/")
+    for words in code_words(path):
+        word, _, function = words.partition("::")
+        word = word.rstrip("/")
         if re.search(r"(?<![A-Z])[A-Z]{3,}(?![A-Z]|\.md)", word):  # a placeholder, such as NAME.py
             continue
         if not re.fullmatch(r"[\w.-]+(/[\w.*-]+)*", word):
@@ -122,8 +122,12 @@ def missing_files(path: Path) -> list[str]:
         if not (is_in_tree or is_file):
             continue
         places = (ROOT, ROOT / "hart_studio", path.parent)
-        if not any(list(place.glob(word)) if "*" in word else (place / word).exists() for place in places):
+        found = [file for place in places for file in (place.glob(word) if "*" in word else [place / word])]
+        file = next((each for each in found if each.exists()), None)
+        if file is None:
             missing.append(word)
+        elif function and not re.search(rf"^def {re.escape(function)}\(", file.read_text("utf-8"), re.MULTILINE):
+            missing.append(words)
     return missing
 
 
@@ -140,6 +144,14 @@ def test_every_name_of_code_exists(path: Path) -> None:
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
 def test_every_named_file_exists(path: Path) -> None:
     assert missing_files(path) == []
+
+
+def test_every_threat_and_every_equation_names_a_test() -> None:
+    threats = re.findall(r"^\| (?!Threat|---).*$", (ROOT / "docs" / "security.md").read_text("utf-8"), re.MULTILINE)
+    assert len(threats) >= 20 and all("`tests/" in row for row in threats)
+    equations = (ROOT / "docs" / "paper_map.md").read_text("utf-8")
+    named = re.findall(r"\| `(hart_studio\.[\w.]+)` \| `tests/[\w/.]+` \|", equations)
+    assert len(named) >= 8 and all(callable(find_name(name)) for name in named)
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
@@ -178,17 +190,20 @@ def test_errors_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     page.write_text(
         "# A `b` & C_d!\n# A `b` & C_d!\n[gone](gone.md) [here](#a-b--c_d-1) [not](#nowhere) `[code](no.md)`\n"
         "`hart_studio.records.Sample.question` `hart_studio.records.Nothing` `hart_studio/records.py` `tests/no.py`\n"
+        "`tests/a.py::test_a` `tests/a.py::test_b`\n"
         "```bash keep\nX=1 python -m hart_studio.ask a.png \\\n  'b' --wrong  # no\n"
         "python -m hart_studio.ask <a b> c\nask.py   python -m hart_studio.ask\n```\n"
     )
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "a.py").write_text("def test_a(): ...")
     monkeypatch.setattr("tests.documents.pages.ROOT", tmp_path)
     monkeypatch.setitem(globals(), "name_of", str)
     monkeypatch.setattr("tests.documents.pages.name_of", lambda path: path.name)
     assert anchors(page) == {"a-b--c_d", "a-b--c_d-1"}
     assert missing_names(page) == ["hart_studio.records.Nothing"]
-    assert missing_files(page) == ["tests/no.py"]
+    assert missing_files(page) == ["tests/no.py", "tests/a.py::test_b"]
     wrong, right = commands(page)
-    assert (wrong.place, wrong.arguments) == ("page.md:6", ("a.png", "b", "--wrong"))
+    assert (wrong.place, wrong.arguments) == ("page.md:7", ("a.png", "b", "--wrong"))
     with pytest.raises(SystemExit):
         parse(wrong, monkeypatch)
     assert parse(right, monkeypatch).question == "c"

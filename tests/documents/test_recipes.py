@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.documents.blocks import blocks
-from tests.documents.pages import ROOT
+from tests.documents.pages import ROOT, blocks
 from tests.documents.running import NOT_RUN, describe, run_document, runnable
 
 RECIPES = sorted((ROOT / "docs" / "recipes").glob("*.md"))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.documents.blocks import blocks
+from tests.documents.pages import blocks
 from tests.mcp_calls import talk
 
 pytestmark = pytest.mark.integration

@@ -10,14 +10,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from hart_studio.data.benchmarks.catalog import BENCHMARKS
 from hart_studio.evaluation.config import CACHE_VARIABLE, EvaluationConfig
-from hart_studio.evaluation.evaluations import Evaluation
 from hart_studio.evaluation.job import prepare_run, run_evaluation
+from hart_studio.evaluation.records import Evaluation
 from hart_studio.evaluation.report import write_report
 from hart_studio.evaluation.results import list_evaluations, load_evaluation, read_dataset_info
 from hart_studio.models.catalog import TRAINED_MODEL
@@ -26,9 +25,9 @@ from hart_studio.models.loading import load_model
 from hart_studio.needle.__main__ import main as write_needle
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.records import PROTOCOLS
-from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.status import get_state
 from tests.benchmark_files import COUNTS, WRITERS
+from tests.evaluations import results_without_times
 
 pytestmark = pytest.mark.integration
 
@@ -95,16 +94,6 @@ def draw(folder: Path, count: int) -> Path:
     return folder
 
 
-def found_in(layout: RunLayout) -> list[dict[str, Any]]:
-    """All results except times."""
-    records = [record.model_dump(mode="json") for record in load_evaluation(layout).records]
-    for record in records:
-        record.pop("attempt")
-        for judged in record["answers"].values():
-            judged.pop("seconds")
-    return records
-
-
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("processes", "questions"), [(2, 12), pytest.param(4, 22, marks=pytest.mark.slow)])
 def test_several_processes_find_what_one_finds(tmp_path: Path, processes: int, questions: int) -> None:
@@ -119,7 +108,7 @@ def test_several_processes_find_what_one_finds(tmp_path: Path, processes: int, q
         (run,) = list_evaluations(root)
         assert run.state == "completed" and run.status is not None and run.status.step == questions
         assert len(list((run.layout.folder / "records").iterdir())) == count
-        found[count] = found_in(run.layout)
+        found[count] = results_without_times(run.layout)
     assert found[processes] == found[1]
 
 
@@ -151,7 +140,7 @@ def test_one_that_was_killed_goes_on_and_ends_as_it_would_have(tmp_path: Path) -
     )
     assert again.returncode == 0, again.stderr[-2000:]
     (whole_run,) = list_evaluations(whole)
-    assert found_in(run.layout) == found_in(whole_run.layout)
+    assert results_without_times(run.layout) == results_without_times(whole_run.layout)
     lines = (run.layout.folder / "records" / "shard_00000.jsonl").read_text().splitlines()
     ids = [json.loads(line)["sample_id"] for line in lines]
     assert len(ids) == len(set(ids)) == 24, "what was answered is kept as it was, and nothing is there twice"

@@ -6,19 +6,16 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
-from hart_studio.data.benchmarks import hr_bench, mme_realworld, mmstar, needle, treebench, visual_cot, vstar
+from hart_studio.data.benchmarks import hr_bench, mme_realworld, mmstar, treebench, visual_cot, vstar
 from hart_studio.data.benchmarks.images import ImageResolver
 from hart_studio.data.benchmarks.published_files import fetch, find_tables, is_hub_id
 from hart_studio.data.rows import LoadedSamples, collect_samples
+from hart_studio.data.sources import read_sample_row
 from hart_studio.data.tables import LocatedRow, read_rows
 from hart_studio.errors import DataError, HartError, InputError
 from hart_studio.records import GoldSample
-
-Aggregate = Literal["micro", "cycles", "micro and macro"]
-"""How papers aggregate results: over all questions; as the mean over the cycles of HR-Bench; or over all questions and
-as the mean over the finest categories, because both are published."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +40,6 @@ class Benchmark:
     """Whether at least one published format has gold boxes."""
     expected: int | None = None
     """Total number of questions; None if not fixed."""
-    aggregate: Aggregate = "micro"
-    """How results are aggregated."""
     has_parts: bool = False
     """Whether its questions are spread over several files."""
     subsets: tuple[str, ...] = ()
@@ -68,7 +63,6 @@ def _hr_bench(size: str) -> Benchmark:
         read=hr_bench.read_hr_bench_row,
         official="hr_bench",
         expected=800,
-        aggregate="cycles",
     )
 
 
@@ -118,7 +112,6 @@ _ALL: Final = (
         read=mmstar.read_mmstar_row,
         official="mmstar",
         expected=1500,
-        aggregate="micro and macro",
     ),
     Benchmark(
         name="visual_cot",
@@ -140,7 +133,7 @@ _ALL: Final = (
         hub_id="",
         files=(),
         tables=("samples.jsonl", "*.jsonl"),
-        read=needle.read_needle_row,
+        read=lambda row, images: read_sample_row(row, images.root, "needle"),
         has_boxes=True,
     ),
 )  # fmt: skip

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from hart_studio.data.benchmarks.images import ImageResolver
 from hart_studio.data.cells import read_lettered
 from hart_studio.data.rows import get_field, to_letter, to_text
 from hart_studio.records import GoldSample
-
-SOURCE: Final = "HR-Bench"
-"""Name of the dataset."""
 
 
 def read_hr_bench_row(row: Any, images: ImageResolver) -> GoldSample:
@@ -36,6 +33,6 @@ def read_hr_bench_row(row: Any, images: ImageResolver) -> GoldSample:
         choices=choices,
         answer=to_letter(to_text(get_field(row, "answer"), "answer"), choices),
         category=f"{to_text(get_field(row, 'category'), 'category')}/cycle {cycle}",
-        source=SOURCE,
+        source="HR-Bench",
         gold_boxes=(),
     )

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from hart_studio.data.benchmarks.images import ImageResolver
 from hart_studio.data.cells import extract_options, read_lettered
 from hart_studio.data.rows import get_field, to_letter, to_text
 from hart_studio.records import GoldSample
-
-SOURCE: Final = "MMStar"
-"""Name of the dataset."""
 
 
 def read_mmstar_row(row: Any, images: ImageResolver) -> GoldSample:
@@ -38,6 +35,6 @@ def read_mmstar_row(row: Any, images: ImageResolver) -> GoldSample:
         choices=choices,
         answer=to_letter(to_text(get_field(row, "answer"), "answer"), choices),
         category="/".join(parts),
-        source=SOURCE,
+        source="MMStar",
         gold_boxes=(),
     )

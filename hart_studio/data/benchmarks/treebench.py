@@ -16,9 +16,6 @@ from hart_studio.data.cells import (
 from hart_studio.data.rows import get_field, to_letter, to_text
 from hart_studio.records import GoldSample
 
-SOURCE: Final = "TreeBench"
-"""Name of the dataset."""
-
 _OCR: Final = "Perception/OCR"
 
 
@@ -54,6 +51,6 @@ def read_treebench_row(row: Any, images: ImageResolver) -> GoldSample:
         choices=choices,
         answer=to_letter(to_text(get_field(row, "answer"), "answer"), choices),
         category=category,
-        source=SOURCE,
+        source="TreeBench",
         gold_boxes=repair_boxes(read_literal(boxes, "target_instances") if isinstance(boxes, str) else boxes, image),
     )

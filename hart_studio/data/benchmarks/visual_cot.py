@@ -11,8 +11,6 @@ from hart_studio.data.cells import read_literal, repair_boxes
 from hart_studio.data.rows import get_field, to_text
 from hart_studio.records import GoldSample
 
-SOURCE: Final = "Visual-CoT"
-"""Name of the dataset."""
 SUBSETS: Final = ("gqa", "sroie", "textcap", "textvqa", "visual7w")
 """Inferred: the paper uses 4,042 questions, without yes/no and descriptive ones, and does not name the subsets.
 Omitting flickr30k, is the only choice of subsets with this number."""
@@ -60,7 +58,7 @@ def read_visual_cot_row(row: Any, images: ImageResolver) -> GoldSample:
         question=question,
         answer=_words(row, 3).strip(),
         category=subset,
-        source=SOURCE,
+        source="Visual-CoT",
         gold_boxes=repair_boxes([read_literal(box, "image")], image),
     )
 

@@ -17,9 +17,6 @@ from hart_studio.files import from_stored_path, read_regular_file, resolve_insid
 from hart_studio.prompts import OPTION_LETTERS
 from hart_studio.records import Box, GoldSample
 
-SOURCE: Final = "V* Bench"
-"""Name of the dataset."""
-
 _INSTRUCTION: Final = re.compile(r"\s*Answer with the option['’]s letter from the given choices directly\.?\s*\Z")
 
 
@@ -52,7 +49,7 @@ def read_vstar_row(row: Any, images: ImageResolver) -> GoldSample:
         choices=choices,
         answer=OPTION_LETTERS[answer] if is_number else to_letter(to_text(answer, "label"), choices),
         category=category,
-        source=SOURCE,
+        source="V* Bench",
         gold_boxes=_read_boxes(image),
     )
 

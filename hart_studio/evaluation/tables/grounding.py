@@ -1,102 +1,108 @@
-"""Table 6 and the data of Fig. 3: overlap of predicted and gold boxes."""
+"""Tables of boxes: Table 1, Proposition 1, Table 6, and the data of Fig. 3."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import fmean
-from typing import Final, NamedTuple
+from typing import Final
 
-from hart_studio.evaluation.bootstrap import estimate_found
-from hart_studio.evaluation.evaluations import Evaluation
-from hart_studio.evaluation.published import TABLE_6
-from hart_studio.evaluation.records import SampleResult, list_area_shares
-from hart_studio.evaluation.statistics import Estimate
-from hart_studio.evaluation.tables.rows import NOT_PUBLISHED, front_cells, published_row, questions_cell
-from hart_studio.evaluation.tables.table import Cell, Table, TableRow, percent, percent_between
+from hart_studio.evaluation.accuracy import count_accuracy
+from hart_studio.evaluation.grounding_metrics import IOU_THRESHOLDS, measure_grounding, share_by_iou
+from hart_studio.evaluation.joint import CONTINGENCY_CELLS, measure_information_gain, measure_joint
+from hart_studio.evaluation.published import TABLE_1, TABLE_6
+from hart_studio.evaluation.records import Evaluation
+from hart_studio.evaluation.tables.table import (
+    BACK,
+    FRONT,
+    NOT_PUBLISHED,
+    Table,
+    bits,
+    each_protocol,
+    measured_row,
+    percent,
+    percent_between,
+    published_row,
+    questions_cell,
+)
+from hart_studio.records import PROTOCOLS
 
-IOU_THRESHOLDS: Final = tuple(round(0.05 * step, 2) for step in range(20))
-"""Thresholds of Fig. 3, 0.00 to 0.95. At 0.00 every gold box counts."""
+WRONG_BOX: Final = "P(wrong box | right answer), %"
+"""Main column of Table 1."""
 
 _TURN: Final = "grounding turn"
 _FOUND: Final = "gold boxes with IoG > 0.3, %"
 
 
-class Grounding(NamedTuple):
-    """Grounding metrics of one evaluation."""
-
-    questions: int
-    """Number of questions with gold boxes and a grounding turn."""
-    boxes: int
-    """Number of gold boxes of these questions."""
-    found: Estimate
-    """Share of gold boxes with IoG > 0.3: the paper's metric, 833 boxes on TreeBench."""
-    found_per_question: float
-    """Share of found gold boxes per question, averaged over questions."""
-    all_found: float
-    """Share of questions with all gold boxes found."""
-    iou: float
-    """Mean best IoU over gold boxes."""
-    iou_per_question: float
-    """Mean best IoU per question, averaged over questions."""
-    area_share: float | None
-    """Mean share of the image covered by the predicted boxes, over questions with a valid box; None without any."""
-    usable: float
-    """Share of questions with a valid box."""
-
-
-def measure_grounding(records: Sequence[SampleResult]) -> Grounding | None:
-    """Compare predicted with gold boxes; None without gold boxes or grounding turns."""
-    asked = [record for record in records if record.gold_matches]
-    found = estimate_found(asked)
-    if found is None:
-        return None
-    golds = [gold for record in asked for gold in record.gold_matches]
-    areas = list_area_shares(asked)
-    return Grounding(
-        questions=len(asked),
-        boxes=len(golds),
-        found=found,
-        found_per_question=fmean(record.found_share for record in asked),
-        all_found=fmean(record.is_grounded for record in asked),
-        iou=fmean(gold.iou for gold in golds),
-        iou_per_question=fmean(record.mean_iou for record in asked),
-        area_share=fmean(areas) if areas else None,
-        usable=fmean(bool(record.boxes) for record in asked),
+def table_1(evaluations: Sequence[Evaluation]) -> Table:
+    """Joint counts of answer and box, of evaluations with gold boxes and a grounding turn."""
+    columns = (*FRONT, *CONTINGENCY_CELLS, WRONG_BOX, *BACK)
+    rows = []
+    for evaluation, protocol in each_protocol(evaluations):
+        joint = measure_joint(evaluation.records, protocol)
+        if joint is not None:
+            answers = count_accuracy(evaluation.records, protocol)
+            back = (questions_cell(evaluation), answers.unscored, answers.fallbacks)
+            cells = (*joint.counts, percent_between(joint.wrong_box), *back)
+            rows.append(measured_row(evaluation, protocol, joint.questions, *cells))
+    for row in TABLE_1:
+        protocol_name = "crops_only" if row.is_looped else "direct (no closed loop; paper)"
+        figures: dict[str, float | int | str] = {"benchmark": "visual_cot", "protocol": protocol_name}
+        figures |= {"n": sum(row.counts), WRONG_BOX: row.wrong_box}
+        figures |= dict(zip(CONTINGENCY_CELLS, row.counts, strict=True))
+        rows.append(published_row(columns, row.model, figures))
+    caption = (
+        "Questions by answer and box; a box is right when every gold box of the question has IoG > 0.3. Only questions "
+        "with gold boxes, a grounding turn and a scored answer are counted (n). Brackets: 95 % bootstrap interval over "
+        "questions. Published rows are the paper's."
     )
+    return Table("table_1", "Table 1: answer and box", caption, columns, tuple(rows))
 
 
-def share_by_iou(records: Sequence[SampleResult]) -> list[float]:
-    """Share of gold boxes with a best IoU of at least each of ``IOU_THRESHOLDS``; empty without gold boxes."""
-    ious = [gold.iou for record in records for gold in record.gold_matches]
-    return [fmean(iou >= threshold for iou in ious) for threshold in IOU_THRESHOLDS] if ious else []
+def table_information(evaluations: Sequence[Evaluation]) -> Table:
+    """Proposition 1: I(L; R) in bits, by protocol."""
+    columns = (
+        *("model", "benchmark", "protocols", "date", "n"),
+        *(f"I(L; R), {protocol}" for protocol in PROTOCOLS),
+        *("crops_only - direct", "n of the difference", "questions"),
+    )
+    rows = []
+    for evaluation in evaluations:
+        joints = [
+            measure_joint(evaluation.records, protocol) if protocol in evaluation.protocols else None
+            for protocol in PROTOCOLS
+        ]
+        count = max((joint.questions for joint in joints if joint), default=0)
+        if not count:
+            continue
+        gain = measure_information_gain(evaluation.records)
+        cells = (
+            *(bits(joint.information if joint else None) for joint in joints),
+            *(bits(gain.gain if gain else None, is_signed=True), gain.questions if gain else None),
+            questions_cell(evaluation),
+        )
+        rows.append(measured_row(evaluation, ", ".join(evaluation.protocols), count, *cells))
+    caption = (
+        "Mutual information of box right (L) and answer right (R) in bits, plug-in estimate, with 95 % bootstrap "
+        "intervals over questions. It is too high by about 1 / (2 n ln 2), alike for all protocols; the difference is "
+        f"paired by question. {NOT_PUBLISHED}"
+    )
+    title = "Proposition 1: what the box says about the answer"
+    return Table("proposition_1", title, caption, columns, tuple(rows))
 
 
 def table_6(evaluations: Sequence[Evaluation]) -> Table:
-    """Grounding.
-
-    Args:
-        evaluations: Evaluations; those with gold boxes and a grounding turn are shown.
-    """
+    """Grounding."""
     columns = (
-        *("model", "benchmark", "protocol", "date", "n", "gold boxes", _FOUND),
-        *(
-            "IoG > 0.3 per question, %",
-            "questions with all gold boxes found, %",
-            "mean IoU, %",
-            "mean IoU per question, %",
-        ),
-        *("mean area share, %", "valid box, %", "questions"),
+        *(*FRONT, "gold boxes", _FOUND, "IoG > 0.3 per question, %", "questions with all gold boxes found, %"),
+        *("mean IoU, %", "mean IoU per question, %", "mean area share, %", "valid box, %", "questions"),
     )
     rows = []
     for evaluation in evaluations:
         found = measure_grounding(evaluation.records)
-        if found is None:
-            continue
-        front = front_cells(evaluation, _TURN, found.questions)
-        cells: list[Cell] = [front[0], evaluation.benchmark, *front[1:], found.boxes, percent_between(found.found)]
-        shares = (found.found_per_question, found.all_found, found.iou, found.iou_per_question)
-        cells += [percent(share) for share in (*shares, found.area_share, found.usable)]
-        rows.append(TableRow("measured", (*cells, questions_cell(evaluation))))
+        if found is not None:
+            shares = (found.found_per_question, found.all_found, found.iou, found.iou_per_question)
+            cells = (percent_between(found.found), *map(percent, (*shares, found.area_share, found.usable)))
+            back = questions_cell(evaluation)
+            rows.append(measured_row(evaluation, _TURN, found.questions, found.boxes, *cells, back))
     for index, (benchmark, boxes) in enumerate((("treebench", 833), ("visual_cot", 4042))):
         for method, figures in TABLE_6.items():
             values: dict[str, float | int | str] = {"benchmark": benchmark, "gold boxes": boxes, _FOUND: figures[index]}
@@ -111,22 +117,15 @@ def table_6(evaluations: Sequence[Evaluation]) -> Table:
 
 
 def table_iou(evaluations: Sequence[Evaluation]) -> Table:
-    """Data of Fig. 3; arguments as for ``table_6``."""
-    columns = (
-        *("model", "benchmark", "protocol", "date", "n", "gold boxes"),
-        *(f"IoU ≥ {threshold:.2f}, %" for threshold in IOU_THRESHOLDS),
-        "questions",
-    )
+    """Data of Fig. 3."""
+    columns = (*FRONT, "gold boxes", *(f"IoU ≥ {threshold:.2f}, %" for threshold in IOU_THRESHOLDS), "questions")
     rows = []
     for evaluation in evaluations:
         shares = share_by_iou(evaluation.records)
-        if not shares:
-            continue
-        asked = [record for record in evaluation.records if record.gold_matches]
-        front = front_cells(evaluation, _TURN, len(asked))
-        boxes = sum(len(record.gold_matches) for record in asked)
-        cells: list[Cell] = [front[0], evaluation.benchmark, *front[1:], boxes, *(percent(share) for share in shares)]
-        rows.append(TableRow("measured", (*cells, questions_cell(evaluation))))
+        if shares:
+            counts = [len(record.gold_matches) for record in evaluation.records if record.gold_matches]
+            cells = (sum(counts), *map(percent, shares), questions_cell(evaluation))
+            rows.append(measured_row(evaluation, _TURN, len(counts), *cells))
     caption = (
         "Share of the gold boxes whose best IoU with one predicted box is at least the threshold; at 0.00 every gold "
         f"box counts. {NOT_PUBLISHED} The paper shows them as a plot only."

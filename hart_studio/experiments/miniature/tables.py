@@ -10,6 +10,7 @@ from typing import Any, Final
 from numpy.typing import NDArray
 
 from hart_studio.evaluation import published
+from hart_studio.evaluation.grounding_metrics import list_area_shares
 from hart_studio.evaluation.joint import (
     CONTINGENCY_CELLS,
     count_joint,
@@ -18,7 +19,6 @@ from hart_studio.evaluation.joint import (
     estimate_wrong_box,
     wrong_box_share,
 )
-from hart_studio.evaluation.records import list_area_shares
 from hart_studio.evaluation.statistics import Estimate, FloatArray, estimate_difference, estimate_mean, spread
 from hart_studio.evaluation.tables.writers import NONE, format_rows
 from hart_studio.experiments.miniature.study_folder import PHASES, StudyResults, VariantResults, find_cost

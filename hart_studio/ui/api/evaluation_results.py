@@ -16,11 +16,10 @@ from pydantic import Field
 
 from hart_studio.errors import HartError, ImageError, InputError
 from hart_studio.evaluation.charts import to_svg
-from hart_studio.evaluation.evaluations import Evaluation
 from hart_studio.evaluation.failures import Verdict, count_verdicts, filter_records, get_verdict, sort_records
 from hart_studio.evaluation.figures import make_figures
 from hart_studio.evaluation.job import DATASET_INFO_FILE
-from hart_studio.evaluation.records import AnswerResult, SampleResult
+from hart_studio.evaluation.records import AnswerResult, Evaluation, SampleResult
 from hart_studio.evaluation.report import describe_gaps, write_report
 from hart_studio.evaluation.results import load_evaluation
 from hart_studio.evaluation.shards import RECORDS_FOLDER

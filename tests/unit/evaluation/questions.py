@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from hart_studio.evaluation.evaluations import Evaluation
-from hart_studio.evaluation.records import AnswerResult, SampleResult
+from hart_studio.evaluation.records import AnswerResult, Evaluation, SampleResult
 from hart_studio.records import Box, Protocol, Score
 
 GOLD = Box.from_xyxy((0, 0, 20, 20))
@@ -90,6 +89,5 @@ def evaluation(records: tuple[SampleResult, ...] | None = None, **changes: objec
         "date": "2026-01-02",
         "records": found,
         "total": len(found),
-        "is_complete": True,
     }
     return Evaluation(**{**values, **changes})  # type: ignore[arg-type]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,17 +12,19 @@ from hart_studio.evaluation.accuracy import (
     Accuracy,
     category_at,
     clustered_stderr,
+    compare_answers,
+    compare_grounding,
     count_accuracy,
     count_rules,
     cycle_mean,
-    has_official,
     macro_mean,
     overall,
     split_records,
     weighted_mean,
 )
+from hart_studio.evaluation.statistics import estimate_difference, resamples_of
 from hart_studio.records import Score
-from tests.unit.evaluation.questions import answer_result, eight_questions, question
+from tests.unit.evaluation.questions import FAR_GOLD, ON, answer_result, eight_questions, question
 
 
 def test_unscored_questions_are_counted_and_never_wrong() -> None:
@@ -45,7 +48,6 @@ def test_answers_from_the_full_image_are_counted() -> None:
 def test_rules_that_fired() -> None:
     assert count_rules(eight_questions(), "crops_only") == {"boxed": 3, "none": 3}
     assert count_rules(eight_questions(), "crops_only", "official") == {"mme:first_letter": 6}
-    assert has_official(eight_questions(), "crops_only") and not has_official(eight_questions(), "full_and_crops")
 
 
 def test_rules_are_over_answers_that_both_extractors_could_score() -> None:
@@ -111,3 +113,53 @@ def test_the_error_of_repeated_questions_is_over_questions() -> None:
     assert clustered_stderr(records, "crops_only") == pytest.approx(0.5)  # type: ignore[arg-type]
     assert clustered_stderr(records[:4], "crops_only") is None  # type: ignore[arg-type]
     assert clustered_stderr(records, "crops_only", "official") is None, "no one asked it"  # type: ignore[arg-type]
+
+
+def test_differences_are_over_common_scored_questions() -> None:
+    better = [question(name, answer_result(1.0), None, (ON,)) for name in "bdfz"]
+    found = compare_answers(better, eight_questions(), "crops_only")
+    assert found is not None
+    assert found.questions == 2  # b and d; f is unscored on the other side, z is not there
+    assert found.gain.value == pytest.approx(0.5)
+    boxes = compare_grounding(better, eight_questions())
+    assert boxes is not None
+    assert (boxes.questions, boxes.gain.value) == (3, pytest.approx(2 / 3))
+    assert compare_answers(better, [], "crops_only") is None
+
+
+@pytest.mark.parametrize(
+    "changes", [{"question": "Another?"}, {"choices": ("red", "green")}, {"gold_boxes": (FAR_GOLD,)}], ids=str
+)
+def test_another_question_of_the_same_id_is_no_pair(changes: dict[str, object]) -> None:
+    first = [question("a", answer_result(1.0), None, (ON,)), question("b", answer_result(1.0), None, (ON,))]
+    second = [question("a", answer_result(1.0), None, (ON,)), question("b", answer_result(0.0), None, (), **changes)]
+    found = compare_answers(first, second, "crops_only")
+    assert found is not None
+    assert (found.gain.value, found.questions, found.others) == (0.0, 1, 1)
+    boxes = compare_grounding(first, second)
+    assert boxes is not None and (boxes.gain.value, boxes.questions, boxes.others) == (0.0, 1, 1)
+    assert compare_answers(first[1:], second[1:], "crops_only") is None
+
+
+def test_repeated_questions_are_drawn_together() -> None:
+    # Two questions in four cycles each: one is always gained, the other never, so a draw gains all, half or nothing.
+    kinds = {"first": (1.0, 0.0), "second": (1.0, 1.0)}
+    first, second = (
+        [
+            question(f"{kind} {cycle}", answer_result(values[side]), None, (), question=kind, image=f"{kind}.png")
+            for kind, values in kinds.items()
+            for cycle in range(4)
+        ]
+        for side in (0, 1)
+    )
+    found = compare_answers(first, second, "crops_only")
+    assert found is not None
+    assert (found.gain, found.questions, found.others) == ((0.5, 0.0, 1.0), 8, 0)
+    # The same question on other images is another one: eight units, whose interval is narrower.
+    apart = [
+        [each.model_copy(update={"image": f"{each.sample_id}.png"}) for each in records] for records in (first, second)
+    ]
+    alone = compare_answers(*apart, "crops_only")
+    assert alone is not None
+    plain = estimate_difference(np.ones(8), np.array([0.0] * 4 + [1.0] * 4), resamples_of(8))
+    assert alone.gain == pytest.approx(plain) and plain.low > 0.0 and plain.high < 1.0

@@ -11,7 +11,6 @@ from PIL import Image
 from hart_studio.evaluation.charts import (
     Bar,
     IntervalBar,
-    Limits,
     Series,
     draw_bars,
     draw_intervals,
@@ -43,7 +42,7 @@ def test_a_line_chart_has_all_that_is_needed_to_read_it() -> None:
 
 def test_given_limits_are_kept() -> None:
     lines = [Series("a", [(0.0, 1.0, 1.0, 1.0), (0.5, 0.0, 0.0, 0.0)])]
-    (axes,) = draw_lines("t", "x", "y", lines, Limits(0, 1), Limits(0, 1)).axes
+    (axes,) = draw_lines("t", "x", "y", lines, (0, 1), (0, 1)).axes
     assert axes.get_xlim() == axes.get_ylim() == (0, 1)
     (axes,) = draw_bars("t", "x", "y", [Bar("a", 0.3)], top=1.0).axes
     assert axes.get_ylim() == (0, 1)
@@ -67,7 +66,7 @@ def test_a_mark_lies_at_its_value() -> None:
 
 def test_a_bar_ends_at_its_value_and_its_interval_at_the_axis() -> None:
     figure = draw_intervals(
-        "t", "x", [IntervalBar("a", 25, 10, 200, "25, n = 4"), IntervalBar("b", 5, 4, 6, "")], Limits(0, 100)
+        "t", "x", [IntervalBar("a", 25, 10, 200, "25, n = 4"), IntervalBar("b", 5, 4, 6, "")], (0, 100)
     )
     (axes,) = figure.axes
     assert [bar.get_width() for bar in axes.patches] == [25, 5]
@@ -82,7 +81,7 @@ def test_a_bar_ends_at_its_value_and_its_interval_at_the_axis() -> None:
         draw_lines("t", "x", "y", []),
         draw_bars("t", "x", "y", []),
         draw_bars("t", "x", "y", [Bar("a", 0)]),
-        draw_intervals("t", "x", [], Limits(0, 1)),
+        draw_intervals("t", "x", [], (0, 1)),
     ],
 )
 def test_nothing_to_draw_is_said(figure: Figure) -> None:
@@ -101,7 +100,7 @@ def test_any_name_stays_text(name: str) -> None:
     figures = [
         draw_lines(name, name, name, [Series(name, [(0, 1, 1, 1)])]),
         draw_bars(name, name, name, [Bar(name, 1)]),
-        draw_intervals(name, name, [IntervalBar(name, 1, 0, 2, name)], Limits(0, 2)),
+        draw_intervals(name, name, [IntervalBar(name, 1, 0, 2, name)], (0, 2)),
     ]
     for figure in figures:
         assert "<script>" not in to_svg(figure)

@@ -1,8 +1,16 @@
 from __future__ import annotations
 
-from hart_studio.evaluation.bootstrap import measure_joint
-from hart_studio.evaluation.failures import VERDICTS, count_verdicts, filter_records, get_verdict, sort_records
-from tests.unit.evaluation.questions import ON, answer_result, eight_questions, question
+from hart_studio.evaluation.failures import (
+    VERDICTS,
+    count_verdicts,
+    filter_records,
+    get_verdict,
+    select_contrast,
+    select_failures,
+    sort_records,
+)
+from hart_studio.evaluation.joint import measure_joint
+from tests.unit.evaluation.questions import ON, answer_result, eight_questions, evaluation, question
 
 
 def test_how_every_question_ended() -> None:
@@ -54,3 +62,24 @@ def test_filters_add_up() -> None:
     assert names(category="Percep") == "", "a level, not the beginning of a word"
     assert names(text="WHAT IS C") == "c"
     assert names(text="the answer is", category="Reasoning") == "fg", "the words of the model are searched too"
+
+
+def test_lucky_answers_are_drawn_first_and_models_take_turns() -> None:
+    other = evaluation(tuple(reversed(eight_questions())), title="other", run_id="r2")
+    chosen = select_failures([evaluation(), other], most=4)
+    assert [shown[0].record.sample_id for shown in chosen] == ["b", "e", "c", "d"]
+    assert [each.name for each in chosen[0]] == ["tiny", "other"]
+    all_of_them = select_failures([evaluation()], most=99)
+    assert [shown[0].record.sample_id for shown in all_of_them] == ["b", "e", "c", "d", "g", "h", "f"], "a is fine"
+    assert select_failures([evaluation()], most=0) == []
+
+
+def test_figure_4_is_where_models_differ_most() -> None:
+    better = tuple(
+        r.model_copy(update={"answers": {"crops_only": answer_result(1.0)}}) if r.sample_id == "c" else r
+        for r in eight_questions()
+    )
+    failures = select_failures([evaluation(), evaluation(better, title="other")], most=5)
+    contrast = select_contrast(failures)
+    assert contrast is not None and contrast[0].record.sample_id == "c"
+    assert select_contrast([]) is None

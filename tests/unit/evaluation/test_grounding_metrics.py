@@ -1,7 +1,10 @@
+from __future__ import annotations
+
 import pytest
 
-from hart_studio.evaluation.grounding_metrics import best_iog, best_iou, is_found
+from hart_studio.evaluation.grounding_metrics import best_iog, best_iou, is_found, measure_grounding
 from hart_studio.records import Box
+from tests.unit.evaluation.questions import eight_questions, question
 
 GOLD = Box.from_xyxy((0, 0, 10, 10))
 
@@ -26,3 +29,12 @@ def test_a_box_over_everything_scores_full_iog_and_a_small_iou() -> None:
     everything = [Box.from_xyxy((0, 0, 100, 100))]
     assert best_iog(GOLD, everything) == 1.0
     assert best_iou(GOLD, everything) == 0.01
+
+
+def test_gold_boxes_found_are_counted_by_box() -> None:
+    grounding = measure_grounding(eight_questions())
+    assert grounding is not None
+    found = grounding.found
+    assert found.value == pytest.approx(4 / 8)  # a, c, f, one of e's two; not b, d, g; h did not run
+    assert found.low < found.value < found.high
+    assert measure_grounding([question("x", None, None, (), gold_boxes=())]) is None

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,18 +11,23 @@ from PIL import Image
 
 from hart_studio.errors import DataError, InputError, ModelError
 from hart_studio.evaluation import job
-from hart_studio.evaluation.config import EvaluationConfig
+from hart_studio.evaluation.config import EvaluationConfig, read_config
 from hart_studio.evaluation.job import MAX_CONSECUTIVE_FAILURES, compute_metrics, prepare_run, run_evaluation
-from hart_studio.evaluation.results import list_evaluations, load_evaluation, load_evaluations
+from hart_studio.evaluation.results import list_evaluations, load_evaluation
 from hart_studio.evaluation.shards import Shard
 from hart_studio.models.chat import ChatRequest, Completion, SamplingParams
+from hart_studio.models.model_loading import load_chat_model
 from hart_studio.progress import ProgressReporter
+from hart_studio.prompts import GROUNDING_INSTRUCTION
 from hart_studio.runs.events import Warned
 from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.reader import read_events
 from hart_studio.runs.status import get_state
+from tests.evaluations import results_without_times
+from tests.fake_endpoint import Answer, Seen, serving
 from tests.fakes import ScriptedModel, text_of
 from tests.unit.evaluation.conftest import QUESTIONS
+from tests.unit.models.served import settings_of
 
 
 def model() -> ScriptedModel:
@@ -31,46 +36,56 @@ def model() -> ScriptedModel:
     )
 
 
-class FailingModel(ScriptedModel):
-    """Fails when a question contains a word, after a number of successful calls."""
+class WatchedModel(ScriptedModel):
+    """Calls a function with the requests before it answers; the function may raise."""
 
-    word = ""
-    calls_left = 10**9
+    before: Callable[[Sequence[ChatRequest]], object]
 
     def generate(
         self, requests: Sequence[ChatRequest], sampling: SamplingParams, group_size: int = 1
     ) -> list[list[Completion]]:
-        self.calls_left -= 1
-        if self.calls_left < 0:
-            raise KeyboardInterrupt
-        if self.word and any(self.word in text_of(request) for request in requests):
-            raise RuntimeError("no such operator")
+        self.before(requests)
         return super().generate(requests, sampling, group_size)
 
 
-def failing(word: str = "", calls: int = 10**9) -> FailingModel:
-    made = FailingModel(grounding=model().grounding, crops_only="\\boxed{A}", direct="\\boxed{B}")
-    made.word, made.calls_left = word, calls
+def watched(before: Callable[[Sequence[ChatRequest]], object]) -> WatchedModel:
+    made = WatchedModel(grounding=model().grounding, crops_only="\\boxed{A}", direct="\\boxed{B}")
+    made.before = before
     return made
 
 
-def answers_of(layout: RunLayout) -> list[str]:
-    """All measured values except times."""
-    found = [record.model_dump(mode="json") for record in load_evaluation(layout).records]
-    for record in found:
-        record.pop("attempt")
-        for answer_result in record["answers"].values():
-            answer_result.pop("seconds")
-    return [json.dumps(record) for record in found]
+def failing(word: str) -> WatchedModel:
+    """Fails when a question contains the word."""
+
+    def fail(requests: Sequence[ChatRequest]) -> None:
+        if any(word in text_of(request) for request in requests):
+            raise RuntimeError("no such operator")
+
+    return watched(fail)
 
 
-def test_an_evaluation_from_start_to_end(config: EvaluationConfig, tmp_path: Path) -> None:
-    layout = prepare_run(tmp_path / "runs", config)
+def interrupted(calls: int) -> WatchedModel:
+    """Is interrupted after a number of calls."""
+    left = iter(range(calls))
+
+    def interrupt(_: Sequence[ChatRequest]) -> None:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+
+    return watched(interrupt)
+
+
+@pytest.fixture
+def layout(config: EvaluationConfig, tmp_path: Path) -> RunLayout:
+    return prepare_run(tmp_path / "runs", config)
+
+
+def test_an_evaluation_from_start_to_end(tmp_path: Path, layout: RunLayout) -> None:
     asked = model()
     assert run_evaluation(layout, lambda _: asked)
     state, status = get_state(layout)
     assert (state, status.job, status.step, status.total) == ("completed", "evaluation", QUESTIONS, QUESTIONS)
-    (evaluation,) = load_evaluations(tmp_path / "runs", [layout.run_id])
+    evaluation = load_evaluation(layout)
     assert (evaluation.benchmark, evaluation.title, evaluation.is_complete) == ("needle", "built-in-hart", True)
     assert (len(evaluation.records), evaluation.total) == (QUESTIONS, QUESTIONS)
     figures = compute_metrics(evaluation.records)
@@ -87,12 +102,11 @@ def warnings(layout: RunLayout) -> list[str]:
 
 
 def test_a_built_in_model_on_other_images_is_warned_of(
-    config: EvaluationConfig, needle_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    config: EvaluationConfig, needle_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], layout: RunLayout
 ) -> None:
     path = sorted((needle_folder / "images").iterdir())[-1]  # one of them is enough
     with Image.open(path) as image:
         image.save(path, quality=50)  # encoded again: no evidence is left, only names
-    layout = prepare_run(tmp_path / "runs", config)
     assert run_evaluation(layout, lambda _: model(), progress=ProgressReporter("question"))
     text = "hart-tiny was trained only on synthetic needle scenes; its answers on these images are not meaningful."
     (reported,) = [found for found in warnings(layout) if "trained only on" in found]
@@ -122,18 +136,17 @@ def test_many_processes_find_what_one_finds(config: EvaluationConfig, tmp_path: 
     assert run_evaluation(shared, lambda _: model(), Shard(0, 3, 9)), "the first one waits for the others"
     for other in others:
         other.join()
-    assert answers_of(shared) == answers_of(alone)
+    assert results_without_times(shared) == results_without_times(alone)
     assert len(list((shared.folder / "records").iterdir())) == 3
 
 
 def test_one_that_was_interrupted_goes_on_with_other_processes_and_asks_nothing_twice(
-    config: EvaluationConfig, tmp_path: Path
+    config: EvaluationConfig, tmp_path: Path, layout: RunLayout
 ) -> None:
     alone = prepare_run(tmp_path / "alone", config)
     run_evaluation(alone, lambda _: model())
-    layout = prepare_run(tmp_path / "runs", config)
     with pytest.raises(KeyboardInterrupt):
-        run_evaluation(layout, lambda _: failing(calls=4))  # three calls a batch: one is done, one has begun
+        run_evaluation(layout, lambda _: interrupted(4))  # three calls a batch: one is done, one has begun
     assert get_state(layout)[0] == "stopped"
     assert len(load_evaluation(layout).records) == 4 and not load_evaluation(layout).is_complete
     rest = model()
@@ -141,16 +154,17 @@ def test_one_that_was_interrupted_goes_on_with_other_processes_and_asks_nothing_
     other.start()
     assert run_evaluation(layout, lambda _: rest, Shard(0, 2, 9))
     other.join()
-    assert answers_of(layout) == answers_of(alone)
+    assert results_without_times(layout) == results_without_times(alone)
     assert sum(len(call.requests) for call in rest.calls) == 3 * (QUESTIONS - 4)
     with pytest.raises(InputError, match="completed"):
         run_evaluation(layout, lambda _: model())
 
 
-def test_a_question_that_fails_is_unscored_and_takes_no_other_along(config: EvaluationConfig, tmp_path: Path) -> None:
-    layout = prepare_run(tmp_path / "runs", config)
+def test_a_question_that_fails_is_unscored_and_takes_no_other_along(
+    config: EvaluationConfig, layout: RunLayout
+) -> None:
     first = json.loads((Path(config.path) / "samples.jsonl").read_text().splitlines()[0])
-    assert not run_evaluation(layout, lambda _: failing(word=first["question"]))
+    assert not run_evaluation(layout, lambda _: failing(first["question"]))
     records = load_evaluation(layout).records
     failed = [record for record in records if record.error]
     assert failed and all(record.question == first["question"] for record in failed)
@@ -168,27 +182,24 @@ def test_a_question_that_fails_is_unscored_and_takes_no_other_along(config: Eval
     assert all(record == before[record.sample_id] for record in after if not before[record.sample_id].error)
 
 
-def test_a_resume_that_fails_takes_no_answer_away(config: EvaluationConfig, tmp_path: Path) -> None:
-    layout = prepare_run(tmp_path / "runs", config)
+def test_a_resume_that_fails_takes_no_answer_away(config: EvaluationConfig, layout: RunLayout) -> None:
     first = json.loads((Path(config.path) / "samples.jsonl").read_text().splitlines()[0])
-    assert not run_evaluation(layout, lambda _: failing(word=first["question"]))
+    assert not run_evaluation(layout, lambda _: failing(first["question"]))
     good = [record for record in load_evaluation(layout).records if not record.error]
-    assert not run_evaluation(layout, lambda _: failing(word="Output the coordinates"))
+    assert not run_evaluation(layout, lambda _: failing("Output the coordinates"))
     assert [record for record in load_evaluation(layout).records if not record.error] == good
 
 
-def test_other_questions_are_not_mixed_into_an_evaluation(config: EvaluationConfig, tmp_path: Path) -> None:
-    layout = prepare_run(tmp_path / "runs", config)
+def test_other_questions_are_not_mixed_into_an_evaluation(config: EvaluationConfig, layout: RunLayout) -> None:
     with pytest.raises(KeyboardInterrupt):
-        run_evaluation(layout, lambda _: failing(calls=4))
+        run_evaluation(layout, lambda _: interrupted(4))
     path = Path(config.path) / "samples.jsonl"
     path.write_text(path.read_text().replace('"question": "', '"question": "Now: '))
     with pytest.raises(DataError, match=r"differ from those that .* started with"):
         run_evaluation(layout, lambda _: model())
 
 
-def test_the_first_process_does_not_wait_for_one_that_has_ended(config: EvaluationConfig, tmp_path: Path) -> None:
-    layout = prepare_run(tmp_path / "runs", config)
+def test_the_first_process_does_not_wait_for_one_that_has_ended(layout: RunLayout) -> None:
 
     def no_model(_: EvaluationConfig) -> ScriptedModel:
         raise ModelError("no memory left")
@@ -200,22 +211,16 @@ def test_the_first_process_does_not_wait_for_one_that_has_ended(config: Evaluati
     assert get_state(layout)[0] == "failed"
 
 
-def test_a_server_that_never_answers_is_given_up_in_time(
-    config: EvaluationConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_server_that_never_answers_is_given_up_in_time(monkeypatch: pytest.MonkeyPatch, layout: RunLayout) -> None:
     clock = iter(range(0, 10**9, 300))  # every call of the model takes five minutes
     monkeypatch.setattr(job, "time", SimpleNamespace(monotonic=lambda: next(clock), sleep=lambda _: None))
-    layout = prepare_run(tmp_path / "runs", config)
     with pytest.raises(ModelError, match="The model failed on the last"):
-        run_evaluation(layout, lambda _: failing(word="Output the coordinates"))
+        run_evaluation(layout, lambda _: failing("Output the coordinates"))
     assert load_evaluation(layout).records == (), "long before sixteen questions"
 
 
-def test_a_model_that_never_answers_ends_the_evaluation_and_wastes_no_question(
-    config: EvaluationConfig, tmp_path: Path
-) -> None:
-    layout = prepare_run(tmp_path / "runs", config)
-    broken = failing(word="Output the coordinates")
+def test_a_model_that_never_answers_ends_the_evaluation_and_wastes_no_question(layout: RunLayout) -> None:
+    broken = failing("Output the coordinates")
     with pytest.raises(ModelError, match=f"last {MAX_CONSECUTIVE_FAILURES} questions:"):
         run_evaluation(layout, lambda _: broken)
     assert get_state(layout)[0] == "failed"
@@ -224,26 +229,17 @@ def test_a_model_that_never_answers_ends_the_evaluation_and_wastes_no_question(
     assert not any(record.error for record in load_evaluation(layout).records)
 
 
-def test_a_stop_is_heard_between_batches(config: EvaluationConfig, tmp_path: Path) -> None:
-    layout = prepare_run(tmp_path / "runs", config)
+def test_a_stop_is_heard_between_batches(config: EvaluationConfig, layout: RunLayout) -> None:
 
-    class Stopping(ScriptedModel):
-        def generate(
-            self, requests: Sequence[ChatRequest], sampling: SamplingParams, group_size: int = 1
-        ) -> list[list[Completion]]:
-            layout.stop.touch()
-            return super().generate(requests, sampling, group_size)
-
-    stopping = Stopping(grounding=model().grounding, crops_only="\\boxed{A}", direct="\\boxed{B}")
+    stopping = watched(lambda _: layout.stop.touch())
     assert not run_evaluation(layout, lambda _: stopping)
     assert get_state(layout)[0] == "stopped"
     assert len(load_evaluation(layout).records) == config.batch
 
 
-def test_rows_that_are_no_question_are_counted_and_named(config: EvaluationConfig, tmp_path: Path) -> None:
+def test_rows_that_are_no_question_are_counted_and_named(config: EvaluationConfig, layout: RunLayout) -> None:
     path = Path(config.path) / "samples.jsonl"
     path.write_text(path.read_text() + '{"id": "broken"}\n')
-    layout = prepare_run(tmp_path / "runs", config)
     run_evaluation(layout, lambda _: model())
     asked = json.loads((layout.folder / "dataset_info.json").read_text())
     assert (asked["samples"], asked["invalid_count"]) == (QUESTIONS, 1)
@@ -266,10 +262,7 @@ def test_an_unknown_benchmark_makes_no_run(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
-def test_phases_before_the_first_answer_are_reported(
-    config: EvaluationConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    layout = prepare_run(tmp_path / "runs", config)
+def test_phases_before_the_first_answer_are_reported(monkeypatch: pytest.MonkeyPatch, layout: RunLayout) -> None:
     seen = []
 
     def see() -> None:
@@ -281,17 +274,41 @@ def test_phases_before_the_first_answer_are_reported(
 
     def open_model(_: EvaluationConfig) -> ScriptedModel:
         see()
-        return Seeing(grounding=model().grounding, crops_only="\\boxed{A}", direct="\\boxed{B}")
-
-    class Seeing(ScriptedModel):
-        def generate(
-            self, requests: Sequence[ChatRequest], sampling: SamplingParams, group_size: int = 1
-        ) -> list[list[Completion]]:
-            see()
-            return super().generate(requests, sampling, group_size)
+        return watched(lambda _: see())
 
     load = job.load_questions
     monkeypatch.setattr(job, "load_questions", read)
     assert run_evaluation(layout, open_model)
     assert list(dict.fromkeys(seen))[:3] == ["reading the questions", "loading the model", "asking the first questions"]
     assert seen[-1] == get_state(layout)[1].phase == "", "no phase once there are figures"
+
+
+KEY = "sk-evaluation-0123456789abcdef"
+
+
+def test_a_served_model_is_measured_question_by_question(config: EvaluationConfig, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    lines = (Path(config.path) / "samples.jsonl").read_text().splitlines()
+    bad = lines[3].split('"question": "')[1].split('"')[0]
+    hit = sum(f'"question": "{bad}"' in line for line in lines)
+
+    def script(seen: Seen) -> Answer:
+        if bad in seen.text:
+            return Answer(status=400, body=b'{"error": {"message": "this one is too long"}}')
+        text = '[{"bbox_2d": [0, 0, 500, 1000], "label": "x"}]' if GROUNDING_INSTRUCTION in seen.text else "\\boxed{A}"
+        return Answer((text,))
+
+    with serving(script) as server:
+        settings = settings_of(server, model="hart", concurrency=4)
+        layout = prepare_run(tmp_path / "runs", config.model_copy(update={"served": settings, "title": ""}))
+        assert not run_evaluation(layout, lambda given: load_chat_model(given.model_name, served=given.served))
+        assert server.most_at_once <= 4
+    evaluation = load_evaluation(layout)
+    failed = [record for record in evaluation.records if record.error]
+    assert (len(evaluation.records), len(failed)) == (QUESTIONS, hit)
+    assert all("too long" in record.error and record.question == bad for record in failed)
+    assert all(record.value("crops_only") in (0.0, 1.0) for record in evaluation.records if not record.error)
+    assert (evaluation.title, evaluation.model) == ("hart", f"hart at {server.url}")
+    assert read_config(layout).served == settings
+    written = b"".join(path.read_bytes() for path in layout.folder.rglob("*") if path.is_file())
+    assert KEY.encode() not in written

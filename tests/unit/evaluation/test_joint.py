@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import math
 
 import numpy as np
@@ -8,10 +10,13 @@ from hart_studio.evaluation.joint import (
     estimate_information,
     estimate_information_gain,
     estimate_wrong_box,
+    measure_information_gain,
+    measure_joint,
     mutual_information,
     wrong_box_share,
 )
 from hart_studio.evaluation.statistics import draw_resamples
+from tests.unit.evaluation.questions import eight_questions
 
 RIGHT = np.array([[1, 1, 1, 0, 0, 1]])
 GROUNDED = np.array([[0, 1, 1, 0, 1, 1]])
@@ -22,11 +27,6 @@ def test_the_four_counts_by_hand() -> None:
     assert count_joint(RIGHT, GROUNDED).tolist() == [[1, 3, 1, 1]]
     twice_the_first = np.array([[2.0, 0, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1]])
     assert count_joint(RIGHT, GROUNDED, twice_the_first).tolist() == [[[2, 2, 1, 1], [1, 3, 1, 1]]]
-
-
-def test_the_paper_s_own_shares_follow_from_its_counts() -> None:
-    table_1 = np.array([[1057, 1838, 466, 681], [502, 1830, 1028, 682], [1359, 770, 1578, 335], [998, 788, 1931, 325]])
-    assert (100 * wrong_box_share(table_1.astype(float))).round(1).tolist() == [36.5, 21.5, 63.8, 55.9]
 
 
 def test_without_a_right_answer_there_is_no_share() -> None:
@@ -68,3 +68,31 @@ def test_seeds_are_averaged() -> None:
     assert found is not None
     assert found.value == pytest.approx(0.25)  # 1/2 and 0
     assert found.low == 0.0 and found.high == 0.5
+
+
+def test_the_joint_counts_of_an_evaluation_by_hand() -> None:
+    # Crops only, scored and pointed: a right/right, b right/wrong, c wrong/right, d wrong/wrong, e right on one of two
+    # gold boxes, so wrong, g wrong without a box.
+    joint = measure_joint(eight_questions(), "crops_only")
+    assert joint is not None
+    assert joint.counts == (2, 1, 2, 1)
+    assert joint.wrong_box is not None
+    assert joint.wrong_box.value == pytest.approx(2 / 3)
+    assert 0 <= joint.wrong_box.low <= 2 / 3 <= joint.wrong_box.high <= 1
+    assert joint.information.value == pytest.approx(0.0, abs=1e-12)  # 2/3 wrong boxes in both halves
+    # Direct: a, c and f right on a right box, b and g right on a wrong one, d and e wrong on a wrong one.
+    direct = measure_joint(eight_questions(), "direct")
+    assert direct is not None
+    assert direct.counts == (2, 3, 2, 0)
+    assert measure_joint(eight_questions(), "full_and_crops") is None
+
+
+def test_the_gain_of_information_is_over_common_questions() -> None:
+    gain = measure_information_gain(eight_questions())
+    assert gain is not None
+    assert gain.questions == 6  # f has no crops-only score
+    # Direct answers without f: 2 right on a right box, 2 right on a wrong one, 2 wrong on a wrong one, of 6.
+    thirds = (1 / 3) * (math.log2((1 / 3) / (1 / 3 * 2 / 3)) + math.log2((1 / 3) / (2 / 3 * 2 / 3)))
+    direct = thirds + (1 / 3) * math.log2((1 / 3) / (2 / 3 * 1 / 3))
+    assert gain.gain.value == pytest.approx(0.0 - direct)
+    assert measure_information_gain([]) is None

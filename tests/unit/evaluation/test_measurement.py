@@ -58,13 +58,6 @@ def test_what_an_answer_cost_and_said_is_kept(tmp_path: Path) -> None:
     assert crops.visual_tokens > direct.visual_tokens, "the crops come on top of the overview"
 
 
-def test_the_threshold_is_strict(tmp_path: Path) -> None:
-    just = sample(tmp_path, "just", Box.from_xyxy((70, 0, 170, 100)))  # 30 of 100 columns
-    more = sample(tmp_path, "more", Box.from_xyxy((69, 0, 169, 100)))
-    records = [measure(model(), [one])[0] for one in (just, more)]
-    assert [record.is_grounded for record in records] == [False, True]
-
-
 def test_direct_alone_asks_no_one_to_point(tmp_path: Path) -> None:
     asked = model()
     (record,) = measure_batch(

@@ -5,6 +5,7 @@ import pytest
 from hart_studio.errors import DataError
 from hart_studio.evaluation.records import AnswerResult, SampleResult, read_records, write_records
 from hart_studio.records import Box, Score
+from tests.unit.evaluation.questions import evaluation
 
 RIGHT = AnswerResult(score=Score(value=1.0, extracted="A", expected="A", rule="boxed"), outcome="ok")
 
@@ -44,3 +45,13 @@ def test_records_come_back_as_they_were(tmp_path: Path) -> None:
     (tmp_path / "r.jsonl").write_text('{"sample_id": "one"}\n')
     with pytest.raises(DataError, match=r"r\.jsonl, line 1"):
         read_records(tmp_path / "r.jsonl")
+
+
+def test_names_in_tables() -> None:
+    assert evaluation(title="hart", model="/home/me/models/hart").name == "hart"
+    assert evaluation(title="best", model="/home/me/models/hart").name == "best (hart)"
+    assert evaluation(title="Qwen2.5-VL-7B", model="Qwen/Qwen2.5-VL-7B-Instruct").name == "Qwen2.5-VL-7B"
+    assert evaluation(title="GRPO", model="Qwen/Qwen2.5-VL-7B").name == "GRPO (Qwen/Qwen2.5-VL-7B)"
+    again = evaluation(run_id="20260102-030405-treebench-123456")
+    assert evaluation().label([evaluation(title="x")]) == "tiny"
+    assert again.label([evaluation(), again]) == "tiny 123456"

@@ -7,8 +7,7 @@ import pytest
 from PIL import Image
 
 from hart_studio.errors import InputError
-from hart_studio.evaluation.evaluations import Evaluation
-from hart_studio.evaluation.failure_examples import select_contrast, select_failures
+from hart_studio.evaluation.records import Evaluation
 from hart_studio.evaluation.report import describe, write_report
 from hart_studio.evaluation.tables.collection import make_tables
 from tests.unit.evaluation.questions import answer_result, eight_questions, evaluation, question
@@ -25,7 +24,7 @@ def with_images(folder: Path, **changes: object) -> Evaluation:
 def test_the_report_is_one_page_and_its_files(tmp_path: Path) -> None:
     images = tmp_path / "images"
     images.mkdir()
-    found = [with_images(images), with_images(images, title=HOSTILE, model=HOSTILE, is_complete=False, total=9)]
+    found = [with_images(images), with_images(images, title=HOSTILE, model=HOSTILE, total=9)]
     path = write_report(found, tmp_path / "report", samples_drawn=3)
     text = path.read_text()
     assert HOSTILE not in text
@@ -70,27 +69,6 @@ def test_fallbacks_are_reported() -> None:
     assert "tiny on treebench, crops_only: 1 answers came from the full image because no box was usable." in list(
         describe([fallback], make_tables([fallback]))
     )
-
-
-def test_lucky_answers_are_drawn_first_and_models_take_turns() -> None:
-    other = evaluation(tuple(reversed(eight_questions())), title="other", run_id="r2")
-    chosen = select_failures([evaluation(), other], most=4)
-    assert [shown[0].record.sample_id for shown in chosen] == ["b", "e", "c", "d"]
-    assert [each.name for each in chosen[0]] == ["tiny", "other"]
-    all_of_them = select_failures([evaluation()], most=99)
-    assert [shown[0].record.sample_id for shown in all_of_them] == ["b", "e", "c", "d", "g", "h", "f"], "a is fine"
-    assert select_failures([evaluation()], most=0) == []
-
-
-def test_figure_4_is_where_models_differ_most() -> None:
-    better = tuple(
-        r.model_copy(update={"answers": {"crops_only": answer_result(1.0)}}) if r.sample_id == "c" else r
-        for r in eight_questions()
-    )
-    failures = select_failures([evaluation(), evaluation(better, title="other")], most=5)
-    contrast = select_contrast(failures)
-    assert contrast is not None and contrast[0].record.sample_id == "c"
-    assert select_contrast([]) is None
 
 
 @pytest.mark.parametrize("name", ["report.html", "report.md", "tables/accuracy.csv"])

@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from hart_studio.evaluation.statistics import (
     estimate,
     estimate_difference,
     estimate_mean,
+    resamples_of,
     spread,
     wilson,
 )
@@ -88,3 +91,10 @@ def test_wilson_stays_inside(right: int, count: int) -> None:
 def test_wilson_of_nothing_is_refused(right: int, count: int) -> None:
     with pytest.raises(ValueError, match="expected 0 <= right <= count"):
         wilson(right, count)
+
+
+def test_large_benchmarks_get_fewer_draws() -> None:
+    assert resamples_of(200).shape == (10_000, 200)
+    assert resamples_of(4042).shape == (4_000_000 // 4042, 4042)
+    assert resamples_of(9000).shape == (500, 9000)
+    resamples_of.cache_clear()

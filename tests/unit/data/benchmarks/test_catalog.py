@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from hart_studio.data.benchmarks import catalog
 from hart_studio.data.benchmarks.catalog import BENCHMARKS, get_benchmark, load_benchmark
 from hart_studio.data.benchmarks.images import ImageResolver
+from hart_studio.data.sources import load_needle
 from hart_studio.errors import DataError, HartError, InputError
 from hart_studio.evaluation.extractors import EXTRACTORS
 from tests import benchmark_files
@@ -34,8 +35,6 @@ OTHER_FORMS: list[tuple[str, Callable[[Path], Path]]] = [
     ("vstar", benchmark_files.write_vstar_tsv),
     ("mmstar", benchmark_files.write_mmstar_tsv),
 ]
-
-
 # What there is -------------------------------------------------------------------------------------------------------
 
 
@@ -122,6 +121,14 @@ def test_images_may_lie_elsewhere(tmp_path: Path) -> None:
         "visual_cot", str(tmp_path / "lists"), image_root=tmp_path / "all", cache=tmp_path / "cache"
     )
     assert len(loaded.samples) == 5
+
+
+def test_needle_is_read_as_by_the_other_reader(tmp_path: Path) -> None:
+    WRITERS["needle"](tmp_path)
+    loaded = load_benchmark("needle", str(tmp_path), cache=tmp_path / "cache")
+    assert loaded.samples == load_needle(tmp_path).samples
+    assert {sample.category for sample in loaded.samples} == {"detail", "gist"}
+    assert all(sample.gold_boxes for sample in loaded.samples)
 
 
 # Choices -------------------------------------------------------------------------------------------------------------

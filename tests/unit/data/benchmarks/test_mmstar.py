@@ -1,4 +1,3 @@
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -6,11 +5,6 @@ import pytest
 from hart_studio.data.benchmarks.images import ImageResolver
 from hart_studio.data.benchmarks.mmstar import read_mmstar_row
 from tests.benchmark_images import draw
-
-
-@pytest.fixture
-def images(tmp_path: Path) -> ImageResolver:
-    return ImageResolver(tmp_path, tmp_path)
 
 
 def row(**changes: Any) -> dict[str, Any]:

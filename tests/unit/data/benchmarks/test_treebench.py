@@ -8,11 +8,6 @@ from hart_studio.data.benchmarks.treebench import read_treebench_row
 from tests.benchmark_images import SMALL, draw
 
 
-@pytest.fixture
-def images(tmp_path: Path) -> ImageResolver:
-    return ImageResolver(tmp_path, tmp_path)
-
-
 def row(**changes: Any) -> dict[str, Any]:
     return {
         "index": 12,

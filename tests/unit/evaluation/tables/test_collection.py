@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import pytest
 
-from hart_studio.evaluation.evaluations import Evaluation
-from hart_studio.evaluation.records import SampleResult
-from hart_studio.evaluation.tables.answer_and_box import WRONG_BOX, table_1, table_information
-from hart_studio.evaluation.tables.benchmarks import table_4, table_categories, table_hr_bench
-from hart_studio.evaluation.tables.collection import make_tables
-from hart_studio.evaluation.tables.comparison import table_comparison
-from hart_studio.evaluation.tables.extractors import table_extractors, table_rules
-from hart_studio.evaluation.tables.grounding import measure_grounding, share_by_iou, table_6, table_iou
-from hart_studio.evaluation.tables.levels import level_table
-from hart_studio.evaluation.tables.rows import label_of, name_of
-from hart_studio.evaluation.tables.summary import table_summary
+from hart_studio.evaluation.grounding_metrics import measure_grounding, share_by_iou
+from hart_studio.evaluation.records import Evaluation, SampleResult
+from hart_studio.evaluation.tables.accuracy import (
+    level_table,
+    table_2,
+    table_3,
+    table_4,
+    table_categories,
+    table_hr_bench,
+)
+from hart_studio.evaluation.tables.collection import (
+    make_tables,
+    table_comparison,
+    table_extractors,
+    table_rules,
+    table_summary,
+)
+from hart_studio.evaluation.tables.grounding import WRONG_BOX, table_1, table_6, table_information, table_iou
 from hart_studio.evaluation.tables.table import Cell, Number, Table
-from hart_studio.evaluation.tables.tasks import table_2, table_3
 from tests.unit.evaluation.questions import answer_result, eight_questions, evaluation, question
 
 
@@ -112,9 +118,7 @@ def test_table_4() -> None:
 
 
 def test_tables_5_and_7() -> None:
-    other = evaluation(
-        eight_questions()[:5], benchmark="mme_realworld_lite", date="2026-01-03", total=9, is_complete=False
-    )
+    other = evaluation(eight_questions()[:5], benchmark="mme_realworld_lite", date="2026-01-03", total=9)
     found = row(level_table([evaluation(), other], 7), "crops_only")
     assert found["treebench: perception, %"] == 60.0 and found["treebench: reasoning, %"] == 0.0
     assert found["mme_realworld_lite: perception, %"] == 60.0 and found["mme_realworld_lite: reasoning, %"] is None
@@ -233,16 +237,6 @@ def test_only_tables_with_something_measured_are_made() -> None:
     unscored: tuple[SampleResult, ...] = (question("h", None, None, (), error="gone"),)
     assert {table.name for table in make_tables([evaluation(unscored)])} == {"summary"}
     assert make_tables([]) == []
-
-
-def test_names_of_rows() -> None:
-    assert name_of(evaluation(title="hart", model="/home/me/models/hart")) == "hart"
-    assert name_of(evaluation(title="best", model="/home/me/models/hart")) == "best (hart)"
-    assert name_of(evaluation(title="Qwen2.5-VL-7B", model="Qwen/Qwen2.5-VL-7B-Instruct")) == "Qwen2.5-VL-7B"
-    assert name_of(evaluation(title="GRPO", model="Qwen/Qwen2.5-VL-7B")) == "GRPO (Qwen/Qwen2.5-VL-7B)"
-    again = evaluation(run_id="20260102-030405-treebench-123456")
-    assert label_of(evaluation(), [evaluation(title="x")]) == "tiny"
-    assert label_of(again, [evaluation(), again]) == "tiny 123456"
 
 
 @pytest.mark.parametrize("table", make_tables([evaluation(), evaluation(title="b", model="b")]), ids=lambda t: t.name)

@@ -20,8 +20,7 @@ from hart_studio.labeling.importing import import_samples
 from hart_studio.records import Box, Sample
 from hart_studio.ui.api.label_exports import LabelExportApi, make_export_folder
 from hart_studio.ui.api.labels import LabelApi
-from tests.labels import draw_image
-from tests.large_projects import make_large_project
+from tests.labels import draw_image, make_large_project
 from tests.unit.labeling.conftest import add_label
 
 

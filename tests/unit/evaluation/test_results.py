@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from hart_studio.evaluation.console_summary import summarize_evaluation
 from hart_studio.evaluation.job import DatasetInfo
-from hart_studio.evaluation.results import load_evaluation
+from hart_studio.evaluation.results import load_evaluation, summarize_evaluation
 from tests.evaluations import draw_image, make_record, make_records, write_evaluation
 
 
