@@ -22,6 +22,7 @@ from hart_studio.files import replace_unencodable_output, write_atomically
 from hart_studio.formatting import list_reasons
 from hart_studio.labeling.box_refinement import BoxRefinementSettings
 from hart_studio.labeling.calibrate import (
+    TARGET_PRECISION,
     describe_calibration,
     evaluate_proposals,
     infer_calibration_domain,
@@ -29,26 +30,20 @@ from hart_studio.labeling.calibrate import (
     make_calibration,
     select_gold_samples,
 )
-from hart_studio.labeling.calibration import (
-    TARGET_PRECISION,
-    is_calibration,
-    load_calibration,
-    save_calibration,
-)
+from hart_studio.labeling.calibration import is_calibration, load_calibration, save_calibration
 from hart_studio.labeling.calibration_lookup import CALIBRATION, get_calibration
 from hart_studio.labeling.export_loss import preview_export
 from hart_studio.labeling.exporting import ExportOptions, export_project
-from hart_studio.labeling.filters import ItemFilter
 from hart_studio.labeling.formats.table import FORMATS
 from hart_studio.labeling.importing import import_source
 from hart_studio.labeling.job import LabelingConfig, delete_missing_run, prepare_run, read_config, run_labeling
 from hart_studio.labeling.project import Project, ProjectSettings
 from hart_studio.labeling.project_commands import add_project_commands
-from hart_studio.labeling.project_creation import create_project
+from hart_studio.labeling.project_lifecycle import create_project
 from hart_studio.labeling.project_locks import reserve_start
-from hart_studio.labeling.records import DEFAULT_CLASS, USABLE_STATUSES, Status
+from hart_studio.labeling.records import DEFAULT_CLASS, USABLE_STATUSES, ItemFilter, Status
 from hart_studio.labeling.report import write_report
-from hart_studio.labeling.run_summary import summarize_run
+from hart_studio.labeling.run_results import summarize_run
 from hart_studio.labeling.self_verify import ProposalSettings
 from hart_studio.labeling.sources import KINDS, SourceSettings
 from hart_studio.models.catalog import BUILT_IN_HART, resolve_model_name

@@ -6,8 +6,15 @@ from collections import Counter
 from pathlib import Path
 from typing import Final, NamedTuple, get_args
 
-from hart_studio.labeling.calibration import Calibration, LabelScore, load_calibration
-from hart_studio.labeling.calibration_domain import REASONS, AnswerFormat, LabelOrigin, get_answer_form
+from hart_studio.labeling.calibration import (
+    REASONS,
+    AnswerFormat,
+    Calibration,
+    LabelOrigin,
+    LabelScore,
+    get_answer_form,
+    load_calibration,
+)
 from hart_studio.labeling.project import Project
 from hart_studio.labeling.records import BoxCheck, EvidenceKind, Item, Uncalibrated
 from hart_studio.labeling.self_verify import Proposal, ProposalSettings

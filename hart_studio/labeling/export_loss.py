@@ -12,23 +12,23 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, cast
 
 from hart_studio.geometry import WH, XYXY
-from hart_studio.labeling.export_exclusions import read_exclusions
 from hart_studio.labeling.export_plan import (
+    MAY_HAVE_REGION_SQL,
     MIN_SIDE_PX,
     NO_BACKGROUND,
     ExportOptions,
     PlannedItem,
     class_of,
     clip_box,
+    describe_status,
     exported_score,
     is_labeled,
     label_exclusion_reason,
     may_have_region,
 )
-from hart_studio.labeling.filters import ItemFilter
 from hart_studio.labeling.formats.table import FormatInfo, get_format
 from hart_studio.labeling.project import Project
-from hart_studio.labeling.records import Item, Origin, Status
+from hart_studio.labeling.records import Item, ItemFilter, Origin, Status
 from hart_studio.records import Box
 
 NOISE_PX: Final = 1e-6
@@ -389,3 +389,47 @@ def _describe_losses(
 def _count(number: int, noun: str) -> str:
     ending = "" if number == 1 else "es" if noun.endswith("x") else "s"
     return f"{number} {noun}{ending}"
+
+
+class Exclusions(NamedTuple):
+    """Counts of excluded items."""
+
+    statuses: Mapping[Status, int]
+    """Status -> number of items."""
+    open_questions: Mapping[str, int]
+    """SHA-256 of an image -> number of excluded questions that may have a region, see ``may_have_region``."""
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """Reason -> number of items, as shown in an export."""
+        return {describe_status(status): count for status, count in self.statuses.items()}
+
+
+NOTHING_EXCLUDED: Final = Exclusions({}, {})
+"""No item is excluded."""
+
+
+def read_exclusions(project: Project, statuses: tuple[Status, ...]) -> Exclusions:
+    """Count the items that an export excludes by status, without reading the labels.
+
+    Args:
+        project: The project.
+        statuses: Statuses to export.
+
+    Raises:
+        DataError: If the project cannot be read.
+    """
+    chosen = json.dumps(statuses)
+    with project.database.reading() as connection:
+        counts = connection.execute(
+            """SELECT status, COUNT(*) FROM items WHERE status NOT IN (SELECT value FROM json_each(?))
+            GROUP BY 1 ORDER BY 1""",
+            (chosen,),
+        ).fetchall()
+        images = connection.execute(
+            f"""SELECT images.sha256, COUNT(*) FROM items JOIN images ON images.id = items.image
+            WHERE {MAY_HAVE_REGION_SQL} AND items.status NOT IN (SELECT value FROM json_each(?))
+            GROUP BY items.image""",  # noqa: S608 - a constant and a placeholder
+            (chosen,),
+        ).fetchall()
+    return Exclusions({row[0]: int(row[1]) for row in counts}, {str(row[0]): int(row[1]) for row in images})

@@ -1,10 +1,13 @@
 """Export labels: write to a draft folder, read back, compare, then move to the target.
 
 ``hart_meta.jsonl`` beside the export holds the full native records, including what the format loses.
+``write_training_set`` writes the file for the ``data`` settings of a training run.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import tempfile
 import uuid
@@ -12,14 +15,19 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from hart_studio.data.rows import LoadedSamples
 from hart_studio.errors import DataError, InputError
-from hart_studio.files import copy_regular_file, from_stored_path
-from hart_studio.labeling.box_matching import NamedBox, get_unmatched_box
-from hart_studio.labeling.export_exclusions import NOTHING_EXCLUDED, Exclusions, read_exclusions
-from hart_studio.labeling.export_loss import ExportLoss, export_losses, fits
+from hart_studio.files import copy_regular_file, from_stored_path, to_stored_path, write_atomically
+from hart_studio.labeling.export_loss import (
+    NOTHING_EXCLUDED,
+    Exclusions,
+    ExportLoss,
+    export_losses,
+    fits,
+    read_exclusions,
+)
 from hart_studio.labeling.export_plan import (
     NO_BACKGROUND,
     SPLITS,
@@ -31,12 +39,12 @@ from hart_studio.labeling.export_plan import (
     may_have_region,
     plan_export,
 )
-from hart_studio.labeling.filters import ItemFilter
 from hart_studio.labeling.formats.native import check_records, load_items, to_record, write_records
 from hart_studio.labeling.formats.reading import META, ImportOptions
-from hart_studio.labeling.formats.table import FORMATS, FormatInfo, get_format
+from hart_studio.labeling.formats.table import FORMATS, FormatInfo, NamedBox, get_format, get_unmatched_box
 from hart_studio.labeling.project import Project
-from hart_studio.labeling.records import Item, LabeledSample
+from hart_studio.labeling.project_locks import TRAINING, check_links
+from hart_studio.labeling.records import USABLE_STATUSES, Item, ItemFilter, LabeledSample
 from hart_studio.records import Box
 
 __all__ = [
@@ -361,3 +369,51 @@ def _notes(plan: ExportPlan, info: FormatInfo) -> list[str]:
     if plan.options.images == "reference":
         notes.append(f"image paths are relative to {plan.image_root}")
     return notes
+
+
+class TrainingSet(NamedTuple):
+    """Result of the export."""
+
+    path: Path
+    """JSONL in the form of ``data.sources.load_jsonl``."""
+    image_root: Path
+    """Base folder of image names."""
+    questions: int
+    """Number of rows."""
+    excluded: int
+    """Number of accepted labels without a known answer; a reward needs one."""
+
+
+def write_training_set(project: Project) -> TrainingSet:
+    """Write questions and boxes of all accepted labels with known answers.
+
+    Reinforcement learning uses no boxes; SFT may use these (``method.sft_target``). Rejected labels and bad questions
+    are excluded.
+
+    Raises:
+        InputError: If no accepted label has a known answer, or a link leads out of the project.
+        OSError: If the project cannot be written.
+    """
+    check_links(project)
+    items = list(project.items(ItemFilter(statuses=USABLE_STATUSES)))
+    known = [item for item in items if item.sample.answer is not None]
+    if not known:
+        raise InputError("No accepted labels with known answers to train on. Review some items first.")
+    root = Path(os.path.commonpath([str(from_stored_path(item.image.path).parent) for item in known]))
+    rows = [
+        {
+            "id": item.id,
+            "image": to_stored_path(from_stored_path(item.image.path).relative_to(root)),
+            "question": item.sample.question,
+            "choices": list(item.sample.choices),
+            "answer": item.sample.answer,
+            "category": item.sample.category,
+            "label_boxes": [{"box": list(box.xyxy), "label": box.label} for box in item.label.boxes],
+        }
+        for item in known
+    ]
+    folder = project.folder / TRAINING
+    folder.mkdir(exist_ok=True)
+    path = folder / "samples.jsonl"
+    write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    return TrainingSet(path, root, len(rows), len(items) - len(known))

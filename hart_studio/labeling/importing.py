@@ -20,11 +20,16 @@ from hart_studio.labeling.export_plan import class_name
 from hart_studio.labeling.formats import native
 from hart_studio.labeling.formats.reading import ImportOptions
 from hart_studio.labeling.formats.table import FORMATS
-from hart_studio.labeling.import_validation import ScoreChecker, clip_imported_boxes
+from hart_studio.labeling.imported_labels import (
+    NO_BOXES,
+    ScoreChecker,
+    clip_imported_boxes,
+    locate_records,
+    restore_reviews,
+)
 from hart_studio.labeling.project import Project, make_item_id
 from hart_studio.labeling.project_locks import hold_import_lock
 from hart_studio.labeling.records import MAX_CLASS_CHARS, ImageFile, Item, Label, LabeledSample
-from hart_studio.labeling.reimport import NO_BOXES, locate_records, restore_reviews
 from hart_studio.labeling.sources import SourceSettings, load_source, locate_source
 from hart_studio.labeling.zip_archives import ProgressCallback
 from hart_studio.records import Box, GoldSample, Sample

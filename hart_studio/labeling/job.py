@@ -22,10 +22,9 @@ from hart_studio.files import read_regular_file, write_json
 from hart_studio.imaging import SourceImage
 from hart_studio.labeling.calibration import Calibration
 from hart_studio.labeling.calibration_lookup import ScoreBasis, describe_score_basis, get_calibration, score_label
-from hart_studio.labeling.filters import ItemFilter
 from hart_studio.labeling.project import Project
 from hart_studio.labeling.project_locks import hold_run_lock
-from hart_studio.labeling.records import REVIEWED_STATUSES, ImageFile, Item, Label, LabelProvenance, Status
+from hart_studio.labeling.records import REVIEWED_STATUSES, ImageFile, Item, ItemFilter, Label, LabelProvenance, Status
 from hart_studio.labeling.self_verify import (
     MAX_CONSECUTIVE_FAILURES,
     Proposal,

@@ -24,17 +24,19 @@ from pydantic import Field
 from hart_studio.errors import DataError, InputError
 from hart_studio.files import to_printable, to_stored_path
 from hart_studio.labeling.database import DATABASE, Database
-from hart_studio.labeling.filters import ALL_ITEMS, IS_UNCALIBRATED, ItemFilter
 from hart_studio.labeling.records import (
+    ALL_ITEMS,
     DEFAULT_CLASS,
+    IS_UNCALIBRATED,
     MAX_CLASSES,
     ClassName,
     ImageFile,
     Item,
+    ItemFilter,
     Label,
     Share,
 )
-from hart_studio.labeling.review_priority import compute_review_priority
+from hart_studio.labeling.review_evidence import compute_review_priority
 from hart_studio.records import Record, Sample
 
 IMAGES: Final = "images"

@@ -13,8 +13,7 @@ from hart_studio.errors import HartError, InputError
 from hart_studio.files import resolve_inside
 from hart_studio.labeling.database import DATABASE
 from hart_studio.labeling.project import Project, ProjectSettings, check_name
-from hart_studio.labeling.project_creation import create_project
-from hart_studio.labeling.project_lifecycle import duplicate_project, rename_project, restore_project
+from hart_studio.labeling.project_lifecycle import create_project, duplicate_project, rename_project, restore_project
 
 _ID: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?")
 _MAX_NUMBERS: Final = 1000

@@ -14,10 +14,10 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from hart_studio.data.rows import InvalidRow, LoadedSamples
-from hart_studio.labeling.filters import ItemFilter
 from hart_studio.labeling.importing import import_samples
 from hart_studio.labeling.job import LabelingConfig, prepare_run
 from hart_studio.labeling.project import Project
+from hart_studio.labeling.records import ItemFilter
 from hart_studio.needle.dataset import iterate_items, write_item
 from hart_studio.needle.scenes import SceneSettings
 from hart_studio.runs.launcher import start_run

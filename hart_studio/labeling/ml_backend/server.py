@@ -31,8 +31,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hart_studio.errors import InputError
 from hart_studio.imaging import SourceImage
-from hart_studio.labeling.calibration import Calibration
-from hart_studio.labeling.calibration_domain import LabelOrigin, get_answer_form
+from hart_studio.labeling.calibration import Calibration, LabelOrigin, get_answer_form
 from hart_studio.labeling.formats.label_studio import (
     VERIFIED,
     WRONG_BOX,

@@ -12,7 +12,7 @@ from hart_studio.data.rows import LoadedSamples
 from hart_studio.image_domains import NEEDLE, embed_domain
 from hart_studio.labeling.importing import import_samples
 from hart_studio.labeling.project import Project
-from hart_studio.labeling.project_creation import create_project
+from hart_studio.labeling.project_lifecycle import create_project
 from hart_studio.labeling.records import BoxCheck, Label
 from hart_studio.records import Box, Sample
 

@@ -11,13 +11,11 @@ import pytest
 from hart_studio.errors import InputError
 from hart_studio.labeling import bulk_accept
 from hart_studio.labeling.bulk_accept import SILENT_SECONDS, accept_all, count_acceptable, read_last
-from hart_studio.labeling.filters import ALL_ITEMS, ItemFilter
-from hart_studio.labeling.item_locks import ConflictError
 from hart_studio.labeling.project import Project
-from hart_studio.labeling.project_creation import create_project
-from hart_studio.labeling.records import Label
+from hart_studio.labeling.project_lifecycle import create_project
+from hart_studio.labeling.records import ALL_ITEMS, ItemFilter, Label
 from hart_studio.labeling.review import ReviewQueue
-from hart_studio.labeling.review_history import step
+from hart_studio.labeling.review_history import ConflictError, step
 from tests.unit.labeling.conftest import BOX, add_label, fill_many
 
 

@@ -14,15 +14,13 @@ from hart_studio.errors import DataError, InputError, ModelError
 from hart_studio.labeling import connection_pool, job
 from hart_studio.labeling.calibration import Calibration, save_calibration
 from hart_studio.labeling.calibration_lookup import CALIBRATION
-from hart_studio.labeling.filters import ItemFilter
-from hart_studio.labeling.gold_metrics import measure_against_gold
 from hart_studio.labeling.importing import import_samples
 from hart_studio.labeling.job import LabelingConfig, count_items, prepare_run, run_labeling
 from hart_studio.labeling.project import Project
-from hart_studio.labeling.quality import measure_quality
-from hart_studio.labeling.records import LabeledSample
+from hart_studio.labeling.quality import measure_against_gold, measure_quality
+from hart_studio.labeling.records import ItemFilter, LabeledSample
 from hart_studio.labeling.review import ReviewQueue
-from hart_studio.labeling.run_summary import summarize_run
+from hart_studio.labeling.run_results import summarize_run
 from hart_studio.labeling.self_verify import Proposal, ProposalSettings
 from hart_studio.models.chat import ChatModel, ChatRequest
 from hart_studio.records import GoldSample

@@ -9,12 +9,11 @@ import pytest
 from hart_studio.data.rows import LoadedSamples
 from hart_studio.errors import DataError, InputError
 from hart_studio.labeling.database import DATABASE, FIRST_VERSION, MIGRATIONS, Database, newest_version
-from hart_studio.labeling.filters import ItemFilter
 from hart_studio.labeling.importing import import_samples
 from hart_studio.labeling.project import Project, ProjectSettings, compute_audit_hash, make_item_id
-from hart_studio.labeling.project_creation import create_project
+from hart_studio.labeling.project_lifecycle import create_project
 from hart_studio.labeling.quality import measure_quality
-from hart_studio.labeling.records import LabeledSample
+from hart_studio.labeling.records import ItemFilter, LabeledSample
 from hart_studio.labeling.review import ReviewQueue
 from tests.unit.labeling.conftest import BOX, add_label, ask, make_check
 

@@ -7,12 +7,10 @@ import pytest
 
 from hart_studio.data.rows import LoadedSamples
 from hart_studio.labeling.bulk_accept import accept_all
-from hart_studio.labeling.filters import ALL_ITEMS
-from hart_studio.labeling.gold_metrics import measure_against_gold
 from hart_studio.labeling.importing import import_samples
 from hart_studio.labeling.project import Project, ProjectSettings
-from hart_studio.labeling.quality import count_audit, measure_agreement, measure_quality
-from hart_studio.labeling.records import Label
+from hart_studio.labeling.quality import count_audit, measure_against_gold, measure_agreement, measure_quality
+from hart_studio.labeling.records import ALL_ITEMS, Label
 from hart_studio.labeling.review import ReviewQueue
 from hart_studio.records import Box, GoldSample
 from tests.unit.labeling.conftest import BOX, add_label, ask, make_check

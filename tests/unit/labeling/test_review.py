@@ -7,11 +7,11 @@ import pytest
 
 from hart_studio.data.rows import LoadedSamples
 from hart_studio.errors import InputError
-from hart_studio.labeling.filters import ItemFilter
 from hart_studio.labeling.importing import import_samples
-from hart_studio.labeling.item_locks import ConflictError
 from hart_studio.labeling.project import Project, ProjectSettings
+from hart_studio.labeling.records import ItemFilter
 from hart_studio.labeling.review import SEARCHES, Decision, ReviewQueue, make_search
+from hart_studio.labeling.review_history import ConflictError
 from hart_studio.records import Box
 from tests.unit.labeling.conftest import BOX, add_label, ask, fill_many, make_check
 
@@ -51,7 +51,7 @@ def test_an_item_returns_when_its_lock_has_expired(
 ) -> None:
     queue.next_item("Ada")
     now = time.time()
-    monkeypatch.setattr("hart_studio.labeling.item_locks.time.time", lambda: now + 10_000)
+    monkeypatch.setattr("hart_studio.labeling.review_history.time.time", lambda: now + 10_000)
     item = queue.next_item("Bo")
     assert item is not None
     assert item.id == item_ids[0]

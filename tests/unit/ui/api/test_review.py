@@ -13,10 +13,10 @@ from hart_studio.data.sources import load_jsonl
 from hart_studio.errors import InputError, ModelError
 from hart_studio.formatting import LIST_TEXT_CHARS
 from hart_studio.image_domains import NEEDLE
-from hart_studio.labeling.filters import ItemFilter
 from hart_studio.labeling.importing import import_samples
 from hart_studio.labeling.job import LabelingConfig, prepare_run
 from hart_studio.labeling.project import Project
+from hart_studio.labeling.records import ItemFilter
 from hart_studio.ui.api import bulk_jobs
 from hart_studio.ui.api.ask import AskService
 from hart_studio.ui.api.label_exports import LabelExportApi
