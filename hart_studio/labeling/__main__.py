@@ -33,7 +33,8 @@ from hart_studio.labeling.calibrate import (
 from hart_studio.labeling.calibration import is_calibration, load_calibration, save_calibration
 from hart_studio.labeling.calibration_lookup import CALIBRATION, get_calibration
 from hart_studio.labeling.export_loss import preview_export
-from hart_studio.labeling.exporting import ExportOptions, export_project
+from hart_studio.labeling.export_plan import ExportOptions
+from hart_studio.labeling.exporting import export_project
 from hart_studio.labeling.formats.table import FORMATS
 from hart_studio.labeling.importing import import_source
 from hart_studio.labeling.job import LabelingConfig, delete_missing_run, prepare_run, read_config, run_labeling

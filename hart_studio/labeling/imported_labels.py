@@ -18,13 +18,13 @@ from typing import Any, Final, NamedTuple
 from hart_studio.data.rows import InvalidRow, LoadedSamples, get_field, to_text
 from hart_studio.errors import DataError, HartError
 from hart_studio.files import open_regular_file, parse_bounded_json, read_lines
-from hart_studio.geometry import XYXY, clip
+from hart_studio.geometry import clip
 from hart_studio.labeling.calibration import Calibration, LabelOrigin, LabelScore, get_answer_form, load_calibration
 from hart_studio.labeling.calibration_lookup import CALIBRATION, get_calibration
 from hart_studio.labeling.export_plan import class_name
 from hart_studio.labeling.formats import native
 from hart_studio.labeling.formats.reading import META, NOTHING_TO_ASK, to_list, to_number
-from hart_studio.labeling.formats.table import FormatInfo
+from hart_studio.labeling.formats.table import FormatInfo, NamedBox, get_unmatched_box
 from hart_studio.labeling.project import Project, make_item_id
 from hart_studio.labeling.records import ImageFile, Item, Label, LabeledSample
 from hart_studio.labeling.review import MAX_BOXES
@@ -37,9 +37,6 @@ NO_BOXES: Final = "hart: an image without boxes"
 """Question assigned to images without boxes and question, so that their records are found."""
 
 _TOLERANCE_PX: Final = 0.01
-_MAX_PAIRS: Final = 1_000_000
-
-_NamedBox = tuple[str, XYXY]
 
 
 def clip_imported_boxes(boxes: Sequence[Box], image: ImageFile) -> tuple[Box, ...]:
@@ -167,7 +164,7 @@ class RestoredReviews(NamedTuple):
 class _Record(NamedTuple):
     content: dict[str, Any]
     sha256: str
-    boxes: tuple[_NamedBox, ...]
+    boxes: tuple[NamedBox, ...]
     classes: frozenset[str]
 
 
@@ -240,7 +237,7 @@ def _match_questions(
         record = None if isinstance(image, str) else known.get(_item_id(sample, image))
         if record is None or isinstance(image, str):
             found.others.append(sample)
-        elif not _is_same(record.boxes, _name_boxes([sample], info)):
+        elif not _is_same(record.boxes, [sample], info):
             found.changed += 1
             found.others.append(sample)
         elif not found.add(record, image):
@@ -264,7 +261,7 @@ def _match_images(
             groups.setdefault(image.sha256, (image, []))[1].append(sample)
     for sha256, (image, samples) in groups.items():
         meant = tuple(box for record in records[sha256] for box in record.boxes)
-        if not _is_same(meant, _name_boxes(samples, info)):
+        if not _is_same(meant, samples, info):
             found.changed += len(records[sha256])
             found.others += samples
         elif sum(found.add(record, image) for record in records[sha256]) < len(records[sha256]):
@@ -276,27 +273,11 @@ def _item_id(sample: Sample, image: ImageFile) -> str:
     return make_item_id(image.sha256, sample.question, sample.choices)
 
 
-def _name_boxes(samples: Sequence[LabeledSample], info: FormatInfo) -> tuple[_NamedBox, ...]:
-    has_classes = "classes" in info.preserves
-    return tuple((class_name(box) if has_classes else "", box.xyxy) for sample in samples for box in sample.boxes)
-
-
-def _is_same(some: Sequence[_NamedBox], others: Sequence[_NamedBox]) -> bool:
-    """Whether both lists have the same boxes, ignoring duplicates."""
-    first, second = sorted(set(some)), sorted(set(others))
-    if len(first) == len(second) and all(_is_close(one, other) for one, other in zip(first, second, strict=True)):
-        return True
-    if len(first) * len(second) > _MAX_PAIRS:
-        return False
-    return all(any(_is_close(one, other) for other in second) for one in first) and all(
-        any(_is_close(one, other) for other in first) for one in second
-    )
-
-
-def _is_close(one: _NamedBox, other: _NamedBox) -> bool:
-    return one[0] == other[0] and all(
-        abs(first - second) <= _TOLERANCE_PX for first, second in zip(one[1], other[1], strict=True)
-    )
+def _is_same(some: Sequence[NamedBox], samples: Sequence[LabeledSample], info: FormatInfo) -> bool:
+    """Whether the samples have the same boxes, ignoring duplicates."""
+    others = info.name_boxes(box for sample in samples for box in sample.boxes)
+    tolerance = (_TOLERANCE_PX, _TOLERANCE_PX)
+    return get_unmatched_box(some, others, tolerance) is None and get_unmatched_box(others, some, tolerance) is None
 
 
 def _read_records(path: Path, info: FormatInfo) -> dict[str, _Record]:
@@ -322,7 +303,7 @@ def _read_records(path: Path, info: FormatInfo) -> dict[str, _Record]:
     return found
 
 
-def _read_box(box: Any, info: FormatInfo) -> _NamedBox:
+def _read_box(box: Any, info: FormatInfo) -> NamedBox:
     edges = [to_number(edge, "xyxy") for edge in to_list(box, "xyxy")]
     if len(edges) != 4:
         raise ValueError("expected four numbers in 'xyxy'")

@@ -163,6 +163,11 @@ class ImageFile(Record):
     """Image domain read from the file (``image_domains.read_image_domain``), never from a dataset; empty for
     photographs."""
 
+    @property
+    def wh(self) -> tuple[int, int]:
+        """Upright (width, height), pixels."""
+        return self.width, self.height
+
 
 class Item(Record):
     """One question about one image, with its label: the unit of review and export."""

@@ -17,7 +17,8 @@ from hart_studio.formatting import LIST_TEXT_CHARS, shorten
 from hart_studio.labeling.calibration import Calibration
 from hart_studio.labeling.calibration_lookup import get_calibration
 from hart_studio.labeling.export_loss import preview_export
-from hart_studio.labeling.exporting import ExportOptions, export_project, write_training_set
+from hart_studio.labeling.export_plan import ExportOptions
+from hart_studio.labeling.exporting import export_project, write_training_set
 from hart_studio.labeling.formats.table import FORMATS
 from hart_studio.labeling.project import Project
 from hart_studio.labeling.project_locks import EXPORTS, check_links

@@ -2,25 +2,32 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hart_studio.data.rows import LoadedSamples
 from hart_studio.errors import InputError
 from hart_studio.labeling.__main__ import main
-from hart_studio.labeling.export_loss import export_losses, preview_export, read_exclusions
-from hart_studio.labeling.export_plan import NO_BACKGROUND, ExportOptions, may_have_region
+from hart_studio.labeling.export_loss import ExportLoss, count_losses, preview_export, read_exclusions
+from hart_studio.labeling.export_plan import NO_BACKGROUND, ExportOptions, LabelState, plan_export
 from hart_studio.labeling.exporting import export_project
+from hart_studio.labeling.formats.table import get_format
 from hart_studio.labeling.importing import import_samples
 from hart_studio.labeling.project import Project
-from hart_studio.labeling.records import Status
+from hart_studio.labeling.records import Item, Status
 from hart_studio.records import Box
 from tests.labels import draw_image, full_item, make_item
 from tests.unit.labeling.conftest import BOX, add_label, ask, fill_many
 
 
-def counts(name: str, *items: object, **options: object) -> dict[str, int]:
-    losses = export_losses(name, items, ExportOptions(**options))  # type: ignore[arg-type]
+def losses_of(name: str, *items: Item, **options: Any) -> tuple[ExportLoss, ...]:
+    info = get_format(name)
+    return count_losses(info.fit_plan(plan_export(items, ExportOptions(**options))), info)
+
+
+def counts(name: str, *items: Item, **options: Any) -> dict[str, int]:
+    losses = losses_of(name, *items, **options)
     assert all(str(loss.count) in loss.text for loss in losses)
     return {loss.what: loss.count for loss in losses}
 
@@ -35,7 +42,7 @@ def test_losses_of_labels(tmp_path: Path) -> None:
     assert counts("coco", plain) == {}
     assert counts("yolo", plain) == {"questions": 1, "statuses": 1}
     assert counts("pascal_voc", plain) == {"questions": 1, "rounded": 1, "statuses": 1}
-    (loss,) = [loss for loss in export_losses("pascal_voc", [plain]) if loss.what == "rounded"]
+    (loss,) = [loss for loss in losses_of("pascal_voc", plain) if loss.what == "rounded"]
     assert loss.text == "coordinates of 1 box (rounded, up to 0.75 px)"  # 4.25 moves out to 5
     assert counts("yolo", make_item(path, [(1 / 3, 2, 3, 4)]))["rounded"] == 1
 
@@ -47,7 +54,7 @@ def test_everything_that_can_be_lost(tmp_path: Path) -> None:
         make_item(path, [(1, 2, 3, 4)], "Another?"),
         make_item(path, [(1, 2, 3, 4)], status="rejected"),
     ]
-    options = {"statuses": ("edited", "accepted", "rejected")}
+    options: dict[str, Any] = {"statuses": ("edited", "accepted", "rejected")}
     assert counts("createml", *items, **options) == {
         "questions": 3,
         "merged": 1,
@@ -86,9 +93,9 @@ def test_items_that_are_not_chosen_lose_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["x_anylabeling", "pdf"])
-def test_a_format_that_is_not_written(name: str) -> None:
+def test_a_format_that_is_not_written(name: str, project: Project) -> None:
     with pytest.raises(InputError, match="Choose one of: native, coco"):
-        export_losses(name, [])
+        preview_export(project, name, ExportOptions())
 
 
 ONE_SPLIT = {"train": 1.0}
@@ -125,7 +132,8 @@ def test_open_questions_are_counted_by_image(negatives: Project) -> None:
 def test_the_query_and_the_rule_agree(project: Project, image: Path, status: Status, has_boxes: bool) -> None:
     import_samples(project, LoadedSamples("streets", (ask(image),)))
     add_label(project, next(project.items()).id, status=status, boxes=(BOX,) if has_boxes else ())
-    assert bool(read_exclusions(project, ("bad_question",)).open_questions) == may_have_region(status, has_boxes)
+    is_open = bool(read_exclusions(project, ("bad_question",)).open_questions)
+    assert is_open == LabelState(status, has_boxes, has_boxes).may_have_region
 
 
 def test_no_image_with_an_undecided_question_becomes_background(negatives: Project, tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def test_item_properties(tmp_path: Path) -> None:
         for boxes in ((), (box,)):
             plan = make_plan([make_item(path, boxes, status=status)], statuses=(status,))
             ((_, planned),) = plan.rows()
-            said[status, bool(boxes)] = (planned.is_labeled, planned.is_negative, len(planned.boxes))
+            said[status, bool(boxes)] = (planned.state.is_labeled, planned.state.is_negative, len(planned.boxes))
     assert said == {
         ("accepted", False): (True, True, 0),
         ("accepted", True): (True, False, 1),
@@ -124,7 +124,7 @@ def test_boxes_are_clipped_and_lost_ones_do_not_make_a_negative(tmp_path: Path) 
     plan = make_plan(items)
     planned = {each.item.sample.question: each for _, each in plan.rows()}
     assert [box.xyxy for box in planned["a?"].boxes] == [(0, 0, 10, 10), (60, 40, 64, 48)]
-    assert planned["b?"].boxes == () and not planned["b?"].is_negative and not planned["b?"].is_labeled
+    assert planned["b?"].boxes == () and not planned["b?"].state.is_negative and not planned["b?"].state.is_labeled
     assert plan.notes == (
         "2 boxes clipped to the image",
         "2 boxes outside of the image or without an area, excluded",

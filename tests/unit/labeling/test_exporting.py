@@ -12,10 +12,12 @@ from hart_studio.data.rows import LoadedSamples
 from hart_studio.data.sources import load_jsonl
 from hart_studio.errors import DataError, InputError
 from hart_studio.labeling import exporting
+from hart_studio.labeling.export_loss import preview_export
 from hart_studio.labeling.export_plan import NO_BACKGROUND, ExportOptions
-from hart_studio.labeling.exporting import FORMATS, export_labels, export_losses, write_training_set
+from hart_studio.labeling.exporting import export_labels, write_training_set
 from hart_studio.labeling.formats.native import load_items
 from hart_studio.labeling.formats.reading import ImportOptions
+from hart_studio.labeling.formats.table import FORMATS
 from hart_studio.labeling.importing import import_samples
 from hart_studio.labeling.project import Project
 from hart_studio.labeling.records import USABLE_STATUSES, Item
@@ -43,6 +45,14 @@ def test_report(items: list[Item], tmp_path: Path) -> None:
     assert images == {Path(item.image.path).read_bytes() for item in items[:11]}
 
 
+def test_losses_are_those_of_the_written_labels(tmp_path: Path) -> None:
+    items = [full_item(draw_image(tmp_path / "in" / f"{n}.png")) for n in range(3)]
+    Path(items[0].image.path).unlink()
+    report = export_labels(items, "coco", tmp_path / "out", ExportOptions(splits={"train": 1.0}))
+    assert report.items == 2 and report.excluded == {"the image is gone or cannot be read": 1}
+    assert {loss.what: loss.count for loss in report.losses}["evidence"] == 2
+
+
 def test_turned_images_are_noted_only_where_there_are_some(items: list[Item], tmp_path: Path) -> None:
     assert export_labels(items, "coco", tmp_path / "upright", ExportOptions(splits=HALVES)).notes == ()
     items.append(make_item(draw_image(tmp_path / "in" / "t.jpg", orientation=6), [(1, 2, 30, 40)]))
@@ -62,20 +72,20 @@ def test_the_full_record_is_in_the_metadata_file(tmp_path: Path) -> None:
 def test_one_class_for_all_boxes(tmp_path: Path, name: str) -> None:
     items = [full_item(draw_image(tmp_path / "in" / f"{n}.png")) for n in range(10)]
     options = ExportOptions(splits=HALVES, box_class="road sign")
-    export_labels(items, name, tmp_path / "out", options)
+    report = export_labels(items, name, tmp_path / "out", options)
     info = FORMATS[name]
     loaded = info.load(tmp_path / "out", ImportOptions(template="{label}", image_cache=tmp_path / "cache"))
     assert {box.label for sample in loaded.samples for box in sample.boxes} == {"road sign"}
     lines = (tmp_path / "out" / "hart_meta.jsonl").read_text().splitlines()
     kept = {box["label"] for line in lines for box in json.loads(line)["boxes"]}
     assert kept == {box.label for item in items for box in item.label.boxes}, "native records keep every label"
-    losses = {loss.what: loss.text for loss in export_losses(name, items, options)}
+    losses = {loss.what: loss.text for loss in report.losses}
     assert losses["labels"].endswith("(replaced by 'road sign')")
 
 
-def test_our_own_format_keeps_each_label(items: list[Item], tmp_path: Path) -> None:
+def test_our_own_format_keeps_each_label(items: list[Item], project: Project, tmp_path: Path) -> None:
     for act in (lambda options: export_labels(items, "native", tmp_path / "out", options),
-                lambda options: export_losses("native", items, options)):  # fmt: skip
+                lambda options: preview_export(project, "native", options)):  # fmt: skip
         with pytest.raises(InputError, match="keeps the labels of all boxes"):
             act(ExportOptions(box_class="sign"))
     assert not (tmp_path / "out").exists()

@@ -20,8 +20,9 @@ from hart_studio.labeling.calibration import (
 )
 from hart_studio.labeling.calibration_lookup import CALIBRATION
 from hart_studio.labeling.export_plan import ExportOptions
-from hart_studio.labeling.exporting import FORMATS, export_labels
+from hart_studio.labeling.exporting import export_labels
 from hart_studio.labeling.formats.reading import META
+from hart_studio.labeling.formats.table import FORMATS
 from hart_studio.labeling.imported_labels import ScoreChecker, clip_imported_boxes
 from hart_studio.labeling.importing import import_samples, import_source
 from hart_studio.labeling.project import Project, ProjectSettings
