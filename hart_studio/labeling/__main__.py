@@ -1,7 +1,4 @@
-"""Grounding labels from questions and answers: ``python -m hart_studio.labeling create|import|run|export|...``.
-
-One file because every command is a few lines between argparse and the package, and shares its options with others.
-"""
+"""Grounding labels from questions and answers: ``python -m hart_studio.labeling create|import|run|export|...``."""
 
 from __future__ import annotations
 
@@ -337,12 +334,7 @@ def _build_parser() -> argparse.ArgumentParser:
         sub.set_defaults(command=command)
         return sub
 
-    create = add(
-        "create",
-        _create,
-        "create an empty project",
-        "labels/signs --name Signs",
-    )
+    create = add("create", _create, "create an empty project", "labels/signs --name Signs")
     create.add_argument("project", type=Path, help="project folder")
     create.add_argument("--name", default="", help="display name (default: the folder's name)")
     create.add_argument("--seed", type=int, default=0, help="seed of the audit and double-review samples (%(default)s)")
@@ -392,12 +384,7 @@ def _build_parser() -> argparse.ArgumentParser:
     source.add_argument("--split", help="split of a hub dataset")
     source.add_argument("--config", help="configuration of a hub dataset")
 
-    run = add(
-        "run",
-        _run,
-        "propose boxes, verify them, auto-accept confident labels",
-        "labels/signs --rollouts 8",
-    )
+    run = add("run", _run, "propose boxes, verify them, auto-accept confident labels", "labels/signs --rollouts 8")
     run.add_argument("project", type=Path, help="project folder")
     run.add_argument("--resume", metavar="RUN", help="run id to resume with its saved settings")
     run.add_argument(
@@ -416,30 +403,17 @@ def _build_parser() -> argparse.ArgumentParser:
     _add_model(run)
     add_served_options(run)
 
-    stats = add(
-        "stats",
-        _stats,
-        "print counts of a project",
-        "labels/signs --json",
-    )
+    stats = add("stats", _stats, "print counts of a project", "labels/signs --json")
     stats.add_argument("project", type=Path, help="project folder")
     stats.add_argument("--json", action="store_true", help="print JSON")
 
-    report = add(
-        "report",
-        _report,
-        "write a label quality report as one HTML file",
-        "labels/signs report.html",
-    )
+    report = add("report", _report, "write a label quality report as one HTML file", "labels/signs report.html")
     report.add_argument("project", type=Path, help="project folder")
     report.add_argument("out", type=Path, help="output file")
     report.add_argument("--calibration", type=Path, help="calibration file whose reliability diagrams are shown")
 
     export = add(
-        "export",
-        _export,
-        "export labels for other tools and verify the files",
-        "labels/signs out --format coco",
+        "export", _export, "export labels for other tools and verify the files", "labels/signs out --format coco"
     )
     export.add_argument("project", type=Path, help="project folder")
     export.add_argument("out", type=Path, help="output folder")
@@ -488,10 +462,7 @@ def _build_parser() -> argparse.ArgumentParser:
     add_served_options(calibrate)
 
     backend = add(
-        "serve-ml-backend",
-        _serve_ml_backend,
-        "run a Label Studio ML backend",
-        "--image-root images --port 9090",
+        "serve-ml-backend", _serve_ml_backend, "run a Label Studio ML backend", "--image-root images --port 9090"
     )
     backend.add_argument(
         "--host",

@@ -38,8 +38,7 @@ from hart_studio.labeling.self_verify import (
     MAX_CONSECUTIVE_FAILURES,
     Proposal,
     ProposalSettings,
-    propose,
-    propose_by_halves,
+    propose_safely,
 )
 from hart_studio.models.chat import ChatModel
 from hart_studio.models.model_identity import ModelIdentity
@@ -198,7 +197,7 @@ def evaluate_proposals(
         records: list[EvaluatedProposal] = []
         passes: tuple[tuple[EvidenceKind, list[Sample]], ...] = (("known_answer", blind), ("agreement", hidden))
         for kind, asked in passes:
-            proposals = propose_by_halves(asked, lambda some: propose(model, some, settings), lambda sample: sample.id)
+            proposals = propose_safely(model, asked, settings)
             failures = failures + len(asked) if all(proposal.is_unexpected for proposal in proposals) else 0
             if failures >= MAX_CONSECUTIVE_FAILURES:
                 raise ModelError(f"The model failed on the last {failures} proposals: {proposals[-1].failure}")

@@ -36,7 +36,7 @@ from hart_studio.labeling.records import (
     Label,
     Share,
 )
-from hart_studio.labeling.review_evidence import compute_review_priority
+from hart_studio.labeling.review_evidence import Reason, compute_review_priority, get_review_reason
 from hart_studio.records import Record, Sample
 
 IMAGES: Final = "images"
@@ -122,26 +122,6 @@ class Project:
         with self.database.writing() as connection:
             connection.execute("UPDATE project SET archived_at = ?", (now,))
 
-    def change_settings(self, settings: ProjectSettings) -> None:
-        """Replace the settings and update the review queue."""
-        with self.database.writing() as connection:
-            connection.execute("UPDATE project SET settings = ?", (settings.model_dump_json(),))
-            rows = connection.execute("SELECT id, label, audit_hash FROM items").fetchall()
-            connection.executemany(
-                "UPDATE items SET review_priority = ?, required_reviews = ? WHERE id = ?",
-                [
-                    (
-                        compute_review_priority(
-                            Label.model_validate_json(row["label"]), row["audit_hash"], settings.audit_share
-                        ),
-                        count_required_reviews(row["id"], settings),
-                        row["id"],
-                    )
-                    for row in rows
-                ],
-            )
-        self.sample_audit()
-
     def add_classes(self, names: Iterable[str]) -> tuple[str, ...]:
         """Add classes of imported labels; returns the new ones. A project has at most ``MAX_CLASSES``."""
         with self.database.writing() as connection:
@@ -203,6 +183,12 @@ class Project:
                     for row in rows
                 ],
             )
+
+    def get_review_reason(self, item_id: str, label: Label) -> Reason | None:
+        """Return why an item needs review with this label; None if it does not."""
+        with self.database.reading() as connection:
+            (audit_hash,) = connection.execute("SELECT audit_hash FROM items WHERE id = ?", (item_id,)).fetchone()
+        return get_review_reason(label, audit_hash, self.get_audit_threshold())
 
     def count(self, item_filter: ItemFilter = ALL_ITEMS) -> int:
         """Number of items."""

@@ -12,7 +12,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -39,6 +39,7 @@ TRASH_DAYS: Final = 7
 _ENTRY: Final = re.compile(r"(\d{8}-\d{6})-[0-9a-f]{6}-(.+)", re.DOTALL)
 _TIME: Final = "%Y%m%d-%H%M%S"
 _DAY_SECONDS: Final = 86400.0
+_MAX_NUMBERS: Final = 1000
 _NOT_COPIED: Final = frozenset({"lock", "stop", "pause", "launch.json", "logs"})
 
 
@@ -291,7 +292,7 @@ def restore_project(root: Path, entry: str) -> Project:
         raise InputError(f"The trash holds no project {entry[:80]!r}. It may have been restored or removed already.")
     folder, _, name = place
     CONNECTION_POOL.close_idle(folder)
-    target = next(path for path in _free_names(root, name) if not path.exists())
+    target = choose_folder(root, name)
     try:
         folder.rename(target)
     except OSError as error:
@@ -321,12 +322,17 @@ def purge_trash(root: Path, keep_days: float = TRASH_DAYS) -> int:
     return count
 
 
-def _free_names(root: Path, name: str) -> Iterator[Path]:
-    yield root / name
-    number = 2
-    while True:
-        yield root / f"{name[:60]}-{number}"
-        number += 1
+def choose_folder(root: Path, name: str) -> Path:
+    """Return the folder of that name, or ``NAME-2`` etc. if it exists.
+
+    Raises:
+        InputError: If too many of them exist.
+    """
+    numbered = (f"{name[:60].rstrip('-')}-{number}" for number in range(2, _MAX_NUMBERS))
+    for each in (name, *numbered):
+        if not (root / each).exists():
+            return root / each
+    raise InputError(f"Too many projects are named like {name!r}. Choose another name.")
 
 
 def _trash_folders(root: Path) -> list[tuple[Path, datetime, str]]:

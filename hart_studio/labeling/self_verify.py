@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Final, TypeVar
+from typing import Final
 
 from pydantic import Field
 
@@ -49,13 +49,17 @@ MAX_CONSECUTIVE_FAILURES: Final = 16
 
 _MAX_REASON_CHARS: Final = 500
 
-Asked = TypeVar("Asked")
 
 SAME_IOU: Final = 0.5
 """Two boxes with at least this IoU count as the same region. Project default."""
 
 MIN_VOTE_SHARE: Final = 0.5
 """Minimum share of voting rollouts per region. Project default."""
+
+
+def describe_failure(error: Exception) -> str:
+    """Text of an error for the user of this computer."""
+    return str(error) if isinstance(error, HartError) else f"{type(error).__name__}: {error}"
 
 
 @dataclass(frozen=True)
@@ -90,24 +94,35 @@ class ProposalSettings(Record):
     """Settings of the box refinement before the verification; None = no refinement."""
 
 
-def propose_by_halves(
-    batch: Sequence[Asked], ask: Callable[[Sequence[Asked]], list[Proposal]], id_of: Callable[[Asked], str]
+def propose_safely(
+    model: ChatModel,
+    samples: Sequence[Sample],
+    settings: ProposalSettings,
+    given: Sequence[tuple[Box, ...]] = (),
+    open_image: ImageOpener = SourceImage,
+    describe: Callable[[Exception], str] = describe_failure,
 ) -> list[Proposal]:
     """Propose for a batch; if it fails as a whole, for its halves, so that one question cannot fail others.
 
     Args:
-        batch: At least one question.
-        ask: Proposes for a part of the batch.
-        id_of: Returns the id of a question.
+        model: See ``propose``.
+        samples: See ``propose``; at least one.
+        settings: See ``propose``.
+        given: See ``propose``.
+        open_image: See ``propose``.
+        describe: Text of an error; a proposal shows its beginning.
     """
     try:
-        return ask(batch)
+        return propose(model, samples, settings, given, open_image)
     except Exception as error:  # a library may raise anything for one question; the others continue
-        if len(batch) == 1:
-            text = str(error) if isinstance(error, HartError) else f"{type(error).__name__}: {error}"
-            return [Proposal(id_of(batch[0]), (), None, text[:_MAX_REASON_CHARS], is_unexpected=True)]
-        half = len(batch) // 2
-        return propose_by_halves(batch[:half], ask, id_of) + propose_by_halves(batch[half:], ask, id_of)
+        if len(samples) == 1:
+            return [Proposal(samples[0].id, (), None, describe(error)[:_MAX_REASON_CHARS], is_unexpected=True)]
+        half = len(samples) // 2
+        return [
+            proposal
+            for part in (slice(half), slice(half, None))
+            for proposal in propose_safely(model, samples[part], settings, given[part], open_image, describe)
+        ]
 
 
 def propose(

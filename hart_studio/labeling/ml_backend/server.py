@@ -49,7 +49,7 @@ from hart_studio.labeling.ml_backend.tasks import (
     to_drawn_box,
 )
 from hart_studio.labeling.records import BoxCheck
-from hart_studio.labeling.self_verify import Proposal, ProposalSettings, propose, verify_drawn_boxes
+from hart_studio.labeling.self_verify import Proposal, ProposalSettings, propose_safely, verify_drawn_boxes
 from hart_studio.models.chat import ChatModel
 
 SOFT_TIMEOUT_SECONDS: Final = 80.0
@@ -168,21 +168,17 @@ class HartBackend:
 
     def _propose(self, config: LabelConfig, asked: Sequence[OpenedTask | str]) -> list[Prediction]:
         good = [each for each in asked if isinstance(each, OpenedTask)]
-        proposals = iter(self._propose_safely(good) if good else [])
+        images = {each.sample.image: each.image for each in good}
+        samples = [each.sample for each in good]
+        proposals = iter(
+            propose_safely(self._model, samples, self._settings, open_image=images.__getitem__, describe=describe_error)
+            if good
+            else []
+        )
         return [
             self._answer(config, each, next(proposals)) if isinstance(each, OpenedTask) else self._no_prediction(each)
             for each in asked
         ]
-
-    def _propose_safely(self, asked: Sequence[OpenedTask]) -> list[Proposal]:
-        """Propose for all tasks at once; if that fails, for each alone, so that one task cannot fail others."""
-        images = {each.sample.image: each.image for each in asked}
-        try:
-            return propose(self._model, [each.sample for each in asked], self._settings, open_image=images.__getitem__)
-        except Exception as error:  # a library may raise anything for one task; the others continue
-            if len(asked) > 1:
-                return [proposal for each in asked for proposal in self._propose_safely([each])]
-            return [Proposal(asked[0].sample.id, (), None, describe_error(error), is_unexpected=True)]
 
     def _answer(self, config: LabelConfig, asked: OpenedTask, proposal: Proposal) -> Prediction:
         check = proposal.check

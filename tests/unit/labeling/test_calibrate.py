@@ -12,7 +12,7 @@ from hart_studio.data.sources import load_jsonl
 from hart_studio.errors import DataError, ModelError
 from hart_studio.evaluation.statistics import ONE_SIDED_Z, wilson
 from hart_studio.image_domains import NEEDLE_CUSTOM
-from hart_studio.labeling import calibrate
+from hart_studio.labeling import calibrate, self_verify
 from hart_studio.labeling.__main__ import main
 from hart_studio.labeling.box_refinement import BoxRefinementSettings
 from hart_studio.labeling.calibrate import (
@@ -206,18 +206,18 @@ def test_a_question_at_which_the_model_fails_stops_no_calibration(
     samples: list[GoldSample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = ScriptedModel(grounding=boxes_text(HERE), crops_only="A", direct="A")
-    plain = calibrate.propose
+    plain = self_verify.propose
 
-    def fail_at_two(model: ScriptedModel, asked: list[Sample], settings: ProposalSettings) -> list[Proposal]:
+    def fail_at_two(model: ScriptedModel, asked: list[Sample], *rest: object) -> list[Proposal]:
         if any(sample.id == "2" for sample in asked):
             raise RuntimeError("out of memory")
-        return plain(model, asked, settings)
+        return plain(model, asked, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(calibrate, "propose", fail_at_two)
+    monkeypatch.setattr(self_verify, "propose", fail_at_two)
     (records,) = evaluate_proposals(model, samples, ProposalSettings(rollouts=2), 8)
     assert [record.example is None for record in records] == [False, False, True, False] * 2
 
-    monkeypatch.setattr(calibrate, "propose", lambda *_: 1 / 0)
+    monkeypatch.setattr(self_verify, "propose", lambda *_: 1 / 0)
     many = [samples[0].model_copy(update={"id": str(number)}) for number in range(MAX_CONSECUTIVE_FAILURES)]
     with pytest.raises(ModelError, match="The model failed on the last 16 proposals: ZeroDivisionError"):
         list(evaluate_proposals(model, many, ProposalSettings(rollouts=2), 4))

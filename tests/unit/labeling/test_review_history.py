@@ -24,7 +24,7 @@ from hart_studio.labeling.review_history import (
     release_item_locks,
     step,
 )
-from tests.unit.labeling.conftest import add_label, fill_many
+from tests.unit.labeling.conftest import add_label, change_settings, fill_many
 
 
 def test_a_lock_excludes_others_until_it_is_released(filled: Project, item_ids: list[str]) -> None:
@@ -130,7 +130,7 @@ def test_an_undo_that_ended_early_continues(
 
 
 def test_what_was_auto_accepted_is_audited_again_after_an_undo(filled: Project, item_ids: list[str]) -> None:
-    filled.change_settings(filled.settings.model_copy(update={"audit_share": 1.0}))
+    change_settings(filled, audit_share=1.0)
     add_label(filled, item_ids[0], status="auto_accepted", score=0.9)
     ReviewQueue(filled).decide("Ada", item_ids[0], 2, "accept")
     assert filled.count_waiting() == {"proposed": 5}
