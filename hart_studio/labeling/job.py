@@ -344,7 +344,7 @@ def _make_label(
     run_id: str, config: LabelingConfig, item: Item, proposal: Proposal, calibration: Calibration | None
 ) -> Label:
     check = proposal.check
-    label_score = score_label(calibration, item, proposal, config.proposals)
+    label_score = score_label(calibration, item.sample, item.image.domain, proposal, config.proposals)
     status: Status = "proposed"
     if proposal.failure:
         status = "failed"

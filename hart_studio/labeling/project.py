@@ -324,23 +324,39 @@ class Project:
             raise DataError(
                 f"Cannot add revision {label.revision} to {item_id}: the item has {found}. Reload the item."
             )
-        text = label.model_dump_json()
-        connection.execute(
+        self.write_labels(connection, [(item_id, label, row["audit_hash"])])
+
+    def write_labels(self, connection: sqlite3.Connection, labels: Sequence[tuple[str, Label, float]]) -> None:
+        """Write new revisions of different items without a check, inside the caller's transaction.
+
+        Args:
+            connection: Connection from ``database.writing()``.
+            labels: Id of the item, its new label, and its audit hash.
+        """
+        share = self.settings.audit_share
+        texts = [label.model_dump_json() for _, label, _ in labels]
+        connection.executemany(
             "INSERT INTO labels (item, revision, label, reviewer, status) VALUES (?, ?, ?, ?, ?)",
-            (item_id, label.revision, text, label.reviewer, label.status),
+            [
+                (item_id, label.revision, text, label.reviewer, label.status)
+                for (item_id, label, _), text in zip(labels, texts, strict=True)
+            ],
         )
-        connection.execute(
+        connection.executemany(
             """UPDATE items SET label = ?, revision = ?, status = ?, score = ?, reviewer = ?, review_priority = ?
             WHERE id = ?""",
-            (
-                text,
-                label.revision,
-                label.status,
-                label.score,
-                label.reviewer,
-                compute_review_priority(label, row["audit_hash"], self.settings.audit_share),
-                item_id,
-            ),
+            [
+                (
+                    text,
+                    label.revision,
+                    label.status,
+                    label.score,
+                    label.reviewer,
+                    compute_review_priority(label, audit_hash, share),
+                    item_id,
+                )
+                for (item_id, label, audit_hash), text in zip(labels, texts, strict=True)
+            ],
         )
 
     def insert_item(self, connection: sqlite3.Connection, item: Item) -> None:

@@ -18,7 +18,6 @@ from typing import Final, NamedTuple
 from hart_studio.errors import InputError
 from hart_studio.labeling.project import Project
 from hart_studio.labeling.records import Label
-from hart_studio.labeling.review_evidence import compute_review_priority
 
 ITEM_LOCK_SECONDS: Final = 600.0
 """Lifetime of a lock after the reviewer's last action on the item. Project default."""
@@ -237,9 +236,9 @@ def _restore(project: Project, connection: sqlite3.Connection, actions: Sequence
         Number of items left unchanged because their label has changed since. For a single action nothing is written
         then.
     """
-    audit_share, now = project.settings.audit_share, datetime.now(UTC)
+    now = datetime.now(UTC)
     changing = [action for action in actions if action["before"] != action["after"]]  # not a skip
-    labels, items, moved, marks = [], [], [], []
+    labels, moved, marks = [], [], []
     for action in changing:
         row = connection.execute(
             """SELECT items.revision, items.audit_hash, labels.label FROM items JOIN labels ON labels.item = items.id
@@ -251,23 +250,14 @@ def _restore(project: Project, connection: sqlite3.Connection, actions: Sequence
         # The new revision differs only in its number and time.
         target = Label.model_validate_json(row["label"])
         label = target.model_copy(update={"revision": row["revision"] + 1, "at": now})
-        text, priority = label.model_dump_json(), compute_review_priority(label, row["audit_hash"], audit_share)
-        labels.append((action["item"], label.revision, text, label.reviewer, label.status))
-        items.append((text, label.revision, label.status, label.score, label.reviewer, priority, action["item"]))
+        labels.append((action["item"], label, row["audit_hash"]))
         # Actions that led to the restored label now lead to its new revision.
         moved.append((label.revision, action["item"], action["before"]))
         marks.append((row["revision"], label.revision, action["id"]))
     missed = len(changing) - len(labels)
     if missed and len(actions) == 1 and actions[0]["bulk"] is None:
         return missed
-    connection.executemany(
-        "INSERT INTO labels (item, revision, label, reviewer, status) VALUES (?, ?, ?, ?, ?)", labels
-    )
-    connection.executemany(
-        """UPDATE items SET label = ?, revision = ?, status = ?, score = ?, reviewer = ?, review_priority = ?
-        WHERE id = ?""",
-        items,
-    )
+    project.write_labels(connection, labels)
     connection.executemany("UPDATE actions SET after = ? WHERE item = ? AND after = ?", moved)
     connection.executemany("UPDATE actions SET before = ?, after = ? WHERE id = ?", marks)
     undone = _get_newest(connection, actions[0]["reviewer"]) if is_undo else 0

@@ -31,7 +31,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hart_studio.errors import InputError
 from hart_studio.imaging import SourceImage
-from hart_studio.labeling.calibration import Calibration, LabelOrigin, get_answer_form
+from hart_studio.labeling.calibration import Calibration
+from hart_studio.labeling.calibration_lookup import score_label
 from hart_studio.labeling.formats.label_studio import (
     VERIFIED,
     WRONG_BOX,
@@ -185,7 +186,9 @@ class HartBackend:
         if check is None:
             return self._no_prediction(proposal.failure)
         self._remember(asked.identity, check)
-        score = self._score(asked, check, bool(proposal.boxes))
+        # A task has no dataset name, so its image must show the domain.
+        domain = asked.image.read_domain() if self._calibration else ""
+        score = score_label(self._calibration, asked.sample, domain, proposal, self._settings).score
         result = []
         for number, box in enumerate(proposal.boxes, start=1):
             label = config.choose_label(box.label)
@@ -197,15 +200,6 @@ class HartBackend:
             result.append(make_answer(f"{asked.identity}_answer", check.crops_answer, config.controls))
         prediction: Prediction = {"model_version": self.version, "result": result}
         return prediction if score is None else {**prediction, "score": score}
-
-    def _score(self, asked: OpenedTask, check: BoxCheck, has_boxes: bool) -> float | None:
-        """Score inside the calibration's domain. A task has no dataset name, so the image must show its domain."""
-        if self._calibration is None:
-            return None
-        form, loop = get_answer_form(asked.sample), self._settings.loop
-        refined = self._settings.refinement is not None
-        origin = LabelOrigin(asked.image.read_domain(), "", form, self._settings.rollouts, loop.temperature, refined)
-        return self._calibration.score_label(check, has_boxes, origin).score
 
     def _check(self, config: LabelConfig, asked: OpenedTask | str, drawn: Sequence[Any]) -> Prediction:
         """Verify drawn boxes: returns only marks, because the boxes exist already."""
