@@ -24,7 +24,7 @@ from PIL import Image
 from hart_studio.data.rows import LoadedSamples
 from hart_studio.labeling.importing import import_samples
 from hart_studio.labeling.job import LabelingConfig, prepare_run, run_labeling
-from hart_studio.labeling.project_creation import create_project
+from hart_studio.labeling.project_lifecycle import create_project
 from hart_studio.labeling.self_verify import ProposalSettings, propose
 from hart_studio.models.catalog import TRAINED_MODEL
 from hart_studio.models.chat import ChatModel, ChatRequest, Completion, SamplingParams

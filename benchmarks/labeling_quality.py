@@ -21,12 +21,11 @@ from hart_studio.geometry import iou
 from hart_studio.labeling.box_refinement import BoxRefinementSettings
 from hart_studio.labeling.calibration import Calibration
 from hart_studio.labeling.calibration_lookup import get_calibration
-from hart_studio.labeling.gold_metrics import GoldMetrics, GoldReport, measure_against_gold
 from hart_studio.labeling.importing import import_samples
 from hart_studio.labeling.job import LabelingConfig, prepare_run, run_labeling
 from hart_studio.labeling.project import Project, ProjectSettings
-from hart_studio.labeling.project_creation import create_project
-from hart_studio.labeling.quality import measure_quality
+from hart_studio.labeling.project_lifecycle import create_project
+from hart_studio.labeling.quality import GoldMetrics, GoldReport, measure_against_gold, measure_quality
 from hart_studio.labeling.records import EvidenceKind
 from hart_studio.labeling.report import draw_reliability
 from hart_studio.labeling.review import ReviewQueue

@@ -15,8 +15,9 @@ from PIL.PngImagePlugin import PngInfo
 from hart_studio.geometry import XYXY
 from hart_studio.imaging import SourceImage
 from hart_studio.labeling.export_plan import ExportOptions, ExportPlan, plan_export
+from hart_studio.labeling.formats.table import FORMATS
 from hart_studio.labeling.project import Project
-from hart_studio.labeling.project_creation import create_project
+from hart_studio.labeling.project_lifecycle import create_project
 from hart_studio.labeling.records import BoxCheck, ImageFile, Item, Label, LabelProvenance
 from hart_studio.records import Box, Sample
 
@@ -129,9 +130,9 @@ def make_plan(items: Sequence[Item], **options: Any) -> ExportPlan:
     return plan_export(items, ExportOptions(**{"splits": TRAIN_ONLY, **options}))
 
 
-def copy_images(plan: ExportPlan, folder: Path, export_path: Any) -> None:
+def copy_images(plan: ExportPlan, folder: Path, format_name: str) -> None:
     for image in plan.images:
-        target = folder / export_path(image)
+        target = folder / FORMATS[format_name].path_of(image, plan.options)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(Path(image.file.path).read_bytes())
 

@@ -1,7 +1,4 @@
-"""Grounding labels from questions and answers: ``python -m hart_studio.labeling create|import|run|export|...``.
-
-One file because every command is a few lines between argparse and the package, and shares its options with others.
-"""
+"""Grounding labels from questions and answers: ``python -m hart_studio.labeling create|import|run|export|...``."""
 
 from __future__ import annotations
 
@@ -22,6 +19,7 @@ from hart_studio.files import replace_unencodable_output, write_atomically
 from hart_studio.formatting import list_reasons
 from hart_studio.labeling.box_refinement import BoxRefinementSettings
 from hart_studio.labeling.calibrate import (
+    TARGET_PRECISION,
     describe_calibration,
     evaluate_proposals,
     infer_calibration_domain,
@@ -29,26 +27,21 @@ from hart_studio.labeling.calibrate import (
     make_calibration,
     select_gold_samples,
 )
-from hart_studio.labeling.calibration import (
-    TARGET_PRECISION,
-    is_calibration,
-    load_calibration,
-    save_calibration,
-)
+from hart_studio.labeling.calibration import is_calibration, load_calibration, save_calibration
 from hart_studio.labeling.calibration_lookup import CALIBRATION, get_calibration
 from hart_studio.labeling.export_loss import preview_export
-from hart_studio.labeling.exporting import ExportOptions, export_project
-from hart_studio.labeling.filters import ItemFilter
+from hart_studio.labeling.export_plan import ExportOptions
+from hart_studio.labeling.exporting import export_project
 from hart_studio.labeling.formats.table import FORMATS
 from hart_studio.labeling.importing import import_source
 from hart_studio.labeling.job import LabelingConfig, delete_missing_run, prepare_run, read_config, run_labeling
 from hart_studio.labeling.project import Project, ProjectSettings
 from hart_studio.labeling.project_commands import add_project_commands
-from hart_studio.labeling.project_creation import create_project
+from hart_studio.labeling.project_lifecycle import create_project
 from hart_studio.labeling.project_locks import reserve_start
-from hart_studio.labeling.records import DEFAULT_CLASS, USABLE_STATUSES, Status
+from hart_studio.labeling.records import DEFAULT_CLASS, USABLE_STATUSES, ItemFilter, Status
 from hart_studio.labeling.report import write_report
-from hart_studio.labeling.run_summary import summarize_run
+from hart_studio.labeling.run_results import summarize_run
 from hart_studio.labeling.self_verify import ProposalSettings
 from hart_studio.labeling.sources import KINDS, SourceSettings
 from hart_studio.models.catalog import BUILT_IN_HART, resolve_model_name
@@ -340,12 +333,7 @@ def _build_parser() -> argparse.ArgumentParser:
         sub.set_defaults(command=command)
         return sub
 
-    create = add(
-        "create",
-        _create,
-        "create an empty project",
-        "labels/signs --name Signs",
-    )
+    create = add("create", _create, "create an empty project", "labels/signs --name Signs")
     create.add_argument("project", type=Path, help="project folder")
     create.add_argument("--name", default="", help="display name (default: the folder's name)")
     create.add_argument("--seed", type=int, default=0, help="seed of the audit and double-review samples (%(default)s)")
@@ -395,12 +383,7 @@ def _build_parser() -> argparse.ArgumentParser:
     source.add_argument("--split", help="split of a hub dataset")
     source.add_argument("--config", help="configuration of a hub dataset")
 
-    run = add(
-        "run",
-        _run,
-        "propose boxes, verify them, auto-accept confident labels",
-        "labels/signs --rollouts 8",
-    )
+    run = add("run", _run, "propose boxes, verify them, auto-accept confident labels", "labels/signs --rollouts 8")
     run.add_argument("project", type=Path, help="project folder")
     run.add_argument("--resume", metavar="RUN", help="run id to resume with its saved settings")
     run.add_argument(
@@ -419,30 +402,17 @@ def _build_parser() -> argparse.ArgumentParser:
     _add_model(run)
     add_served_options(run)
 
-    stats = add(
-        "stats",
-        _stats,
-        "print counts of a project",
-        "labels/signs --json",
-    )
+    stats = add("stats", _stats, "print counts of a project", "labels/signs --json")
     stats.add_argument("project", type=Path, help="project folder")
     stats.add_argument("--json", action="store_true", help="print JSON")
 
-    report = add(
-        "report",
-        _report,
-        "write a label quality report as one HTML file",
-        "labels/signs report.html",
-    )
+    report = add("report", _report, "write a label quality report as one HTML file", "labels/signs report.html")
     report.add_argument("project", type=Path, help="project folder")
     report.add_argument("out", type=Path, help="output file")
     report.add_argument("--calibration", type=Path, help="calibration file whose reliability diagrams are shown")
 
     export = add(
-        "export",
-        _export,
-        "export labels for other tools and verify the files",
-        "labels/signs out --format coco",
+        "export", _export, "export labels for other tools and verify the files", "labels/signs out --format coco"
     )
     export.add_argument("project", type=Path, help="project folder")
     export.add_argument("out", type=Path, help="output folder")
@@ -491,10 +461,7 @@ def _build_parser() -> argparse.ArgumentParser:
     add_served_options(calibrate)
 
     backend = add(
-        "serve-ml-backend",
-        _serve_ml_backend,
-        "run a Label Studio ML backend",
-        "--image-root images --port 9090",
+        "serve-ml-backend", _serve_ml_backend, "run a Label Studio ML backend", "--image-root images --port 9090"
     )
     backend.add_argument(
         "--host",

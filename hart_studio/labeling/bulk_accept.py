@@ -18,10 +18,18 @@ from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 from hart_studio.errors import DataError, InputError
-from hart_studio.labeling.filters import ItemFilter
-from hart_studio.labeling.item_locks import IS_UNLOCKED, ConflictError, check_reviewer, unlocked_values
 from hart_studio.labeling.project import Project
-from hart_studio.labeling.review_history import FIRST_CHUNK, PAUSE_SECONDS, ProgressCallback, next_chunk_size
+from hart_studio.labeling.records import ItemFilter
+from hart_studio.labeling.review_history import (
+    FIRST_CHUNK,
+    IS_UNLOCKED,
+    PAUSE_SECONDS,
+    ConflictError,
+    ProgressCallback,
+    check_reviewer,
+    next_chunk_size,
+    unlocked_values,
+)
 
 SILENT_SECONDS: Final = 60.0
 """Time after which a bulk action without progress counts as dead. Project default."""

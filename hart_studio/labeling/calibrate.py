@@ -7,32 +7,70 @@ compared with the gold boxes.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from hart_studio.data.rows import LoadedSamples
 from hart_studio.errors import DataError, HartError, ModelError
 from hart_studio.evaluation.grounding_metrics import best_iou, is_found
+from hart_studio.evaluation.statistics import ONE_SIDED_Z, wilson
 from hart_studio.files import from_stored_path
 from hart_studio.image_domains import CALIBRATED_DOMAINS, DOMAIN_TITLES, read_image_domain
 from hart_studio.imaging import SourceImage
-from hart_studio.labeling.calibration import MIN_LABELS, TARGET_PRECISION, Calibration, CalibrationExample, fit_curve
-from hart_studio.labeling.calibration_domain import CalibrationDomain, get_answer_form
-from hart_studio.labeling.import_validation import clip_imported_boxes
+from hart_studio.labeling.calibration import (
+    Calibration,
+    CalibrationBin,
+    CalibrationCurve,
+    CalibrationDomain,
+    contradicts,
+    get_answer_form,
+    read_features,
+    sigmoid,
+)
+from hart_studio.labeling.imported_labels import clip_imported_boxes
 from hart_studio.labeling.importing import inspect_image
-from hart_studio.labeling.records import EvidenceKind, ImageFile
+from hart_studio.labeling.records import BoxCheck, EvidenceKind, ImageFile
 from hart_studio.labeling.report import format_estimate
 from hart_studio.labeling.self_verify import (
     MAX_CONSECUTIVE_FAILURES,
     Proposal,
     ProposalSettings,
-    propose,
-    propose_by_halves,
+    propose_safely,
 )
 from hart_studio.models.chat import ChatModel
 from hart_studio.models.model_identity import ModelIdentity
 from hart_studio.records import GoldSample, Record, Sample
+
+TARGET_PRECISION: Final = 0.95
+"""Target share of right labels among the auto-accepted ones. Project default."""
+
+MIN_LABELS: Final = 50
+"""Minimum number of labels to fit on, and to test on. Project default."""
+
+MIN_RIGHT_AND_WRONG: Final = 5
+"""Minimum number of right labels and of wrong labels to fit on, and to test on. Project default."""
+
+BINS: Final = 10
+"""Bins of a reliability diagram."""
+
+_SIGNS: Final = (0, 1, 1, 1, 1, 1, -1, 0)
+"""Allowed sign of each feature's weight; 0 = any. More evidence for the boxes never lowers the score."""
+
+_RIDGE: Final = 1.0
+
+_NEWTON_STEPS: Final = 50
+
+
+class CalibrationExample(NamedTuple):
+    """A label whose boxes were compared with gold boxes."""
+
+    check: BoxCheck
+    """The evidence."""
+    is_right: bool
+    """Whether all gold boxes are found, IoG > 0.3 (paper, Sec. 4.1)."""
 
 
 class EvaluatedProposal(Record):
@@ -159,7 +197,7 @@ def evaluate_proposals(
         records: list[EvaluatedProposal] = []
         passes: tuple[tuple[EvidenceKind, list[Sample]], ...] = (("known_answer", blind), ("agreement", hidden))
         for kind, asked in passes:
-            proposals = propose_by_halves(asked, lambda some: propose(model, some, settings), lambda sample: sample.id)
+            proposals = propose_safely(model, asked, settings)
             failures = failures + len(asked) if all(proposal.is_unexpected for proposal in proposals) else 0
             if failures >= MAX_CONSECUTIVE_FAILURES:
                 raise ModelError(f"The model failed on the last {failures} proposals: {proposals[-1].failure}")
@@ -270,3 +308,179 @@ def _evaluate(kind: EvidenceKind, sample: GoldSample, proposal: Proposal) -> Eva
         example = CalibrationExample(proposal.check, all(is_found(box, boxes) for box in gold))
     iou = sum(best_iou(box, boxes) for box in gold) / len(gold)
     return EvaluatedProposal(kind=kind, sample_id=sample.id, example=example, iou=iou)
+
+
+def fit_curve(
+    fitted: Sequence[CalibrationExample],
+    tested: Sequence[CalibrationExample],
+    target_precision: float = TARGET_PRECISION,
+) -> CalibrationCurve:
+    """Fit on one part of the labels, choose the threshold and measure on the other.
+
+    The weights are fitted on all labels. The test metrics count labels with a score. Labels with contradicting evidence
+    have no score; right ones among them count as not accepted.
+
+    Args:
+        fitted: Labels for the fit.
+        tested: Labels for the threshold and the metrics.
+        target_precision: Target precision of the threshold.
+
+    Raises:
+        DataError: If a part has fewer labels than ``MIN_LABELS``, or fewer right or wrong ones than
+            ``MIN_RIGHT_AND_WRONG``.
+    """
+    for part, labels in (("fit", fitted), ("test", tested)):
+        right = sum(example.is_right for example in labels)
+        wrong = len(labels) - right
+        if len(labels) < MIN_LABELS or min(right, wrong) < MIN_RIGHT_AND_WRONG:
+            raise DataError(
+                f"Too few labels for the {part} half: {len(labels)} ({right} correct, {wrong} wrong). Each half needs "
+                f"at least {MIN_LABELS} labels, {MIN_RIGHT_AND_WRONG} of them correct and {MIN_RIGHT_AND_WRONG} wrong. "
+                "Add questions with gold boxes."
+            )
+    weights = fit_signed(_matrix(fitted), _truth(fitted), _SIGNS)
+    return measure_curve(weights, len(fitted), tested, target_precision)
+
+
+def measure_curve(
+    weights: NDArray[np.float64],
+    fitted_on: int,
+    tested: Sequence[CalibrationExample],
+    target_precision: float = TARGET_PRECISION,
+) -> CalibrationCurve:
+    """Choose the threshold for fitted weights, and measure them.
+
+    Args:
+        weights: Weights ``[F]``.
+        fitted_on: Number of questions that they were fitted on.
+        tested: Labels that they were not fitted on.
+        target_precision: Target precision of the threshold.
+
+    Raises:
+        DataError: If no tested label has a score.
+    """
+    scored = [example for example in tested if not contradicts(example.check)]
+    if not scored:
+        raise DataError(f"None of the {len(tested)} tested labels has a score. Add more data.")
+    all_right = sum(example.is_right for example in tested)
+    truth = _truth(scored)
+    scores = np.array([sigmoid(value) for value in _matrix(scored) @ weights])
+    free = np.array([not example.check.cautions for example in scored])
+    threshold = choose_threshold(scores[free], truth[free], target_precision)
+    is_accepted = free & (scores >= threshold) if threshold is not None else np.zeros(len(scores), dtype=bool)
+    bins = make_bins(scores, truth)
+    return CalibrationCurve(
+        weights=tuple(float(weight) for weight in weights),
+        fitted_on=fitted_on,
+        tested_on=len(tested),
+        scored=len(scored),
+        base_rate=all_right / len(tested),
+        threshold=threshold,
+        precision=float(truth[is_accepted].mean()) if is_accepted.any() else None,
+        recall=float(truth[is_accepted].sum() / all_right) if all_right else None,
+        brier=float(((scores - truth) ** 2).mean()),
+        calibration_error=_calibration_error(bins),
+        bins=bins,
+    )
+
+
+def fit_signed(features: NDArray[np.float64], truth: NDArray[np.float64], signs: Sequence[int]) -> NDArray[np.float64]:
+    """Fit a logistic regression with given weight signs: features with the wrong sign are dropped one by one.
+
+    Args:
+        features: ``[N, F]``, the first column 1.
+        truth: ``[N]``, 0 or 1.
+        signs: Per feature 1, -1, or 0 for any.
+
+    Returns:
+        Weights ``[F]``; 0 for a dropped feature.
+    """
+    kept = list(range(features.shape[1]))
+    while True:
+        weights = np.zeros(features.shape[1])
+        weights[kept] = fit_logistic(features[:, kept], truth)
+        wrong = [column for column in kept if weights[column] * signs[column] < 0]
+        if not wrong:
+            return weights
+        kept.remove(max(wrong, key=lambda column: abs(weights[column])))
+
+
+def fit_logistic(features: NDArray[np.float64], truth: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Fit a logistic regression by Newton's method, with a ridge penalty on all weights but the intercept.
+
+    Args:
+        features: ``[N, F]``, the first column 1.
+        truth: ``[N]``, 0 or 1.
+
+    Returns:
+        Weights ``[F]``.
+    """
+    ridge = np.full(features.shape[1], _RIDGE)
+    ridge[0] = 1e-6  # keeps the system solvable when all labels are right, or all wrong
+    weights = np.zeros(features.shape[1])
+    for _ in range(_NEWTON_STEPS):
+        chance = 1 / (1 + np.exp(-np.clip(features @ weights, -30, 30)))
+        gradient = features.T @ (truth - chance) - ridge * weights
+        curvature = (features * (chance * (1 - chance))[:, None]).T @ features + np.diag(ridge)
+        step = np.linalg.solve(curvature, gradient)
+        weights = weights + np.clip(step, -5, 5)
+        if np.abs(step).max() < 1e-9:
+            break
+    return weights
+
+
+def choose_threshold(scores: NDArray[np.float64], truth: NDArray[np.float64], target_precision: float) -> float | None:
+    """Return the lowest score from which the precision reaches the target with confidence; None when there is none.
+
+    The lower end of the one-sided 95 % Wilson interval of the share of right labels must not be below the target. For a
+    target of 95 % that takes at least 52 labels, all right. The search takes the lowest of many scores, so the
+    precision measured on the same labels is slightly optimistic.
+
+    Args:
+        scores: ``[N]``, of labels that the weights were not fitted on.
+        truth: ``[N]``, 0 or 1.
+        target_precision: In (0, 1).
+    """
+    order = np.argsort(-scores, kind="stable")
+    right = np.cumsum(truth[order])
+    bounds = np.array([wilson(int(found), count, ONE_SIDED_Z).low for count, found in enumerate(right, start=1)])
+    # Labels with equal scores are accepted together: only the last of them can be the threshold.
+    is_last = np.append(np.diff(scores[order]) < 0, True) if len(order) else np.zeros(0, dtype=bool)
+    good = np.flatnonzero((bounds >= target_precision) & is_last)
+    return float(scores[order][good[-1]]) if len(good) else None
+
+
+def make_bins(scores: NDArray[np.float64], truth: NDArray[np.float64]) -> tuple[CalibrationBin, ...]:
+    """Compute the reliability diagram: ten equal bins of the score with the share of right labels in each."""
+    bin_of = np.minimum((scores * BINS).astype(int), BINS - 1)
+    bins = []
+    for index in range(BINS):
+        inside = bin_of == index
+        found = bool(inside.any())
+        bins.append(
+            CalibrationBin(
+                low=index / BINS,
+                high=(index + 1) / BINS,
+                count=int(inside.sum()),
+                score=float(scores[inside].mean()) if found else None,
+                right=float(truth[inside].mean()) if found else None,
+            )
+        )
+    return tuple(bins)
+
+
+def _matrix(labels: Sequence[CalibrationExample]) -> NDArray[np.float64]:
+    return np.stack([read_features(example.check) for example in labels])
+
+
+def _truth(labels: Sequence[CalibrationExample]) -> NDArray[np.float64]:
+    return np.array([float(example.is_right) for example in labels])
+
+
+def _calibration_error(bins: Sequence[CalibrationBin]) -> float:
+    total = sum(each.count for each in bins)
+    return sum(
+        each.count / total * abs(each.score - each.right)
+        for each in bins
+        if each.score is not None and each.right is not None
+    )

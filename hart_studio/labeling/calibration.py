@@ -1,61 +1,53 @@
 """Calibrated score of a label: the estimated probability that its boxes are right.
 
-The score is a logistic regression on the evidence of a ``BoxCheck``. It is fitted on data with gold boxes (the needle
-validation split) and applied only inside the calibration's domain. Known answers and agreement are two kinds of
-evidence with one regression each. The auto-accept threshold is chosen on questions that the regression was not fitted
-on: it is the lowest score from which the lower end of a one-sided 95 % Wilson interval of the precision reaches the
-target.
+The score is a logistic regression on the evidence of a ``BoxCheck`` (fit: ``calibrate``). A label has a score only
+inside the domain of the calibration, the labels for which it is a measured probability. Outside, it is shown as
+uncalibrated, independent of its evidence.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from hart_studio.errors import DataError
-from hart_studio.evaluation.statistics import ONE_SIDED_Z, Estimate, wilson
+from hart_studio.evaluation.statistics import Estimate, wilson
 from hart_studio.files import read_regular_file, write_json
-from hart_studio.labeling.calibration_domain import CalibrationDomain, LabelOrigin, contradicts, get_domain_mismatch
-from hart_studio.labeling.records import BoxCheck, EvidenceKind, Share, Uncalibrated
+from hart_studio.image_domains import CALIBRATED_DOMAINS, DOMAIN_TITLES
+from hart_studio.labeling.records import BoxCheck, EvidenceKind, Label, Share, Uncalibrated
 from hart_studio.models.model_identity import identify_model
-from hart_studio.records import Record
+from hart_studio.records import Record, Sample
 
 FEATURES: Final = ("intercept", "sufficiency", "consensus", "support", "crops_right", "needed", "not_needed", "area")
 """Features of the regression."""
 
-TARGET_PRECISION: Final = 0.95
-"""Target share of right labels among the auto-accepted ones. Project default."""
 
-MIN_LABELS: Final = 50
-"""Minimum number of labels to fit on, and to test on. Project default."""
-
-MIN_RIGHT_AND_WRONG: Final = 5
-"""Minimum number of right labels and of wrong labels to fit on, and to test on. Project default."""
-
-BINS: Final = 10
-"""Bins of a reliability diagram."""
-
-_SIGNS: Final = (0, 1, 1, 1, 1, 1, -1, 0)
-"""Allowed sign of each feature's weight; 0 = any. More evidence for the boxes never lowers the score."""
-
-_RIDGE: Final = 1.0
-_NEWTON_STEPS: Final = 50
 _SATURATED_AREA: Final = 0.1
 
+AnswerFormat = Literal["multiple_choice", "free_text"]
+"""Answer with an option's letter, or in free text."""
 
-class CalibrationExample(NamedTuple):
-    """A label whose boxes were compared with gold boxes."""
+UNCALIBRATED: Final = "Uncalibrated"
+"""Shown instead of a score outside the domain."""
 
-    check: BoxCheck
-    """The evidence."""
-    is_right: bool
-    """Whether all gold boxes are found, IoG > 0.3 (paper, Sec. 4.1)."""
+REASONS: Final[dict[Uncalibrated, str]] = {
+    "model": "no calibration for this model",
+    "images": "images differ from those of the calibration",
+    "answer_format": "answer format differs from that of the calibration",
+    "evidence": "the calibration does not cover this kind of evidence",
+    "sampling": "number of rollouts or temperature differs from the calibration",
+    "refinement": "box refinement differs from the calibration",
+    "given_boxes": "imported boxes; the calibration covers only proposed boxes",
+    "contradiction": "the evidence contradicts the boxes",
+}
+"""Why a label has no score, as text."""
+
+_FORM_TITLES: Final[dict[AnswerFormat, str]] = {"multiple_choice": "multiple choice", "free_text": "free text"}
 
 
 class CalibrationBin(Record):
@@ -179,7 +171,7 @@ class Calibration(Record):
             return LabelScore(0.0, None)
         if contradicts(check):
             return LabelScore(None, "contradiction")
-        return LabelScore(_sigmoid(float(read_features(check) @ np.array(curve.weights))), None)
+        return LabelScore(sigmoid(float(read_features(check) @ np.array(curve.weights))), None)
 
     def matches_model(self, model: str) -> bool:
         """Whether the calibration was made with this model.
@@ -219,165 +211,6 @@ def read_features(check: BoxCheck) -> NDArray[np.float64]:
     )
 
 
-def fit_curve(
-    fitted: Sequence[CalibrationExample],
-    tested: Sequence[CalibrationExample],
-    target_precision: float = TARGET_PRECISION,
-) -> CalibrationCurve:
-    """Fit on one part of the labels, choose the threshold and measure on the other.
-
-    The weights are fitted on all labels. The test metrics count labels with a score. Labels with contradicting evidence
-    have no score; right ones among them count as not accepted.
-
-    Args:
-        fitted: Labels for the fit.
-        tested: Labels for the threshold and the metrics.
-        target_precision: Target precision of the threshold.
-
-    Raises:
-        DataError: If a part has fewer labels than ``MIN_LABELS``, or fewer right or wrong ones than
-            ``MIN_RIGHT_AND_WRONG``.
-    """
-    for part, labels in (("fit", fitted), ("test", tested)):
-        right = sum(example.is_right for example in labels)
-        wrong = len(labels) - right
-        if len(labels) < MIN_LABELS or min(right, wrong) < MIN_RIGHT_AND_WRONG:
-            raise DataError(
-                f"Too few labels for the {part} half: {len(labels)} ({right} correct, {wrong} wrong). Each half needs "
-                f"at least {MIN_LABELS} labels, {MIN_RIGHT_AND_WRONG} of them correct and {MIN_RIGHT_AND_WRONG} wrong. "
-                "Add questions with gold boxes."
-            )
-    weights = fit_signed(_matrix(fitted), _truth(fitted), _SIGNS)
-    return measure_curve(weights, len(fitted), tested, target_precision)
-
-
-def measure_curve(
-    weights: NDArray[np.float64],
-    fitted_on: int,
-    tested: Sequence[CalibrationExample],
-    target_precision: float = TARGET_PRECISION,
-) -> CalibrationCurve:
-    """Choose the threshold for fitted weights, and measure them.
-
-    Args:
-        weights: Weights ``[F]``.
-        fitted_on: Number of questions that they were fitted on.
-        tested: Labels that they were not fitted on.
-        target_precision: Target precision of the threshold.
-
-    Raises:
-        DataError: If no tested label has a score.
-    """
-    scored = [example for example in tested if not contradicts(example.check)]
-    if not scored:
-        raise DataError(f"None of the {len(tested)} tested labels has a score. Add more data.")
-    all_right = sum(example.is_right for example in tested)
-    truth = _truth(scored)
-    scores = np.array([_sigmoid(value) for value in _matrix(scored) @ weights])
-    free = np.array([not example.check.cautions for example in scored])
-    threshold = choose_threshold(scores[free], truth[free], target_precision)
-    is_accepted = free & (scores >= threshold) if threshold is not None else np.zeros(len(scores), dtype=bool)
-    bins = make_bins(scores, truth)
-    return CalibrationCurve(
-        weights=tuple(float(weight) for weight in weights),
-        fitted_on=fitted_on,
-        tested_on=len(tested),
-        scored=len(scored),
-        base_rate=all_right / len(tested),
-        threshold=threshold,
-        precision=float(truth[is_accepted].mean()) if is_accepted.any() else None,
-        recall=float(truth[is_accepted].sum() / all_right) if all_right else None,
-        brier=float(((scores - truth) ** 2).mean()),
-        calibration_error=_calibration_error(bins),
-        bins=bins,
-    )
-
-
-def fit_signed(features: NDArray[np.float64], truth: NDArray[np.float64], signs: Sequence[int]) -> NDArray[np.float64]:
-    """Fit a logistic regression with given weight signs: features with the wrong sign are dropped one by one.
-
-    Args:
-        features: ``[N, F]``, the first column 1.
-        truth: ``[N]``, 0 or 1.
-        signs: Per feature 1, -1, or 0 for any.
-
-    Returns:
-        Weights ``[F]``; 0 for a dropped feature.
-    """
-    kept = list(range(features.shape[1]))
-    while True:
-        weights = np.zeros(features.shape[1])
-        weights[kept] = fit_logistic(features[:, kept], truth)
-        wrong = [column for column in kept if weights[column] * signs[column] < 0]
-        if not wrong:
-            return weights
-        kept.remove(max(wrong, key=lambda column: abs(weights[column])))
-
-
-def fit_logistic(features: NDArray[np.float64], truth: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Fit a logistic regression by Newton's method, with a ridge penalty on all weights but the intercept.
-
-    Args:
-        features: ``[N, F]``, the first column 1.
-        truth: ``[N]``, 0 or 1.
-
-    Returns:
-        Weights ``[F]``.
-    """
-    ridge = np.full(features.shape[1], _RIDGE)
-    ridge[0] = 1e-6  # keeps the system solvable when all labels are right, or all wrong
-    weights = np.zeros(features.shape[1])
-    for _ in range(_NEWTON_STEPS):
-        chance = 1 / (1 + np.exp(-np.clip(features @ weights, -30, 30)))
-        gradient = features.T @ (truth - chance) - ridge * weights
-        curvature = (features * (chance * (1 - chance))[:, None]).T @ features + np.diag(ridge)
-        step = np.linalg.solve(curvature, gradient)
-        weights = weights + np.clip(step, -5, 5)
-        if np.abs(step).max() < 1e-9:
-            break
-    return weights
-
-
-def choose_threshold(scores: NDArray[np.float64], truth: NDArray[np.float64], target_precision: float) -> float | None:
-    """Return the lowest score from which the precision reaches the target with confidence; None when there is none.
-
-    The lower end of the one-sided 95 % Wilson interval of the share of right labels must not be below the target. For a
-    target of 95 % that takes at least 52 labels, all right. The search takes the lowest of many scores, so the
-    precision measured on the same labels is slightly optimistic.
-
-    Args:
-        scores: ``[N]``, of labels that the weights were not fitted on.
-        truth: ``[N]``, 0 or 1.
-        target_precision: In (0, 1).
-    """
-    order = np.argsort(-scores, kind="stable")
-    right = np.cumsum(truth[order])
-    bounds = np.array([wilson(int(found), count, ONE_SIDED_Z).low for count, found in enumerate(right, start=1)])
-    # Labels with equal scores are accepted together: only the last of them can be the threshold.
-    is_last = np.append(np.diff(scores[order]) < 0, True) if len(order) else np.zeros(0, dtype=bool)
-    good = np.flatnonzero((bounds >= target_precision) & is_last)
-    return float(scores[order][good[-1]]) if len(good) else None
-
-
-def make_bins(scores: NDArray[np.float64], truth: NDArray[np.float64]) -> tuple[CalibrationBin, ...]:
-    """Compute the reliability diagram: ten equal bins of the score with the share of right labels in each."""
-    bin_of = np.minimum((scores * BINS).astype(int), BINS - 1)
-    bins = []
-    for index in range(BINS):
-        inside = bin_of == index
-        found = bool(inside.any())
-        bins.append(
-            CalibrationBin(
-                low=index / BINS,
-                high=(index + 1) / BINS,
-                count=int(inside.sum()),
-                score=float(scores[inside].mean()) if found else None,
-                right=float(truth[inside].mean()) if found else None,
-            )
-        )
-    return tuple(bins)
-
-
 def load_calibration(path: Path) -> Calibration:
     """Load a calibration.
 
@@ -412,22 +245,81 @@ def _estimate(right: int, count: int) -> Estimate | None:
     return wilson(right, count) if count > 0 and 0 <= right <= count else None
 
 
-def _matrix(labels: Sequence[CalibrationExample]) -> NDArray[np.float64]:
-    return np.stack([read_features(example.check) for example in labels])
-
-
-def _truth(labels: Sequence[CalibrationExample]) -> NDArray[np.float64]:
-    return np.array([float(example.is_right) for example in labels])
-
-
-def _sigmoid(value: float) -> float:
+def sigmoid(value: float) -> float:
+    """Logistic function; finite for any value."""
     return 1 / (1 + math.exp(-max(-30.0, min(30.0, value))))
 
 
-def _calibration_error(bins: Sequence[CalibrationBin]) -> float:
-    total = sum(each.count for each in bins)
-    return sum(
-        each.count / total * abs(each.score - each.right)
-        for each in bins
-        if each.score is not None and each.right is not None
-    )
+class CalibrationDomain(Record):
+    """Labels that a calibration is valid for. ``Calibration`` holds model, kinds of evidence, K and temperature."""
+
+    images: str = Field(pattern=f"^({'|'.join(CALIBRATED_DOMAINS)})?$")
+    """Image domain detected from the files; empty for a dataset of other images."""
+    data_set: str = Field(max_length=500)
+    """Name of the dataset, ``Sample.source``. Used only if ``images`` is empty, and only for a calibration in the
+    project folder: a name alone is no evidence."""
+    answer_forms: tuple[AnswerFormat, ...] = Field(min_length=1)
+    """Answer formats of the questions that it was fitted and tested on."""
+    is_refined: bool = False
+    """Whether boxes were refined."""
+
+    def describe(self) -> str:
+        """The images and answer formats as text."""
+        images = DOMAIN_TITLES[self.images] if self.images else f"images of the dataset {self.data_set!r}"
+        return f"{images}, {' and '.join(_FORM_TITLES[form] for form in self.answer_forms)}"
+
+
+class LabelOrigin(NamedTuple):
+    """Properties of a label that a calibration's domain depends on."""
+
+    image_domain: str
+    """From ``image_domains.read_image_domain``; empty for photographs."""
+    data_set: str
+    """``Sample.source``."""
+    answer_format: AnswerFormat
+    """Answer format of the question."""
+    rollouts: int
+    """Rollouts per question (K)."""
+    temperature: float
+    """Sampling temperature of the rollouts."""
+    is_refined: bool = False
+    """Whether boxes were refined."""
+    is_given: bool = False
+    """Whether the boxes were imported and only verified."""
+
+
+def get_answer_form(sample: Sample) -> AnswerFormat:
+    """Answer format of a question."""
+    return "multiple_choice" if sample.choices else "free_text"
+
+
+def get_domain_mismatch(domain: CalibrationDomain, origin: LabelOrigin) -> Uncalibrated | None:
+    """Why a label is outside a domain; None inside.
+
+    ``Calibration.score_label`` compares K and temperature.
+    """
+    is_same_data_set = bool(domain.images) or origin.data_set == domain.data_set
+    if origin.image_domain != domain.images or not is_same_data_set:
+        return "images"
+    if origin.answer_format not in domain.answer_forms:
+        return "answer_format"
+    if origin.is_given:
+        return "given_boxes"
+    return None if origin.is_refined == domain.is_refined else "refinement"
+
+
+def contradicts(check: BoxCheck) -> bool:
+    """Whether the evidence contradicts the boxes.
+
+    The crops of the boxes give a wrong answer (``known_answer``), or not the majority answer (``agreement``), or no
+    rollout gave the expected answer. Such labels are rare in the fitted data, so a regression could still give them a
+    high score. They have no score and are never auto-accepted.
+    """
+    return check.crops_right is False or check.sufficiency == 0.0
+
+
+def describe_score(label: Label) -> str:
+    """Format a score: a number, "Uncalibrated", or a dash without evidence."""
+    if label.score is not None:
+        return f"{label.score:.2f}"
+    return UNCALIBRATED if label.is_uncalibrated else "–"

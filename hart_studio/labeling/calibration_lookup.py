@@ -6,12 +6,20 @@ from collections import Counter
 from pathlib import Path
 from typing import Final, NamedTuple, get_args
 
-from hart_studio.labeling.calibration import Calibration, LabelScore, load_calibration
-from hart_studio.labeling.calibration_domain import REASONS, AnswerFormat, LabelOrigin, get_answer_form
+from hart_studio.labeling.calibration import (
+    REASONS,
+    AnswerFormat,
+    Calibration,
+    LabelOrigin,
+    LabelScore,
+    get_answer_form,
+    load_calibration,
+)
 from hart_studio.labeling.project import Project
-from hart_studio.labeling.records import BoxCheck, EvidenceKind, Item, Uncalibrated
+from hart_studio.labeling.records import BoxCheck, EvidenceKind, Uncalibrated
 from hart_studio.labeling.self_verify import Proposal, ProposalSettings
 from hart_studio.models.catalog import describe_domain_mismatch
+from hart_studio.records import Sample
 
 CALIBRATION: Final = "calibration.json"
 """File name in a model or project folder."""
@@ -113,22 +121,21 @@ def get_calibration(model: str, project: Path) -> Calibration | None:
 
 
 def score_label(
-    calibration: Calibration | None, item: Item, proposal: Proposal, proposals: ProposalSettings
+    calibration: Calibration | None, sample: Sample, image_domain: str, proposal: Proposal, proposals: ProposalSettings
 ) -> LabelScore:
-    """Score the proposal of a run for an item; see ``Calibration.score_label``.
+    """Score a proposal for a question; see ``Calibration.score_label``.
 
     Args:
-        calibration: Calibration of the run's model.
-        item: The item.
+        calibration: Calibration of the model.
+        sample: The question.
+        image_domain: Domain of its image, from ``image_domains.read_image_domain``.
         proposal: Proposed boxes and their evidence.
         proposals: Settings of the proposals.
     """
     if calibration is None:
         return LabelScore(None, "model" if proposal.check and proposal.check.rollouts else None)
-    sample = item.sample
-    origin = LabelOrigin(
-        item.image.domain, sample.source, get_answer_form(sample), *_sampling(proposals), is_given=proposal.is_given
-    )
+    form = get_answer_form(sample)
+    origin = LabelOrigin(image_domain, sample.source, form, *_sampling(proposals), is_given=proposal.is_given)
     return calibration.score_label(proposal.check, bool(proposal.boxes), origin)
 
 

@@ -5,13 +5,12 @@ finds. So every acquire compares the file at the path with the one that the conn
 
 - Device and inode identify a deleted, moved or renamed file.
 - A file that was overwritten in place keeps both. So every transaction increments a number in the header of the file
-(the
-  application id), which starts at a random value. Checkpoints are the only regular writes to the file. After one, the
-  header equals that in the newest copied frame of the log, see ``write_ahead_log``. Any other change of the header is
-  an error. With the same header, the file holds the same state as before, and the log applies to it.
+  (the application id), which starts at a random value. Checkpoints are the only regular writes to the file. After one,
+  the header equals that in the newest copied frame of the log, see ``write_ahead_log``. Any other change of the header
+  is an error. With the same header, the file holds the same state as before, and the log applies to it.
+
 The write-ahead log of the earlier file would be applied to the new one. So it is moved away before the new file is
 opened, also when the process that wrote it has ended.
-also when the process that wrote it has ended.
 
 One file because the checks, the leases and the moving of logs share one lock and one table of connections.
 """

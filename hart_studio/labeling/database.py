@@ -56,7 +56,7 @@ _VERSION_2: Final = (
         reviewer TEXT NOT NULL, status TEXT NOT NULL, PRIMARY KEY (item, revision)
     ) WITHOUT ROWID""",
     "CREATE INDEX labels_auto_accepted ON labels (item) WHERE status = 'auto_accepted'",
-    # Only the quality report reads this table; see `gold_metrics`.
+    # Only the quality report reads this table; see `quality`.
     "CREATE TABLE gold_boxes (item TEXT PRIMARY KEY REFERENCES items (id), boxes TEXT NOT NULL) WITHOUT ROWID",
     """CREATE TABLE imports (
         id INTEGER PRIMARY KEY, at TEXT NOT NULL, source TEXT NOT NULL, added INTEGER NOT NULL, known INTEGER NOT NULL,

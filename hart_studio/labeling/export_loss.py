@@ -1,40 +1,46 @@
-"""Count what an export would lose, on the labels that it would write.
+"""Count what an export would lose, on the labels that it would write, and what it excludes.
 
-Labels are streamed and only counts are kept, so the preview of a large project is fast and needs little memory.
+A preview streams the labels of a project, image by image, and keeps only counts, so that of a large project is fast and
+needs little memory.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, cast
+from itertools import compress, groupby
+from typing import Any, Final, NamedTuple
 
 from hart_studio.geometry import WH, XYXY
-from hart_studio.labeling.export_exclusions import read_exclusions
 from hart_studio.labeling.export_plan import (
+    MAY_HAVE_REGION_SQL,
     MIN_SIDE_PX,
-    NO_BACKGROUND,
+    UNFIT,
     ExportOptions,
+    ExportPlan,
+    LabelState,
     PlannedItem,
     class_of,
     clip_box,
+    describe_status,
+    exclusion_reason,
     exported_score,
-    is_labeled,
-    label_exclusion_reason,
-    may_have_region,
 )
-from hart_studio.labeling.filters import ItemFilter
 from hart_studio.labeling.formats.table import FormatInfo, get_format
 from hart_studio.labeling.project import Project
-from hart_studio.labeling.records import Item, Origin, Status
+from hart_studio.labeling.records import ItemFilter, Origin, Status
 from hart_studio.records import Box
 
 NOISE_PX: Final = 1e-6
 """Smaller differences of an edge do not count as rounding, pixels."""
 
 _MAX_CACHED_CLASSES: Final = 10_000
+
+CountedBox = tuple[XYXY, str, float | None]
+"""Edges, label and score of a box, clipped to the image."""
 
 
 @dataclass(frozen=True)
@@ -52,17 +58,15 @@ class ExportLoss:
     text: str
 
 
-class LabelKind(NamedTuple):
-    """Properties of a label, apart from its boxes, that its losses depend on. Few kinds occur, however many labels."""
+class CountedLabel(NamedTuple):
+    """A label to export, with what its losses depend on."""
 
-    status: Status
+    state: LabelState
     origin: Origin
-    is_scored: bool
-    has_boxes: bool
-    has_usable_boxes: bool
-    """Whether any box is exportable."""
+    score: float | None
+    boxes: Sequence[CountedBox]
+    """Boxes that can be exported."""
     has_evidence: bool
-    """Whether it has evidence."""
     is_model_made: bool
     """Whether a model made it."""
     is_reviewed: bool
@@ -70,41 +74,7 @@ class LabelKind(NamedTuple):
     has_history: bool
 
 
-class LabelSummary(NamedTuple):
-    """A label as counted."""
-
-    kind: LabelKind
-    image: str
-    """SHA-256 of the image."""
-    wh: WH
-    """Upright (width, height) of the image, pixels."""
-    score: float | None
-    boxes: Sequence[Box]
-    """Exportable boxes, clipped to the image."""
-
-
-@dataclass(frozen=True, slots=True)
-class _StoredBox:
-    """A box from the database. Skips the validation of ``Box``, which ran when it was written."""
-
-    x_min: float
-    y_min: float
-    x_max: float
-    y_max: float
-    label: str
-    score: float | None
-
-    @property
-    def width(self) -> float:
-        return self.x_max - self.x_min
-
-    @property
-    def height(self) -> float:
-        return self.y_max - self.y_min
-
-    @property
-    def xyxy(self) -> XYXY:
-        return self.x_min, self.y_min, self.x_max, self.y_max
+_LabelOfImage = tuple[tuple[str, WH], CountedLabel]
 
 
 class ExportPreview(NamedTuple):
@@ -117,28 +87,21 @@ class ExportPreview(NamedTuple):
     """Reason -> number of excluded items, except those counted as losses."""
 
 
-def export_losses(
-    format_name: str,
-    items: Iterable[Item],
-    options: ExportOptions | None = None,
-    open_questions: Mapping[str, int] | None = None,
-) -> tuple[ExportLoss, ...]:
-    """Count what a format cannot hold of these labels. The metadata file beside the export keeps it.
+def count_losses(plan: ExportPlan, info: FormatInfo) -> tuple[ExportLoss, ...]:
+    """Count what a format cannot hold of the labels of a plan. The metadata file beside the export keeps it.
 
     Args:
-        format_name: Key of ``FORMATS``.
-        items: Items; those that the options exclude are not counted.
-        options: Options of the export.
-        open_questions: See ``plan_export``.
+        plan: Plan from ``info.fit_plan``.
+        info: The format.
 
     Returns:
         One entry for each kind of data that is lost; empty for a format that holds everything.
-
-    Raises:
-        InputError: If the format does not exist, or the options do not fit it.
     """
-    chosen, images = options or ExportOptions(), open_questions or {}
-    return _count_losses(format_name, map(_read_item, items), chosen, images).losses
+    counter = _LossCounter(info, plan.options)
+    counter.counts["excluded"] = plan.excluded.get(UNFIT, 0)
+    for image in plan.images:
+        counter.add_image(image.wh, [_read_item(planned, image.wh) for planned in image.items])
+    return counter.list_losses()
 
 
 def preview_export(project: Project, format_name: str, options: ExportOptions) -> ExportPreview:
@@ -148,202 +111,150 @@ def preview_export(project: Project, format_name: str, options: ExportOptions) -
         InputError: If the format does not exist, or the options do not fit it.
         DataError: If the project cannot be read.
     """
+    info = get_format(format_name)
+    info.check_options(options)
     exclusions = read_exclusions(project, options.statuses)
-    found = _count_losses(format_name, _read_project(project, options), options, exclusions.open_questions)
-    excluded = Counter(found.excluded) + Counter(exclusions.reasons)
-    return found._replace(excluded=dict(sorted(excluded.items())))
+    excluded, counter = Counter(exclusions.reasons), _LossCounter(info, options)
+    with closing(_read_project(project, options)) as rows:
+        for (sha256, wh), group in groupby(rows, key=lambda row: row[0]):
+            chosen, waiting = [], exclusions.open_questions.get(sha256, 0)
+            for _, label in group:
+                if reason := exclusion_reason(label.state.status, label.score, options):
+                    excluded[reason] += 1
+                    waiting += label.state.may_have_region
+                else:
+                    chosen.append(label)
+            fitted = info.fit_labels([label.state for label in chosen], waiting)
+            kept = list(compress(chosen, fitted.is_kept))
+            counter.counts["excluded"] += len(chosen) - len(kept)
+            if fitted.reason:
+                excluded[fitted.reason] += len(kept)
+            else:
+                counter.add_image(wh, kept)
+    counts = {reason: count for reason, count in sorted(excluded.items()) if count}
+    return ExportPreview(counter.counts["items"], counter.list_losses(), counts)
 
 
-def fits(planned: PlannedItem, info: FormatInfo) -> bool:
-    """Whether a format can hold an item."""
-    return _fits(info, planned.item.label.status, bool(planned.item.label.boxes), bool(planned.boxes))
-
-
-def _fits(info: FormatInfo, status: Status, has_boxes: bool, has_usable_boxes: bool) -> bool:
-    if "unlabeled" in info.preserves:
-        return True
-    return is_labeled(status, has_boxes, has_usable_boxes) and ("negatives" in info.preserves or has_usable_boxes)
-
-
-def _read_item(item: Item) -> LabelSummary:
-    label, wh = item.label, (item.image.width, item.image.height)
-    boxes = _clip_boxes(label.boxes, wh, label.status)
-    kind = LabelKind(
-        status=label.status,
-        origin=label.origin,
-        is_scored=label.score is not None,
-        has_boxes=bool(label.boxes),
-        has_usable_boxes=bool(boxes),
+def _read_item(planned: PlannedItem, wh: WH) -> CountedLabel:
+    label = planned.item.label
+    return CountedLabel(
+        planned.state,
+        label.origin,
+        label.score,
+        _clip_boxes(label.boxes, wh) if planned.boxes else (),
         has_evidence=label.check is not None,
         is_model_made=label.provenance is not None,
         is_reviewed=bool(label.reviewer or label.note),
-        has_history=bool(item.history),
+        has_history=bool(planned.item.history),
     )
-    return LabelSummary(kind, item.image.sha256, wh, label.score, boxes)
 
 
-def _read_project(project: Project, options: ExportOptions) -> Iterator[LabelSummary]:
-    """Read labels as JSON without creating records: they were validated when written."""
+def _read_project(project: Project, options: ExportOptions) -> Generator[_LabelOfImage, None, None]:
+    """Read labels in the order of their images, as JSON without creating records: they were validated when written.
+
+    Yields:
+        SHA-256 and size of an image, and one of its labels.
+    """
     clause, values = ItemFilter(statuses=options.statuses).to_sql()
-    query = f"""SELECT items.label, images.sha256, items.revision, images.width, images.height FROM items
-        JOIN images ON images.id = items.image WHERE {clause}"""  # noqa: S608 - placeholders
+    query = f"""SELECT items.label, images.sha256, items.revision, images.width, images.height
+        FROM items INDEXED BY items_by_image JOIN images ON images.id = items.image WHERE {clause}
+        ORDER BY items.image"""  # noqa: S608 - placeholders
     with project.database.reading() as connection:
-        for text, image, revision, width, height in connection.execute(query, values):
+        for text, sha256, revision, width, height in connection.execute(query, values):
             label: dict[str, Any] = json.loads(text)
-            status, wh = label["status"], (width, height)
-            stored = [
-                _StoredBox(box["x_min"], box["y_min"], box["x_max"], box["y_max"], box["label"], box["score"])
+            boxes = [
+                ((box["x_min"], box["y_min"], box["x_max"], box["y_max"]), box["label"], box["score"])
                 for box in label["boxes"]
             ]
-            inside = all(
-                box.x_min >= 0 and box.y_min >= 0 and box.x_max <= width and box.y_max <= height
-                and min(box.width, box.height) >= MIN_SIDE_PX
-                for box in stored
-            )  # fmt: skip
-            is_plain = inside and status != "rejected"
-            boxes = (
-                cast("list[Box]", stored)
-                if is_plain
-                else _clip_boxes([Box(**each) for each in label["boxes"]], wh, status)
+            usable: Sequence[CountedBox] = boxes
+            if label["status"] == "rejected":
+                usable = ()
+            elif not all(_is_inside(edges, width, height) for edges, _, _ in boxes):
+                usable = _clip_boxes([Box(**each) for each in label["boxes"]], (width, height))
+            yield (
+                (sha256, (width, height)),
+                CountedLabel(
+                    LabelState(label["status"], bool(boxes), bool(usable)),
+                    label["origin"],
+                    label["score"],
+                    usable,
+                    label["check"] is not None,
+                    label["provenance"] is not None,
+                    bool(label["reviewer"] or label["note"]),
+                    revision > 0,
+                ),
             )
-            kind = LabelKind(
-                status,
-                label["origin"],
-                label["score"] is not None,
-                bool(stored),
-                bool(boxes),
-                label["check"] is not None,
-                label["provenance"] is not None,
-                bool(label["reviewer"] or label["note"]),
-                revision > 0,
-            )
-            yield LabelSummary(kind, image, wh, label["score"], boxes)
 
 
-def _clip_boxes(boxes: Sequence[Box], wh: WH, status: Status) -> list[Box]:
-    found = () if status == "rejected" else (clip_box(box, wh) for box in boxes)
-    return [box for box in found if box is not None]
+def _is_inside(edges: XYXY, width: int, height: int) -> bool:
+    """Whether ``clip_box`` keeps a box as it is."""
+    x_min, y_min, x_max, y_max = edges
+    is_inside = x_min >= 0 and y_min >= 0 and x_max <= width and y_max <= height
+    return is_inside and x_max - x_min >= MIN_SIDE_PX and y_max - y_min >= MIN_SIDE_PX
 
 
-def _count_losses(
-    format_name: str, labels: Iterable[LabelSummary], options: ExportOptions, open_questions: Mapping[str, int]
-) -> ExportPreview:
-    info = get_format(format_name)
-    info.check_options(options)
-    kinds: Counter[LabelKind] = Counter()
-    boxes = _BoxCounter(info, options)
-    questions: Counter[str] = Counter()
-    excluded: Counter[str] = Counter()
-    images = _ImageStates(open_questions)
-    for kind, image, wh, score, usable in labels:
-        fits_format = _fits(info, kind.status, kind.has_boxes, kind.has_usable_boxes)
-        reason = label_exclusion_reason(kind.status, score, options)
-        if reason or not is_labeled(kind.status, kind.has_boxes, kind.has_usable_boxes):
-            images.add_open(image, kind)
-        if reason:
-            excluded[reason] += 1
-            continue
-        kinds[kind] += 1
-        if fits_format:
-            questions[image] += 1
-            images.add_fitting(image, kind)
-            for box in usable:
-                boxes.add(box, kind.origin, score, wh)
-    if "questions" not in info.preserves:
-        for image, kind in images.list_false_background():
-            kinds[kind] -= 1
-            questions[image] -= 1
-            excluded[NO_BACKGROUND] += 1
-    counts = boxes.counts
-    for kind, count in kinds.items():
-        _count_kind(counts, kind, count, info)
-    merged = sum(count > 1 for count in questions.values())
-    losses = _describe_losses(counts, merged, boxes.furthest, info, options)
-    return ExportPreview(counts["items"], tuple(loss for loss in losses if loss.count), dict(sorted(excluded.items())))
+def _clip_boxes(boxes: Iterable[Box], wh: WH) -> list[CountedBox]:
+    clipped = (clip_box(box, wh) for box in boxes)
+    return [(box.xyxy, box.label, box.score) for box in clipped if box is not None]
 
 
-class _ImageStates:
-    """Tracks images that would wrongly become background images: no box, but a question that may have a region.
-
-    Mirrors ``exporting.fit_plan``, without opening an image.
-    """
-
-    def __init__(self, open_questions: Mapping[str, int]) -> None:
-        self._open = set(open_questions)
-        self._with_boxes: set[str] = set()
-        self._negatives: list[tuple[str, LabelKind]] = []
-
-    def add_open(self, image: str, kind: LabelKind) -> None:
-        """Add a label that is excluded."""
-        if may_have_region(kind.status, kind.has_boxes):
-            self._open.add(image)
-
-    def add_fitting(self, image: str, kind: LabelKind) -> None:
-        """Add a label that the format can hold."""
-        if kind.has_usable_boxes:
-            self._with_boxes.add(image)
-        else:
-            self._negatives.append((image, kind))
-
-    def list_false_background(self) -> list[tuple[str, LabelKind]]:
-        """Labels without a box on images that would wrongly become background."""
-        false_background = self._open - self._with_boxes
-        return [(image, kind) for image, kind in self._negatives if image in false_background]
-
-
-def _count_kind(counts: Counter[str], kind: LabelKind, count: int, info: FormatInfo) -> None:
-    """Count labels of one kind."""
-    if not _fits(info, kind.status, kind.has_boxes, kind.has_usable_boxes):
-        counts["excluded"] += count
-        return
-    counts["items"] += count
-    counts["scored"] += count * kind.is_scored
-    counts["kept_scores"] += count * (kind.is_scored and kind.origin == "model")
-    counts["rejected"] += count * (kind.status == "rejected" and kind.has_boxes)
-    counts["checked"] += count * kind.has_evidence
-    counts["made"] += count * kind.is_model_made
-    counts["reviewed"] += count * kind.is_reviewed
-    counts["histories"] += count * kind.has_history
-
-
-class _BoxCounter:
-    """Counts changes of boxes.
+class _LossCounter:
+    """Counts what a format cannot hold.
 
     Attributes:
-        counts: ``renamed``, ``named``, ``box_scores`` and ``moved`` -> number of boxes.
-        furthest: Largest shift of an edge, pixels.
+        counts: Kind of label, box or image -> number.
     """
 
     def __init__(self, info: FormatInfo, options: ExportOptions) -> None:
         self.counts: Counter[str] = Counter()
-        self.furthest = 0.0
         self._info, self._options = info, options
+        self._furthest = 0.0  # largest shift of an edge, pixels
         self._renamed: dict[tuple[str, Origin], bool] = {}
 
-    def add(self, box: Box, origin: Origin, score: float | None, wh: WH) -> None:
-        """Count a box."""
-        counts, written_box = self.counts, self._info.written
-        key = box.label, origin
+    def add_image(self, wh: WH, labels: Sequence[CountedLabel]) -> None:
+        """Count the exported labels of an image."""
+        counts = self.counts
+        counts["merged"] += len(labels) > 1
+        for label in labels:
+            counts["items"] += 1
+            if label.score is not None:
+                counts["scored"] += 1
+                counts["kept_scores"] += label.origin == "model"
+            counts["rejected"] += label.state.has_boxes and label.state.status == "rejected"
+            counts["checked"] += label.has_evidence
+            counts["made"] += label.is_model_made
+            counts["reviewed"] += label.is_reviewed
+            counts["histories"] += label.has_history
+            for box in label.boxes:
+                self._add_box(box, label, wh)
+
+    def _add_box(self, box: CountedBox, label: CountedLabel, wh: WH) -> None:
+        edges, text, score = box
+        counts, key = self.counts, (text, label.origin)
         is_renamed = self._renamed.get(key)
         if is_renamed is None:
-            is_renamed = class_of(box, origin, self._options) != box.label
+            is_renamed = class_of(text, label.origin, self._options) != text
             if len(self._renamed) < _MAX_CACHED_CLASSES:
                 self._renamed[key] = is_renamed
         counts["renamed"] += is_renamed
-        counts["named"] += bool(box.label)
-        if box.score is not None:
-            counts["box_scores"] += box.score != exported_score(origin, score)
-        if written_box is None:
-            return
-        new, old = written_box(box, wh, self._options), box.xyxy
-        moved = max(abs(new[0] - old[0]), abs(new[1] - old[1]), abs(new[2] - old[2]), abs(new[3] - old[3]))
-        if moved > NOISE_PX:
-            counts["moved"] += 1
-            self.furthest = max(self.furthest, moved)
+        counts["named"] += bool(text)
+        if score is not None:
+            counts["box_scores"] += score != exported_score(label.origin, label.score)
+        if self._info.written is not None:
+            new = self._info.written(edges, wh, self._options)
+            moved = max(abs(new[0] - edges[0]), abs(new[1] - edges[1]), abs(new[2] - edges[2]), abs(new[3] - edges[3]))
+            if moved > NOISE_PX:
+                counts["moved"] += 1
+                self._furthest = max(self._furthest, moved)
+
+    def list_losses(self) -> tuple[ExportLoss, ...]:
+        """Everything that is lost, one entry for each kind of data."""
+        losses = _describe_losses(self.counts, self._furthest, self._info, self._options)
+        return tuple(loss for loss in losses if loss.count)
 
 
 def _describe_losses(
-    counts: Counter[str], merged: int, furthest: float, info: FormatInfo, options: ExportOptions
+    counts: Counter[str], furthest: float, info: FormatInfo, options: ExportOptions
 ) -> list[ExportLoss]:
     keeps, items = info.preserves, counts["items"]
     losses = [
@@ -351,8 +262,12 @@ def _describe_losses(
     ]
     if "questions" not in keeps:
         losses.append(ExportLoss("questions", items, f"question and answer of {_count(items, 'item')}"))
-        losses.append(ExportLoss("merged", merged, f"{_count(merged, 'image')} with several questions (boxes merged)"))
-    if info.name == "native":
+        losses.append(
+            ExportLoss(
+                "merged", counts["merged"], f"{_count(counts['merged'], 'image')} with several questions (boxes merged)"
+            )
+        )
+    if "records" in keeps:
         return losses
     renamed, named, moved = counts["renamed"], counts["named"], counts["moved"]
     manner = f"{options.box_class!r}" if options.box_class else "project classes"
@@ -389,3 +304,47 @@ def _describe_losses(
 def _count(number: int, noun: str) -> str:
     ending = "" if number == 1 else "es" if noun.endswith("x") else "s"
     return f"{number} {noun}{ending}"
+
+
+class Exclusions(NamedTuple):
+    """Counts of excluded items."""
+
+    statuses: Mapping[Status, int]
+    """Status -> number of items."""
+    open_questions: Mapping[str, int]
+    """SHA-256 of an image -> number of excluded questions that may have a region, see ``LabelState``."""
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """Reason -> number of items, as shown in an export."""
+        return {describe_status(status): count for status, count in self.statuses.items()}
+
+
+NOTHING_EXCLUDED: Final = Exclusions({}, {})
+"""No item is excluded."""
+
+
+def read_exclusions(project: Project, statuses: tuple[Status, ...]) -> Exclusions:
+    """Count the items that an export excludes by status, without reading the labels.
+
+    Args:
+        project: The project.
+        statuses: Statuses to export.
+
+    Raises:
+        DataError: If the project cannot be read.
+    """
+    chosen = json.dumps(statuses)
+    with project.database.reading() as connection:
+        counts = connection.execute(
+            """SELECT status, COUNT(*) FROM items WHERE status NOT IN (SELECT value FROM json_each(?))
+            GROUP BY 1 ORDER BY 1""",
+            (chosen,),
+        ).fetchall()
+        images = connection.execute(
+            f"""SELECT images.sha256, COUNT(*) FROM items JOIN images ON images.id = items.image
+            WHERE {MAY_HAVE_REGION_SQL} AND items.status NOT IN (SELECT value FROM json_each(?))
+            GROUP BY items.image""",  # noqa: S608 - a constant and a placeholder
+            (chosen,),
+        ).fetchall()
+    return Exclusions({row[0]: int(row[1]) for row in counts}, {str(row[0]): int(row[1]) for row in images})

@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final, Literal, get_args
+from typing import Final, Literal, NamedTuple, get_args
 
 from hart_studio.errors import DataError, ImageError, InputError
-from hart_studio.files import from_stored_path
+from hart_studio.files import from_stored_path, open_regular_file
 from hart_studio.geometry import WH, clip
-from hart_studio.labeling.export_files import check_image, common_folder, unique_names
+from hart_studio.imaging import SourceImage
 from hart_studio.labeling.records import (
     DEFAULT_CLASS,
     MAX_CLASS_CHARS,
@@ -39,7 +40,9 @@ MAY_HAVE_REGION_SQL: Final = (
     f"(items.status IN ({', '.join(repr(status) for status in sorted(_WAITING))}) OR "
     f"(items.boxes > 0 AND items.status IN ({', '.join(repr(status) for status in USABLE_STATUSES)})))"
 )
-"""SQL condition of ``may_have_region`` on the table ``items``."""
+"""SQL condition of ``LabelState.may_have_region`` on the table ``items``."""
+UNFIT: Final = "no label that this format can hold"
+"""Exclusion reason of labels that a format cannot hold."""
 NO_BACKGROUND: Final = (
     "image without exported boxes, but with unreviewed questions or excluded boxes (would become a false background "
     "image)"
@@ -47,6 +50,16 @@ NO_BACKGROUND: Final = (
 """Exclusion reason in formats without questions, for images that would wrongly become background."""
 
 _UNLABELED: Final[frozenset[Status]] = frozenset({"new", "failed", "bad_question"})
+
+_MAX_STEM_CHARS: Final = 80
+_SUFFIXES: Final = {
+    "JPEG": (".jpg", ".jpeg"),
+    "PNG": (".png",),
+    "WEBP": (".webp",),
+    "BMP": (".bmp",),
+    "TIFF": (".tif", ".tiff"),
+    "GIF": (".gif",),
+}
 
 
 @dataclass(frozen=True)
@@ -100,6 +113,34 @@ class ExportOptions:
             raise InputError(f"expected a model family among {', '.join(FAMILIES)}, got {self.chat_family!r}")
 
 
+class LabelState(NamedTuple):
+    """What decides whether a label is exported."""
+
+    status: Status
+    has_boxes: bool
+    """Whether it has boxes, also outside of the image."""
+    has_usable_boxes: bool
+    """Whether any of its boxes is exported."""
+
+    @property
+    def is_negative(self) -> bool:
+        """Whether it is a negative: rejected, or usable without ever having had a box."""
+        return self.status == "rejected" or (self.status in USABLE_STATUSES and not self.has_boxes)
+
+    @property
+    def is_labeled(self) -> bool:
+        """Whether a dataset can use it: it has boxes that were not rejected, or is a confirmed negative."""
+        return self.is_negative or (self.has_usable_boxes and self.status not in _UNLABELED)
+
+    @property
+    def may_have_region(self) -> bool:
+        """Whether its question may have a region that is not exported: it has no decision yet, or its label has a box.
+
+        An image with such a question is not exported as background, whatever its other questions say.
+        """
+        return self.status in _WAITING or (self.status in USABLE_STATUSES and self.has_boxes)
+
+
 @dataclass(frozen=True)
 class PlannedItem:
     """An item to export.
@@ -119,14 +160,9 @@ class PlannedItem:
         return exported_score(self.item.label.origin, self.item.label.score)
 
     @property
-    def is_negative(self) -> bool:
-        """Whether it is a negative: rejected, or usable without ever having had a box."""
-        return is_negative(self.item.label.status, bool(self.item.label.boxes))
-
-    @property
-    def is_labeled(self) -> bool:
-        """Whether a dataset can use it: it has boxes that were not rejected, or is a confirmed negative."""
-        return is_labeled(self.item.label.status, bool(self.item.label.boxes), bool(self.boxes))
+    def state(self) -> LabelState:
+        """What decides whether it is exported."""
+        return LabelState(self.item.label.status, bool(self.item.label.boxes), bool(self.boxes))
 
 
 @dataclass(frozen=True)
@@ -139,7 +175,7 @@ class PlannedImage:
             ``ExportPlan.image_root``, with forward slashes.
         split: One of ``SPLITS``.
         items: Its questions.
-        waiting: Excluded questions of this image that may have a region, see ``may_have_region``.
+        waiting: Excluded questions of this image that may have a region, see ``LabelState.may_have_region``.
         is_rotated: Whether the file is upright only with its EXIF orientation.
     """
 
@@ -153,7 +189,7 @@ class PlannedImage:
     @property
     def wh(self) -> WH:
         """Upright (width, height), pixels."""
-        return self.file.width, self.file.height
+        return self.file.wh
 
     @property
     def merged_boxes(self) -> tuple[Box, ...]:
@@ -198,6 +234,10 @@ class ExportPlan:
         known = tuple(name for name in self.options.classes if name in used or name != DEFAULT_CLASS)
         return known or tuple(sorted(used)) or (DEFAULT_CLASS,)
 
+    def path_of(self, image: PlannedImage) -> str:
+        """Path of an image: below ``images`` in the export, or below ``image_root`` if images are referenced."""
+        return f"images/{image.name}" if self.options.images == "copy" else image.name
+
     def of_split(self, split: str) -> tuple[PlannedImage, ...]:
         """Images of a split."""
         return tuple(image for image in self.images if image.split == split)
@@ -210,45 +250,32 @@ class ExportPlan:
 
 def class_name(box: Box) -> str:
     """Class of a box in an export: its label as one printable line, or ``DEFAULT_CLASS``."""
-    printable = "".join(sign if sign.isprintable() else " " for sign in box.label)
+    return to_class(box.label)
+
+
+def to_class(label: str) -> str:
+    """Convert the label of a box to a class: one printable line, or ``DEFAULT_CLASS``."""
+    printable = "".join(sign if sign.isprintable() else " " for sign in label)
     return " ".join(printable.split()) or DEFAULT_CLASS
 
 
-def is_negative(status: Status, has_boxes: bool) -> bool:
-    """Whether a label is a negative: rejected, or usable without ever having had a box."""
-    return status == "rejected" or (status in USABLE_STATUSES and not has_boxes)
-
-
-def is_labeled(status: Status, has_boxes: bool, has_usable_boxes: bool) -> bool:
-    """Whether a dataset can use a label: it has boxes that were not rejected, or is a confirmed negative."""
-    return is_negative(status, has_boxes) or (has_usable_boxes and status not in _UNLABELED)
-
-
-def may_have_region(status: Status, has_boxes: bool) -> bool:
-    """Whether an excluded question may have a region: it has no decision yet, or its label has a box.
-
-    An image with such a question is not exported as background, whatever its other questions say.
-    """
-    return status in _WAITING or (status in USABLE_STATUSES and has_boxes)
-
-
-def class_of(box: Box, origin: Origin, options: ExportOptions) -> str:
+def class_of(label: str, origin: Origin, options: ExportOptions) -> str:
     """Class of a box in an export.
 
     The text that a model writes beside a box is an answer, not a class, so its box gets the first class of the project.
     Other boxes keep the label of the reviewer or other tool if the project has that class.
 
     Args:
-        box: A box of a label.
-        origin: Origin of the label's boxes.
+        label: Label of the box.
+        origin: Origin of the boxes.
         options: Options with the classes.
     """
     first = options.classes[0] if options.classes else DEFAULT_CLASS
     if options.box_class:
         return options.box_class
-    if origin == "model" or not box.label:
+    if origin == "model" or not label:
         return first
-    name = class_name(box)
+    name = to_class(label)
     return name if not options.classes or name in options.classes else first
 
 
@@ -305,7 +332,7 @@ def plan_export(
     for sha256, group in sorted(groups.items()):
         chosen = []
         for _, item in sorted(group.items()):
-            if reason := exclusion_reason(item, options):
+            if reason := exclusion_reason(item.label.status, item.label.score, options):
                 excluded[reason] += 1
             else:
                 chosen.append(PlannedItem(item, usable_boxes(item, notes, options)))
@@ -321,8 +348,8 @@ def plan_export(
             excluded[str(error)] += len(chosen)
             continue
         taken = {each.item.id for each in chosen}
-        labels = [item.label for name, item in group.items() if name not in taken]
-        waiting = sum(may_have_region(label.status, bool(label.boxes)) for label in labels)
+        others = (item.label for name, item in group.items() if name not in taken)
+        waiting = sum(LabelState(label.status, bool(label.boxes), False).may_have_region for label in others)
         waiting += (open_questions or {}).get(sha256, 0)
         split = split_of(sha256, options.splits, options.salt)
         found.append((PlannedImage(file, "", split, tuple(chosen), waiting, is_rotated), suffix))
@@ -341,16 +368,11 @@ def plan_export(
     )
 
 
-def exclusion_reason(item: Item, options: ExportOptions) -> str:
-    """Why an item is excluded by the options; empty when it is not.
+def exclusion_reason(status: Status, score: float | None, options: ExportOptions) -> str:
+    """Why a label is excluded by the options; empty when it is not.
 
     The minimum score applies only to labels without a review.
     """
-    return label_exclusion_reason(item.label.status, item.label.score, options)
-
-
-def label_exclusion_reason(status: Status, score: float | None, options: ExportOptions) -> str:
-    """Why a label with this status and score is excluded by the options; empty when it is not."""
     if status not in options.statuses:
         return describe_status(status)
     if options.min_score is not None and status not in REVIEWED_STATUSES:
@@ -377,19 +399,19 @@ def usable_boxes(item: Item, notes: Counter[str], options: ExportOptions) -> tup
     Returns:
         Boxes clipped to the image, with ``class_of`` as their label and ``exported_score`` as their score.
     """
-    if item.label.status == "rejected":
+    label = item.label
+    if label.status == "rejected":
         return ()
     kept = []
-    for box in item.label.boxes:
-        inside = clip_box(box, (item.image.width, item.image.height))
+    for box in label.boxes:
+        inside = clip_box(box, item.image.wh)
         if inside is None:
             notes["boxes outside of the image or without an area, excluded"] += 1
             continue
         if inside.xyxy != box.xyxy:
             notes["boxes clipped to the image"] += 1
-        label = item.label
         changes = {
-            "label": class_of(box, label.origin, options),
+            "label": class_of(box.label, label.origin, options),
             "score": exported_score(label.origin, label.score),
         }
         kept.append(inside.model_copy(update=changes))
@@ -401,3 +423,58 @@ def clip_box(box: Box, wh: WH) -> Box | None:
     is_inside = box.x_min >= 0 and box.y_min >= 0 and box.x_max <= wh[0] and box.y_max <= wh[1]
     inside = box if is_inside else clip(box, wh)
     return None if inside is None or min(inside.width, inside.height) < MIN_SIDE_PX else inside
+
+
+def check_image(file: ImageFile) -> tuple[str, bool]:
+    """Check that an original image is unchanged since the import.
+
+    Returns:
+        Suffix of its format, kept as written when it is a common one, and whether EXIF rotates the image.
+
+    Raises:
+        DataError: If the file is gone or has changed.
+        ImageError: If the image cannot be decoded.
+    """
+    digest = hashlib.sha256()
+    try:
+        with open_regular_file(from_stored_path(file.path), follow_symlinks=True) as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    except (OSError, ValueError) as error:
+        raise DataError("the image is gone or cannot be read") from error
+    if digest.hexdigest() != file.sha256:
+        raise DataError("the image has changed since it was imported")
+    with SourceImage(file.path) as image:
+        usual, is_rotated = _SUFFIXES[image.format], image.is_rotated
+    suffix = from_stored_path(file.path).suffix.lower()
+    return (suffix if suffix in usual else usual[0]), is_rotated
+
+
+def common_folder(paths: Sequence[str]) -> Path:
+    """Return the deepest folder that contains all files.
+
+    Raises:
+        InputError: If there is none, for instance with two drives.
+    """
+    try:
+        return Path(os.path.commonpath([Path(path).parent for path in paths])) if paths else Path()
+    except ValueError as error:  # relative and absolute paths, or two drives
+        raise InputError(
+            "The images are on two drives and have no common folder. Export them separately, or copy them."
+        ) from error
+
+
+def unique_names(files: Sequence[tuple[ImageFile, str]]) -> list[str]:
+    """File names with case-insensitively unique stems, because label files are named after them."""
+    stems = [
+        re.sub(r"[^\w.-]+|^[.]+|[.]+$", "_", Path(file.path).stem)[:_MAX_STEM_CHARS] or "image" for file, _ in files
+    ]
+    count = Counter(stem.casefold() for stem in stems)
+    used: set[str] = set()
+    names = []
+    for (file, suffix), stem in zip(files, stems, strict=True):
+        wanted = stem if count[stem.casefold()] == 1 else f"{stem}-{file.sha256[:12]}"
+        unique = wanted if wanted.casefold() not in used else f"{stem}-{file.sha256}"
+        used.add(unique.casefold())
+        names.append(f"{unique}{suffix}")
+    return names

@@ -1,10 +1,13 @@
 """Export labels: write to a draft folder, read back, compare, then move to the target.
 
 ``hart_meta.jsonl`` beside the export holds the full native records, including what the format loses.
+``write_training_set`` writes the file for the ``data`` settings of a training run.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import tempfile
 import uuid
@@ -12,42 +15,28 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from hart_studio.data.rows import LoadedSamples
 from hart_studio.errors import DataError, InputError
-from hart_studio.files import copy_regular_file, from_stored_path
-from hart_studio.labeling.box_matching import NamedBox, get_unmatched_box
-from hart_studio.labeling.export_exclusions import NOTHING_EXCLUDED, Exclusions, read_exclusions
-from hart_studio.labeling.export_loss import ExportLoss, export_losses, fits
+from hart_studio.files import copy_regular_file, from_stored_path, to_stored_path, write_atomically
+from hart_studio.labeling.export_loss import NOTHING_EXCLUDED, Exclusions, ExportLoss, count_losses, read_exclusions
 from hart_studio.labeling.export_plan import (
-    NO_BACKGROUND,
     SPLITS,
     ExportOptions,
     ExportPlan,
     PlannedImage,
     PlannedItem,
     class_name,
-    may_have_region,
     plan_export,
 )
-from hart_studio.labeling.filters import ItemFilter
 from hart_studio.labeling.formats.native import check_records, load_items, to_record, write_records
 from hart_studio.labeling.formats.reading import META, ImportOptions
-from hart_studio.labeling.formats.table import FORMATS, FormatInfo, get_format
+from hart_studio.labeling.formats.table import FormatInfo, get_format, get_unmatched_box
 from hart_studio.labeling.project import Project
-from hart_studio.labeling.records import Item, LabeledSample
+from hart_studio.labeling.project_locks import TRAINING, check_links
+from hart_studio.labeling.records import USABLE_STATUSES, Item, ItemFilter, LabeledSample
 from hart_studio.records import Box
-
-__all__ = [
-    "FORMATS",
-    "ExportOptions",
-    "ExportReport",
-    "export_labels",
-    "export_losses",
-    "export_project",
-    "plan_export",
-]
 
 _NOTHING_HERE: Final = "nothing here"
 
@@ -120,10 +109,9 @@ def export_labels(
     """
     options = options or ExportOptions()
     info = get_format(format_name)
-    items = list(items)
     _check_folder(folder)
     info.check_options(options)
-    plan = fit_plan(plan_export(items, options, exclusions.open_questions), info)
+    plan = info.fit_plan(plan_export(items, options, exclusions.open_questions))
     excluded = Counter(plan.excluded) + Counter(exclusions.reasons)
     plan = replace(plan, excluded=dict(sorted(excluded.items())))
     if not plan.images:
@@ -139,32 +127,7 @@ def export_labels(
         draft.rename(folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    return _report(plan, info, folder, export_losses(format_name, items, options, exclusions.open_questions))
-
-
-def fit_plan(plan: ExportPlan, info: FormatInfo) -> ExportPlan:
-    """Remove items from a plan that the format cannot hold or that its readers would misinterpret.
-
-    Formats without questions cannot distinguish a negative from an unlabeled image. So an image without boxes is
-    excluded while one of its questions may have a region that is not exported.
-    """
-    excluded = Counter(plan.excluded)
-    images = []
-    for image in plan.images:
-        kept = tuple(planned for planned in image.items if fits(planned, info))
-        excluded["no label that this format can hold"] += len(image.items) - len(kept)
-        labels = [planned.item.label for planned in image.items if not planned.is_labeled]
-        waiting = image.waiting + sum(may_have_region(label.status, bool(label.boxes)) for label in labels)
-        reason = info.exclusion_reason(image) if info.exclusion_reason else ""
-        has_boxes = any(planned.boxes for planned in kept)
-        if "questions" not in info.preserves and waiting and not has_boxes:
-            reason = reason or NO_BACKGROUND
-        if reason:
-            excluded[reason] += len(kept)
-        elif kept:
-            images.append(replace(image, items=kept, waiting=waiting))
-    counts = {reason: count for reason, count in sorted(excluded.items()) if count}
-    return replace(plan, images=tuple(images), excluded=counts)
+    return _report(plan, info, folder)
 
 
 def check_export(plan: ExportPlan, info: FormatInfo, folder: Path) -> None:
@@ -189,7 +152,7 @@ def check_export(plan: ExportPlan, info: FormatInfo, folder: Path) -> None:
             _compare_questions(plan, info, loaded)
         else:
             _compare_images(plan, info, loaded)
-        if info.name == "native":
+        if "records" in info.preserves:
             _compare_records(plan, info, load_items(folder, options)[0])
         else:
             check_records(folder / META, len(plan.rows()))
@@ -206,18 +169,18 @@ def _check_folder(folder: Path) -> None:
 
 def _write(plan: ExportPlan, info: FormatInfo, draft: Path) -> None:
     draft.mkdir()
-    is_copy = plan.options.images == "copy" and info.export_path is not None
+    is_copy = plan.options.images == "copy" and info.layout
     for image in plan.images if is_copy else ():
-        target = draft / _file_of(image, plan, info)
+        target = draft / info.path_of(image, plan.options)
         target.parent.mkdir(parents=True, exist_ok=True)
         copy_regular_file(from_stored_path(image.file.path), target)
     if info.save is not None:
         info.save(plan, draft)
-    if info.name != "native":
+    if "records" not in info.preserves:
         write_records(
             plan,
             draft / META,
-            lambda image: _file_of(image, plan, info),
+            lambda image: info.path_of(image, plan.options),
             lambda image, planned: _describe_export(image, planned, plan, info),
         )
 
@@ -226,16 +189,12 @@ def _describe_export(image: PlannedImage, planned: PlannedItem, plan: ExportPlan
     """Boxes of an item as exported: an import compares them to detect changes made by another tool."""
     boxes = [
         {
-            "xyxy": list(info.written(box, image.wh, plan.options) if info.written else box.xyxy),
+            "xyxy": list(info.written(box.xyxy, image.wh, plan.options) if info.written else box.xyxy),
             "class": class_name(box),
         }
         for box in planned.boxes
     ]
     return {"format": info.name, "boxes": boxes}
-
-
-def _file_of(image: PlannedImage, plan: ExportPlan, info: FormatInfo) -> str:
-    return info.export_path(image) if info.export_path and plan.options.images == "copy" else image.name
 
 
 def _compare_questions(plan: ExportPlan, info: FormatInfo, loaded: LoadedSamples[LabeledSample]) -> None:
@@ -256,7 +215,7 @@ def _compare_questions(plan: ExportPlan, info: FormatInfo, loaded: LoadedSamples
         if _key_of_path(sample.image, plan, info) != _key_of(image, plan, info):
             got = Path(sample.image).name
             raise _mismatch(info, f"expected the image {image.name} on item {original.id}, got {got}")
-        boxes = planned.item.label.boxes if info.name == "native" else planned.boxes
+        boxes = planned.item.label.boxes if "records" in info.preserves else planned.boxes
         _compare_boxes(original.id, boxes, sample.boxes, image, plan, info)
     if len(found) != len(rows):
         extra = sorted(set(found) - {planned.item.id for _, planned in rows})
@@ -280,7 +239,7 @@ def _compare_images(plan: ExportPlan, info: FormatInfo, loaded: LoadedSamples[La
 
 def _key_of(image: PlannedImage, plan: ExportPlan, info: FormatInfo) -> str:
     """Key of an image of the plan, equal to that of the image read back."""
-    if info.export_path is None:
+    if not info.layout:
         return image.file.sha256[:32]  # images stored inside a file are named by their content
     if plan.options.images == "copy":
         return image.name
@@ -288,7 +247,7 @@ def _key_of(image: PlannedImage, plan: ExportPlan, info: FormatInfo) -> str:
 
 
 def _key_of_path(path: str, plan: ExportPlan, info: FormatInfo) -> str:
-    if info.export_path is None:
+    if not info.layout:
         return Path(path).stem
     return Path(path).name if plan.options.images == "copy" else path
 
@@ -303,16 +262,12 @@ def _compare_boxes(
 ) -> None:
     """Check that expected and found boxes are the same within the tolerance; duplicates may be merged."""
     tolerance = info.tolerance(image.wh, plan.options)
-    wanted, got = [_named(box, info) for box in exported], [_named(box, info) for box in found]
+    wanted, got = info.name_boxes(exported), info.name_boxes(found)
     for some, others, problem in ((wanted, got, "missing"), (got, wanted, "unexpected")):
         missing = get_unmatched_box(some, others, tolerance)
         if missing is not None:
             edges = ", ".join(f"{edge:.6g}" for edge in missing[1])
             raise _mismatch(info, f"{problem} box {missing[0]!r} [{edges}] on item {item_id}")
-
-
-def _named(box: Box, info: FormatInfo) -> NamedBox:
-    return (class_name(box) if "classes" in info.preserves else "", box.xyxy)
 
 
 def _compare_records(plan: ExportPlan, info: FormatInfo, items: Sequence[Item]) -> None:
@@ -326,7 +281,7 @@ def _mismatch(info: FormatInfo, problem: str) -> DataError:
     return DataError(f"Export check failed: {info.title}: {problem}. The export was removed. Please report this bug.")
 
 
-def _report(plan: ExportPlan, info: FormatInfo, folder: Path, losses: tuple[ExportLoss, ...]) -> ExportReport:
+def _report(plan: ExportPlan, info: FormatInfo, folder: Path) -> ExportReport:
     rows: list[tuple[PlannedImage, PlannedItem]] = plan.rows()
     return ExportReport(
         format_name=info.name,
@@ -334,8 +289,8 @@ def _report(plan: ExportPlan, info: FormatInfo, folder: Path, losses: tuple[Expo
         images={split: len(plan.of_split(split)) for split in SPLITS if plan.of_split(split)},
         items=len(rows),
         boxes=sum(len(planned.boxes) for _, planned in rows),
-        negatives=sum(planned.is_negative for _, planned in rows),
-        losses=losses,
+        negatives=sum(planned.state.is_negative for _, planned in rows),
+        losses=count_losses(plan, info),
         excluded=dict(plan.excluded),
         notes=(*plan.notes, *_notes(plan, info)),
     )
@@ -348,16 +303,61 @@ def _notes(plan: ExportPlan, info: FormatInfo) -> list[str]:
             f"images rotated by EXIF: {rotated}; boxes refer to the upright image: your loader must apply EXIF rotation"
         )
     open_counts = [image.waiting for image in plan.images if image.waiting]
-    if open_counts and ("questions" not in info.preserves or info.name == "coco"):
+    if open_counts and (info.is_detection_set or "questions" not in info.preserves):
         notes.append(
             f"exported images with unreviewed or excluded boxes: {len(open_counts)} ({sum(open_counts)} questions); a "
             "detector learns those regions as background"
         )
-    if info.name == "pascal_voc":
-        notes.append("coordinates are 1-based and inclusive, as in the original devkit")
-    if info.name == "label_studio":
-        root = "the export folder" if plan.options.images == "copy" else str(plan.image_root)
-        notes.append(f"serve local files with LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT set to {root}")
+    if info.note:
+        notes.append(info.note(plan))
     if plan.options.images == "reference":
         notes.append(f"image paths are relative to {plan.image_root}")
     return notes
+
+
+class TrainingSet(NamedTuple):
+    """Result of the export."""
+
+    path: Path
+    """JSONL in the form of ``data.sources.load_jsonl``."""
+    image_root: Path
+    """Base folder of image names."""
+    questions: int
+    """Number of rows."""
+    excluded: int
+    """Number of accepted labels without a known answer; a reward needs one."""
+
+
+def write_training_set(project: Project) -> TrainingSet:
+    """Write questions and boxes of all accepted labels with known answers.
+
+    Reinforcement learning uses no boxes; SFT may use these (``method.sft_target``). Rejected labels and bad questions
+    are excluded.
+
+    Raises:
+        InputError: If no accepted label has a known answer, or a link leads out of the project.
+        OSError: If the project cannot be written.
+    """
+    check_links(project)
+    items = list(project.items(ItemFilter(statuses=USABLE_STATUSES)))
+    known = [item for item in items if item.sample.answer is not None]
+    if not known:
+        raise InputError("No accepted labels with known answers to train on. Review some items first.")
+    root = Path(os.path.commonpath([str(from_stored_path(item.image.path).parent) for item in known]))
+    rows = [
+        {
+            "id": item.id,
+            "image": to_stored_path(from_stored_path(item.image.path).relative_to(root)),
+            "question": item.sample.question,
+            "choices": list(item.sample.choices),
+            "answer": item.sample.answer,
+            "category": item.sample.category,
+            "label_boxes": [{"box": list(box.xyxy), "label": box.label} for box in item.label.boxes],
+        }
+        for item in known
+    ]
+    folder = project.folder / TRAINING
+    folder.mkdir(exist_ok=True)
+    path = folder / "samples.jsonl"
+    write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    return TrainingSet(path, root, len(rows), len(items) - len(known))

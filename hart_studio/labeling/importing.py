@@ -20,11 +20,16 @@ from hart_studio.labeling.export_plan import class_name
 from hart_studio.labeling.formats import native
 from hart_studio.labeling.formats.reading import ImportOptions
 from hart_studio.labeling.formats.table import FORMATS
-from hart_studio.labeling.import_validation import ScoreChecker, clip_imported_boxes
+from hart_studio.labeling.imported_labels import (
+    NO_BOXES,
+    ScoreChecker,
+    clip_imported_boxes,
+    locate_records,
+    restore_reviews,
+)
 from hart_studio.labeling.project import Project, make_item_id
 from hart_studio.labeling.project_locks import hold_import_lock
 from hart_studio.labeling.records import MAX_CLASS_CHARS, ImageFile, Item, Label, LabeledSample
-from hart_studio.labeling.reimport import NO_BOXES, locate_records, restore_reviews
 from hart_studio.labeling.sources import SourceSettings, load_source, locate_source
 from hart_studio.labeling.zip_archives import ProgressCallback
 from hart_studio.records import Box, GoldSample, Sample
@@ -62,6 +67,20 @@ class ImportReport(NamedTuple):
     unsupported: int = 0
     """Items of such an export that lost a score or the status ``auto_accepted``: no calibration supports it."""
 
+    def merge(self, other: ImportReport) -> ImportReport:
+        """Report of two parts of one import."""
+        invalid_rows = (*self.invalid_rows, *other.invalid_rows)[:MAX_KEPT_INVALID_ROWS]
+        return ImportReport(
+            self.added + other.added,
+            self.updated + other.updated,
+            self.known + other.known,
+            self.invalid_count + other.invalid_count,
+            invalid_rows,
+            self.restored + other.restored,
+            self.changed + other.changed,
+            self.unsupported + other.unsupported,
+        )
+
     @property
     def reasons(self) -> Counter[str]:
         """Reason -> number of invalid rows."""
@@ -81,6 +100,9 @@ class ImportReport(NamedTuple):
                 "covers them"
             )
         return line
+
+
+NOTHING_IMPORTED: Final = ImportReport(0, 0, 0, 0, ())
 
 
 def import_source(
@@ -108,52 +130,33 @@ def import_source(
         OSError: If the content of a zip cannot be written into the project folder.
     """
     with hold_import_lock(project):
-        return _import_source(project, name, settings, progress, max_items, limits)
-
-
-def _import_source(
-    project: Project,
-    name: str,
-    settings: SourceSettings,
-    progress: ProgressCallback | None,
-    max_items: int | None,
-    limits: ImageLimits,
-) -> ImportReport:
-    source = locate_source(name, project.images, settings, progress)
-    files = _ImageInspector(limits)
-    try:
-        if source.kind == "native":  # full items with their history
-            items, found = native.load_items(Path(source.name), ImportOptions(image_root=settings.image_root))
-            found = replace(found, invalid_rows=(*source.invalid_rows, *found.invalid_rows))
-            _check_item_limit(project, len(found.samples), max_items)
-            project.add_classes(_get_imported_classes(items))
-            return import_items(project, items, found, limits)
-        records = locate_records(Path(source.name)) if source.kind in FORMATS else None
-        found = load_source(source, project.images, settings, NO_BOXES if records else None)
-        restored = restore_reviews(records, FORMATS[source.kind], found, files.inspect_image) if records else None
-        others = restored.others if restored else found
-        _check_item_limit(project, len(others.samples) + (len(restored.items) if restored else 0), max_items)
-    except HartError:
-        source.forget()
-        raise
-    if restored is None:
-        return import_samples(project, found, progress, limits)
-    project.add_classes(restored.classes)
-    kept = _add_items(project, restored.items, files)
-    rest = _add_samples(project, others, progress, files)
-    invalid_rows = (*kept.invalid_rows, *rest.invalid_rows)
-    report = ImportReport(
-        kept.added + rest.added,
-        kept.updated + rest.updated,
-        kept.known + rest.known,
-        len(invalid_rows),
-        invalid_rows[:MAX_KEPT_INVALID_ROWS],
-        kept.added + kept.updated + kept.known,
-        restored.changed,
-        kept.unsupported,
-    )
-    _record_import(project, found.source, report)
-    return report
+        source = locate_source(name, project.images, settings, progress)
+        importer = _Importer(project, limits)
+        try:
+            if source.kind == "native":  # full items with their history
+                items, found = native.load_items(Path(source.name), ImportOptions(image_root=settings.image_root))
+                found = replace(found, invalid_rows=(*source.invalid_rows, *found.invalid_rows))
+                _check_item_limit(project, len(found.samples), max_items)
+                labels = [label for item in items for label in (*item.history, item.label)]
+                project.add_classes(_list_classes(label.boxes for label in labels if label.origin == "imported"))
+                return importer.finish(found.source, importer.add_items(items, found.invalid_rows))
+            records = locate_records(Path(source.name)) if source.kind in FORMATS else None
+            others = load_source(source, project.images, settings, NO_BOXES if records else None)
+            restored = None
+            if records:
+                restored = restore_reviews(records, FORMATS[source.kind], others, importer.inspect_image)
+                others = restored.others
+            _check_item_limit(project, len(others.samples) + (len(restored.items) if restored else 0), max_items)
+        except HartError:
+            source.forget()
+            raise
+        report = NOTHING_IMPORTED
+        if restored:
+            project.add_classes(restored.classes)
+            kept = importer.add_items(restored.items)
+            count = kept.added + kept.updated + kept.known
+            report = kept._replace(restored=count, changed=restored.changed)
+        return importer.finish(others.source, report.merge(importer.add_samples(others, progress)))
 
 
 def import_items(
@@ -173,87 +176,8 @@ def import_items(
     Raises:
         DataError: If the project cannot be written; then nothing was imported.
     """
-    report = _add_items(project, items, _ImageInspector(limits), loaded.invalid_rows)
-    _record_import(project, loaded.source, report)
-    return report
-
-
-class _ImageInspector:
-    """Inspects images, with a cache.
-
-    Attributes:
-        limits: Limits of the images.
-    """
-
-    def __init__(self, limits: ImageLimits) -> None:
-        self.limits = limits
-        self._found: dict[str, ImageFile | str] = {}
-
-    def inspect_image(self, path: str) -> ImageFile | str:
-        """See ``inspect_image``."""
-        if path not in self._found:
-            self._found[path] = inspect_image(path, self.limits)
-        return self._found[path]
-
-    def inspect_known_image(self, project: Project, found: ImageFile | str) -> None:
-        """Inspect the stored path of an image, if it differs, before a transaction needs the result."""
-        if not isinstance(found, str):
-            with project.database.reading() as connection:
-                self.is_image_lost(project, connection, found)
-
-    def is_image_lost(self, project: Project, connection: sqlite3.Connection, file: ImageFile) -> bool:
-        """Whether the stored path of an image differs, and the image is missing or changed there."""
-        row = connection.execute("SELECT path FROM images WHERE sha256 = ?", (file.sha256,)).fetchone()
-        path = project.image_path(row["path"]) if row else file.path
-        if path == file.path:
-            return False
-        known = self.inspect_image(path)
-        return isinstance(known, str) or known.sha256 != file.sha256
-
-
-def _add_items(
-    project: Project, items: Sequence[Item], files: _ImageInspector, known_invalid_rows: Sequence[InvalidRow] = ()
-) -> ImportReport:
-    added, good = 0, []
-    invalid_rows = list(known_invalid_rows)
-    scores = ScoreChecker(project)
-    for item in items:
-        image = files.inspect_image(item.image.path)
-        problem = _find_problem(item, image)
-        if problem or isinstance(image, str):
-            invalid_rows.append(InvalidRow(item.id, problem))
-        else:
-            # The domain comes from the file, not from the record.
-            known = item.image.model_copy(update={"domain": image.domain})
-            try:
-                checked = scores.check_item(_clip_boxes(item.model_copy(update={"image": known})))
-            except ValueError as error:
-                invalid_rows.append(InvalidRow(item.id, str(error)))
-                continue
-            good.append(checked)
-            files.inspect_known_image(project, image)  # outside of the transaction, which blocks others
-    updated = 0
-    with project.database.writing() as connection:
-        for item in good:
-            if connection.execute("SELECT 1 FROM items WHERE id = ?", (item.id,)).fetchone() is None:
-                project.insert_item(connection, item)
-                added += 1
-            elif files.is_image_lost(project, connection, item.image):
-                _move(project, connection, item.image)
-                updated += 1
-    project.sample_audit()
-    known_count = len(good) - added - updated
-    kept = tuple(invalid_rows[:MAX_KEPT_INVALID_ROWS])
-    return ImportReport(added, updated, known_count, len(invalid_rows), kept, unsupported=scores.dropped)
-
-
-def _clip_boxes(item: Item) -> Item:
-    """Clip the boxes of all labels of an item; raises ``ValueError`` if that is impossible."""
-    labels = [
-        label.model_copy(update={"boxes": clip_imported_boxes(label.boxes, item.image)})
-        for label in (*item.history, item.label)
-    ]
-    return item.model_copy(update={"label": labels[-1], "history": tuple(labels[:-1])})
+    importer = _Importer(project, limits)
+    return importer.finish(loaded.source, importer.add_items(items, loaded.invalid_rows))
 
 
 def import_samples(
@@ -276,39 +200,146 @@ def import_samples(
     Raises:
         DataError: If the project cannot be written. Batches imported before are kept.
     """
-    report = _add_samples(project, loaded, progress, _ImageInspector(limits))
-    _record_import(project, loaded.source, report)
-    return report
+    importer = _Importer(project, limits)
+    return importer.finish(loaded.source, importer.add_samples(loaded, progress))
 
 
-def _add_samples(
-    project: Project, loaded: LoadedSamples[SampleT], progress: ProgressCallback | None, files: _ImageInspector
-) -> ImportReport:
-    counts: Counter[str] = Counter()
-    invalid_rows = list(loaded.invalid_rows)
-    for start in range(0, len(loaded.samples), BATCH):
-        batch = loaded.samples[start : start + BATCH]
-        for sample in batch:
-            # Outside of the transaction, which blocks others.
-            files.inspect_known_image(project, files.inspect_image(sample.image))
-        project.add_classes(_get_classes(batch))
-        changes: Counter[str] = Counter()  # counted after the commit
-        refused = []
+class _Importer:
+    """Adds items and samples to a project. Each image is inspected once, before a transaction."""
+
+    def __init__(self, project: Project, limits: ImageLimits) -> None:
+        self._project = project
+        self._limits = limits
+        self._images: dict[str, ImageFile | str] = {}
+
+    def inspect_image(self, path: str) -> ImageFile | str:
+        """See ``inspect_image``; cached."""
+        if path not in self._images:
+            self._images[path] = inspect_image(path, self._limits)
+        return self._images[path]
+
+    def add_items(self, items: Sequence[Item], known_invalid_rows: Sequence[InvalidRow] = ()) -> ImportReport:
+        """Add items of another project, in one transaction."""
+        project, good = self._project, []
+        invalid_rows = list(known_invalid_rows)
+        scores = ScoreChecker(project)
+        for item in items:
+            image = self._inspect(item.image.path)
+            try:
+                good.append(scores.check_item(_check_item(item, image)))
+            except ValueError as error:
+                invalid_rows.append(InvalidRow(item.id, str(error)))
+        counts: Counter[RowOutcome] = Counter()
         with project.database.writing() as connection:
-            for sample in batch:
-                image = files.inspect_image(sample.image)
-                try:
-                    if isinstance(image, str):
-                        raise ValueError(image)
-                    changes[_import(project, connection, sample, image, files)] += 1
-                except ValueError as error:
-                    refused.append(InvalidRow(sample.id, str(error)))
-        counts += changes
-        invalid_rows += refused
-        if progress:
-            progress(min(start + BATCH, len(loaded.samples)), len(loaded.samples))
-    kept = tuple(invalid_rows[:MAX_KEPT_INVALID_ROWS])
-    return ImportReport(counts["added"], counts["updated"], counts["known"], len(invalid_rows), kept)
+            for item in good:
+                if connection.execute("SELECT 1 FROM items WHERE id = ?", (item.id,)).fetchone() is None:
+                    project.insert_item(connection, item)
+                    counts["added"] += 1
+                else:
+                    counts[self._update_path(connection, item.image)] += 1
+        project.sample_audit()
+        return _report(counts, invalid_rows)._replace(unsupported=scores.dropped)
+
+    def add_samples(self, loaded: LoadedSamples[SampleT], progress: ProgressCallback | None) -> ImportReport:
+        """Add samples, in batches of one transaction each."""
+        counts: Counter[RowOutcome] = Counter()
+        invalid_rows = list(loaded.invalid_rows)
+        for start in range(0, len(loaded.samples), BATCH):
+            batch = loaded.samples[start : start + BATCH]
+            images = [self._inspect(sample.image) for sample in batch]
+            labeled = [sample for sample in batch if isinstance(sample, LabeledSample)]
+            self._project.add_classes(_list_classes(sample.boxes for sample in labeled))
+            changes: Counter[RowOutcome] = Counter()  # counted after the commit
+            refused = []
+            with self._project.database.writing() as connection:
+                for sample, image in zip(batch, images, strict=True):
+                    try:
+                        changes[self._add_sample(connection, sample, image)] += 1
+                    except ValueError as error:
+                        refused.append(InvalidRow(sample.id, str(error)))
+            counts += changes
+            invalid_rows += refused
+            if progress:
+                progress(min(start + BATCH, len(loaded.samples)), len(loaded.samples))
+        return _report(counts, invalid_rows)
+
+    def finish(self, source: str, report: ImportReport) -> ImportReport:
+        """Record the import in the project, and return its report."""
+        with self._project.database.writing() as connection:
+            number = connection.execute(
+                "INSERT INTO imports (at, source, added, known, invalid) VALUES (?, ?, ?, ?, ?)",
+                (
+                    datetime.now(UTC).isoformat(),
+                    to_printable(source),
+                    report.added,
+                    report.known + report.updated,
+                    report.invalid_count,
+                ),
+            ).lastrowid
+            connection.executemany(
+                "INSERT INTO invalid_rows (import, location, reason) VALUES (?, ?, ?)",
+                [(number, row.row, row.reason) for row in report.invalid_rows],
+            )
+        return report
+
+    def _inspect(self, path: str) -> ImageFile | str:
+        """Inspect an image, and the file at its stored path, which a transaction compares it with."""
+        image = self.inspect_image(path)
+        if not isinstance(image, str):
+            with self._project.database.reading() as connection:
+                self._is_lost(connection, image)
+        return image
+
+    def _is_lost(self, connection: sqlite3.Connection, file: ImageFile) -> bool:
+        """Whether the stored path of an image differs, and the image is missing or changed there."""
+        row = connection.execute("SELECT path FROM images WHERE sha256 = ?", (file.sha256,)).fetchone()
+        path = self._project.image_path(row["path"]) if row else file.path
+        if path == file.path:
+            return False
+        known = self.inspect_image(path)
+        return isinstance(known, str) or known.sha256 != file.sha256
+
+    def _update_path(self, connection: sqlite3.Connection, file: ImageFile) -> RowOutcome:
+        """Change the stored path of a known image if it is lost there."""
+        if not self._is_lost(connection, file):
+            return "known"
+        stored = self._project.stored_path(file.path)
+        connection.execute("UPDATE images SET path = ? WHERE sha256 = ?", (stored, file.sha256))
+        return "updated"
+
+    def _add_sample(self, connection: sqlite3.Connection, sample: Sample, image: ImageFile | str) -> RowOutcome:
+        """Add a sample; raises ``ValueError`` if it is invalid."""
+        if isinstance(image, str):
+            raise ValueError(image)
+        project, now = self._project, datetime.now(UTC)
+        item_id = make_item_id(image.sha256, sample.question, sample.choices)
+        boxes = clip_imported_boxes(sample.boxes, image) if isinstance(sample, LabeledSample) else ()
+        row = connection.execute("SELECT revision, status, boxes FROM items WHERE id = ?", (item_id,)).fetchone()
+        if row is None:
+            plain = Sample(**{name: getattr(sample, name) for name in Sample.model_fields})
+            label = Label(revision=0, status="new", origin="none", at=now)
+            project.insert_item(connection, Item(id=item_id, sample=plain, image=image, label=label))
+            change: RowOutcome = "added"
+        else:
+            known = project.item(item_id).sample.answer
+            if known != sample.answer:
+                raise ValueError(
+                    f"the project has this question about the same image with the answer {known!r}; "
+                    f"the row has {sample.answer!r}: correct one of them"
+                )
+            change = self._update_path(connection, image)
+        revision = row["revision"] if row else 0
+        has_label = revision > 0 and not (row["status"] == "failed" and not row["boxes"])
+        if boxes and not has_label:
+            label = Label(revision=revision + 1, status="proposed", origin="imported", boxes=boxes, at=now)
+            project.append_label(connection, item_id, label)
+            change = "added" if row is None else "updated"
+        if isinstance(sample, GoldSample) and sample.gold_boxes:
+            connection.execute(
+                "INSERT INTO gold_boxes (item, boxes) VALUES (?, ?) ON CONFLICT DO NOTHING",
+                (item_id, BOXES.dump_json(sample.gold_boxes).decode()),
+            )
+        return change
 
 
 def get_invalid_rows(project: Project, limit: int = 1000) -> list[tuple[str, str, str]]:
@@ -350,95 +381,31 @@ def _check_item_limit(project: Project, count: int, max_items: int | None) -> No
         raise InputError(f"The import has {count:,} questions, but the project can hold {free:,} more. Import fewer.")
 
 
-def _find_problem(item: Item, image: ImageFile | str) -> str:
-    """Why an item of another project cannot be imported; empty if it can."""
+def _check_item(item: Item, image: ImageFile | str) -> Item:
+    """Check an item of another project, and clip its boxes; raises ``ValueError`` if it is invalid."""
     if isinstance(image, str):
-        return image
-    if image.sha256 != item.image.sha256 or (image.width, image.height) != (
-        item.image.width,
-        item.image.height,
-    ):
-        return "image content differs from the exported label"
+        raise ValueError(image)
+    if image.sha256 != item.image.sha256 or image.wh != item.image.wh:
+        raise ValueError("image content differs from the exported label")
     if item.id != make_item_id(image.sha256, item.sample.question, item.sample.choices):
-        return "the id does not match image, question and choices"
-    revisions = [label.revision for label in (*item.history, item.label)]
-    if revisions != list(range(len(revisions))):
-        return "review history is incomplete (revisions missing)"
-    return ""
+        raise ValueError("the id does not match image, question and choices")
+    labels = (*item.history, item.label)
+    if [label.revision for label in labels] != list(range(len(labels))):
+        raise ValueError("review history is incomplete (revisions missing)")
+    # The domain comes from the file, not from the record.
+    known = item.image.model_copy(update={"domain": image.domain})
+    *history, label = (label.model_copy(update={"boxes": clip_imported_boxes(label.boxes, known)}) for label in labels)
+    return item.model_copy(update={"image": known, "label": label, "history": tuple(history)})
 
 
-def _move(project: Project, connection: sqlite3.Connection, file: ImageFile) -> None:
-    """Update the path of a known image."""
-    stored = project.stored_path(file.path)
-    connection.execute("UPDATE images SET path = ? WHERE sha256 = ?", (stored, file.sha256))
-
-
-def _import(
-    project: Project, connection: sqlite3.Connection, sample: Sample, image: ImageFile, files: _ImageInspector
-) -> RowOutcome:
-    """Import a row; raises ``ValueError`` if it is invalid."""
-    item_id = make_item_id(image.sha256, sample.question, sample.choices)
-    boxes = clip_imported_boxes(sample.boxes, image) if isinstance(sample, LabeledSample) else ()
-    now = datetime.now(UTC)
-    row = connection.execute("SELECT revision, status, boxes FROM items WHERE id = ?", (item_id,)).fetchone()
-    if row is None:
-        plain = Sample(**{name: getattr(sample, name) for name in Sample.model_fields})
-        label = Label(revision=0, status="new", origin="none", at=now)
-        project.insert_item(connection, Item(id=item_id, sample=plain, image=image, label=label))
-        change: RowOutcome = "added"
-    else:
-        change = "known"
-        before = project.item(item_id)
-        if before.sample.answer != sample.answer:
-            raise ValueError(
-                f"the project has this question about the same image with the answer {before.sample.answer!r}; "
-                f"the row has {sample.answer!r}: correct one of them"
-            )
-        if files.is_image_lost(project, connection, image):
-            _move(project, connection, image)
-            change = "updated"
-    revision = row["revision"] if row else 0
-    has_label = revision > 0 and not (row["status"] == "failed" and not row["boxes"])
-    if boxes and not has_label and isinstance(sample, LabeledSample):
-        label = Label(revision=revision + 1, status="proposed", origin="imported", boxes=boxes, at=now)
-        project.append_label(connection, item_id, label)
-        change = "added" if row is None else "updated"
-    if isinstance(sample, GoldSample) and sample.gold_boxes:
-        text = BOXES.dump_json(sample.gold_boxes).decode()
-        connection.execute("INSERT INTO gold_boxes (item, boxes) VALUES (?, ?) ON CONFLICT DO NOTHING", (item_id, text))
-    return change
-
-
-def _get_classes(samples: Sequence[Sample]) -> Iterator[str]:
+def _list_classes(labels: Iterable[tuple[Box, ...]]) -> Iterator[str]:
     """Classes of boxes from another tool; too long texts are ignored."""
-    for sample in samples:
-        for box in sample.boxes if isinstance(sample, LabeledSample) else ():
+    for boxes in labels:
+        for box in boxes:
             if box.label and len(name := class_name(box)) <= MAX_CLASS_CHARS:
                 yield name
 
 
-def _get_imported_classes(items: Iterable[Item]) -> Iterator[str]:
-    """Classes of imported boxes in items of another project."""
-    for item in items:
-        for label in (*item.history, item.label):
-            for box in label.boxes if label.origin == "imported" else ():
-                if box.label and len(name := class_name(box)) <= MAX_CLASS_CHARS:
-                    yield name
-
-
-def _record_import(project: Project, source: str, report: ImportReport) -> None:
-    with project.database.writing() as connection:
-        number = connection.execute(
-            "INSERT INTO imports (at, source, added, known, invalid) VALUES (?, ?, ?, ?, ?)",
-            (
-                datetime.now(UTC).isoformat(),
-                to_printable(source),
-                report.added,
-                report.known + report.updated,
-                report.invalid_count,
-            ),
-        ).lastrowid
-        connection.executemany(
-            "INSERT INTO invalid_rows (import, location, reason) VALUES (?, ?, ?)",
-            [(number, row.row, row.reason) for row in report.invalid_rows],
-        )
+def _report(counts: Counter[RowOutcome], invalid_rows: Sequence[InvalidRow]) -> ImportReport:
+    kept = tuple(invalid_rows[:MAX_KEPT_INVALID_ROWS])
+    return ImportReport(counts["added"], counts["updated"], counts["known"], len(invalid_rows), kept)

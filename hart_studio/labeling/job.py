@@ -22,16 +22,14 @@ from hart_studio.files import read_regular_file, write_json
 from hart_studio.imaging import SourceImage
 from hart_studio.labeling.calibration import Calibration
 from hart_studio.labeling.calibration_lookup import ScoreBasis, describe_score_basis, get_calibration, score_label
-from hart_studio.labeling.filters import ItemFilter
 from hart_studio.labeling.project import Project
 from hart_studio.labeling.project_locks import hold_run_lock
-from hart_studio.labeling.records import REVIEWED_STATUSES, ImageFile, Item, Label, LabelProvenance, Status
+from hart_studio.labeling.records import REVIEWED_STATUSES, ImageFile, Item, ItemFilter, Label, LabelProvenance, Status
 from hart_studio.labeling.self_verify import (
     MAX_CONSECUTIVE_FAILURES,
     Proposal,
     ProposalSettings,
-    propose,
-    propose_by_halves,
+    propose_safely,
 )
 from hart_studio.models.catalog import BUILT_IN_HART, resolve_model_name
 from hart_studio.models.chat import ChatModel
@@ -182,7 +180,7 @@ def run_labeling(layout: RunLayout, load: LoadModel, progress: ProgressReporter 
             if run.is_stop_requested:
                 break
             started = time.monotonic()
-            proposals = propose_items_by_halves(model, items, _settings(config, done))
+            proposals = propose_items(model, items, _settings(config, done))
             failures = failures + len(items) if all(proposal.is_unexpected for proposal in proposals) else 0
             if failures >= MAX_CONSECUTIVE_FAILURES:
                 raise ModelError(
@@ -225,23 +223,13 @@ def _check_model(layout: RunLayout, config: LabelingConfig) -> None:
         )
 
 
-def propose_items_by_halves(model: ChatModel, items: Sequence[Item], settings: ProposalSettings) -> list[Proposal]:
-    """Propose boxes for a batch. If it fails as a whole, retry with halves, so that one item cannot fail others."""
-    # If an image file was replaced and imported again, items of both images share a path; they need separate batches.
-    if len({(item.sample.image, item.image.sha256) for item in items}) > len({item.sample.image for item in items}):
-        half = len(items) // 2
-        return propose_items_by_halves(model, items[:half], settings) + propose_items_by_halves(
-            model, items[half:], settings
-        )
-    files = {item.sample.image: item.image for item in items}
-
-    def ask(some: Sequence[Item]) -> list[Proposal]:
-        # An imported label is verified as it is; other labels are proposed again.
-        given = [item.label.boxes if item.label.origin == "imported" else () for item in some]
-        samples = [item.sample.model_copy(update={"id": item.id}) for item in some]
-        return propose(model, samples, settings, given, lambda path: open_verified_image(files[path]))
-
-    return propose_by_halves(items, ask, lambda item: item.id)
+def propose_items(model: ChatModel, items: Sequence[Item], settings: ProposalSettings) -> list[Proposal]:
+    """Propose boxes for a batch. An imported label is verified as it is; other labels are proposed again."""
+    # Keyed by content: if an image file was replaced and imported again, items of both images share a path.
+    files = {item.image.sha256: item.image for item in items}
+    samples = [item.sample.model_copy(update={"id": item.id, "image": item.image.sha256}) for item in items]
+    given = [item.label.boxes if item.label.origin == "imported" else () for item in items]
+    return propose_safely(model, samples, settings, given, lambda key: open_verified_image(files[key]))
 
 
 def open_verified_image(file: ImageFile) -> SourceImage:
@@ -356,7 +344,7 @@ def _make_label(
     run_id: str, config: LabelingConfig, item: Item, proposal: Proposal, calibration: Calibration | None
 ) -> Label:
     check = proposal.check
-    label_score = score_label(calibration, item, proposal, config.proposals)
+    label_score = score_label(calibration, item.sample, item.image.domain, proposal, config.proposals)
     status: Status = "proposed"
     if proposal.failure:
         status = "failed"

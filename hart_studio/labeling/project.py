@@ -24,17 +24,19 @@ from pydantic import Field
 from hart_studio.errors import DataError, InputError
 from hart_studio.files import to_printable, to_stored_path
 from hart_studio.labeling.database import DATABASE, Database
-from hart_studio.labeling.filters import ALL_ITEMS, IS_UNCALIBRATED, ItemFilter
 from hart_studio.labeling.records import (
+    ALL_ITEMS,
     DEFAULT_CLASS,
+    IS_UNCALIBRATED,
     MAX_CLASSES,
     ClassName,
     ImageFile,
     Item,
+    ItemFilter,
     Label,
     Share,
 )
-from hart_studio.labeling.review_priority import compute_review_priority
+from hart_studio.labeling.review_evidence import Reason, compute_review_priority, get_review_reason
 from hart_studio.records import Record, Sample
 
 IMAGES: Final = "images"
@@ -120,26 +122,6 @@ class Project:
         with self.database.writing() as connection:
             connection.execute("UPDATE project SET archived_at = ?", (now,))
 
-    def change_settings(self, settings: ProjectSettings) -> None:
-        """Replace the settings and update the review queue."""
-        with self.database.writing() as connection:
-            connection.execute("UPDATE project SET settings = ?", (settings.model_dump_json(),))
-            rows = connection.execute("SELECT id, label, audit_hash FROM items").fetchall()
-            connection.executemany(
-                "UPDATE items SET review_priority = ?, required_reviews = ? WHERE id = ?",
-                [
-                    (
-                        compute_review_priority(
-                            Label.model_validate_json(row["label"]), row["audit_hash"], settings.audit_share
-                        ),
-                        count_required_reviews(row["id"], settings),
-                        row["id"],
-                    )
-                    for row in rows
-                ],
-            )
-        self.sample_audit()
-
     def add_classes(self, names: Iterable[str]) -> tuple[str, ...]:
         """Add classes of imported labels; returns the new ones. A project has at most ``MAX_CLASSES``."""
         with self.database.writing() as connection:
@@ -201,6 +183,12 @@ class Project:
                     for row in rows
                 ],
             )
+
+    def get_review_reason(self, item_id: str, label: Label) -> Reason | None:
+        """Return why an item needs review with this label; None if it does not."""
+        with self.database.reading() as connection:
+            (audit_hash,) = connection.execute("SELECT audit_hash FROM items WHERE id = ?", (item_id,)).fetchone()
+        return get_review_reason(label, audit_hash, self.get_audit_threshold())
 
     def count(self, item_filter: ItemFilter = ALL_ITEMS) -> int:
         """Number of items."""
@@ -336,23 +324,39 @@ class Project:
             raise DataError(
                 f"Cannot add revision {label.revision} to {item_id}: the item has {found}. Reload the item."
             )
-        text = label.model_dump_json()
-        connection.execute(
+        self.write_labels(connection, [(item_id, label, row["audit_hash"])])
+
+    def write_labels(self, connection: sqlite3.Connection, labels: Sequence[tuple[str, Label, float]]) -> None:
+        """Write new revisions of different items without a check, inside the caller's transaction.
+
+        Args:
+            connection: Connection from ``database.writing()``.
+            labels: Id of the item, its new label, and its audit hash.
+        """
+        share = self.settings.audit_share
+        texts = [label.model_dump_json() for _, label, _ in labels]
+        connection.executemany(
             "INSERT INTO labels (item, revision, label, reviewer, status) VALUES (?, ?, ?, ?, ?)",
-            (item_id, label.revision, text, label.reviewer, label.status),
+            [
+                (item_id, label.revision, text, label.reviewer, label.status)
+                for (item_id, label, _), text in zip(labels, texts, strict=True)
+            ],
         )
-        connection.execute(
+        connection.executemany(
             """UPDATE items SET label = ?, revision = ?, status = ?, score = ?, reviewer = ?, review_priority = ?
             WHERE id = ?""",
-            (
-                text,
-                label.revision,
-                label.status,
-                label.score,
-                label.reviewer,
-                compute_review_priority(label, row["audit_hash"], self.settings.audit_share),
-                item_id,
-            ),
+            [
+                (
+                    text,
+                    label.revision,
+                    label.status,
+                    label.score,
+                    label.reviewer,
+                    compute_review_priority(label, audit_hash, share),
+                    item_id,
+                )
+                for (item_id, label, audit_hash), text in zip(labels, texts, strict=True)
+            ],
         )
 
     def insert_item(self, connection: sqlite3.Connection, item: Item) -> None:

@@ -25,12 +25,7 @@ AddCommand = Callable[[str, Callable[[argparse.Namespace], None], str, str], arg
 
 def add_project_commands(add: AddCommand) -> None:
     """Add the subcommands to a parser."""
-    rename = add(
-        "rename",
-        _rename,
-        "rename a project; its folder is unchanged",
-        "labels/signs Signs",
-    )
+    rename = add("rename", _rename, "rename a project; its folder is unchanged", "labels/signs Signs")
     rename.add_argument("project", type=Path, help="project folder")
     rename.add_argument("name", help="new name")
 
@@ -44,38 +39,20 @@ def add_project_commands(add: AddCommand) -> None:
     duplicate.add_argument("copy", type=Path, help="folder of the copy")
     duplicate.add_argument("--name", default="", help="name of the copy (default: the folder's name)")
 
-    archive = add(
-        "archive",
-        _archive,
-        "archive or unarchive a project",
-        "labels/signs",
-    )
+    archive = add("archive", _archive, "archive or unarchive a project", "labels/signs")
     archive.add_argument("project", type=Path, help="project folder")
     archive.add_argument("--undo", action="store_true", help="unarchive the project")
 
     delete = add(
-        "delete",
-        _delete,
-        f"move a project to the trash for {TRASH_DAYS} days",
-        "labels/signs --confirm Signs",
+        "delete", _delete, f"move a project to the trash for {TRASH_DAYS} days", "labels/signs --confirm Signs"
     )
     delete.add_argument("project", type=Path, help="project folder")
     delete.add_argument("--confirm", required=True, metavar="NAME", help="project name, as confirmation")
 
-    trash = add(
-        "trash",
-        _list_trash,
-        f"list deleted projects, and purge those older than {TRASH_DAYS} days",
-        "labels",
-    )
+    trash = add("trash", _list_trash, f"list deleted projects, and purge those older than {TRASH_DAYS} days", "labels")
     trash.add_argument("root", type=Path, help="folder that contains the projects")
 
-    restore = add(
-        "restore",
-        _restore,
-        "restore a project from the trash",
-        "labels ENTRY",
-    )
+    restore = add("restore", _restore, "restore a project from the trash", "labels ENTRY")
     restore.add_argument("root", type=Path, help="folder that contains the projects")
     restore.add_argument("entry", help="id from the trash list")
 

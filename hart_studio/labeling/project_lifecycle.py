@@ -1,29 +1,37 @@
-"""Duplicate, delete and restore labeling projects.
+"""Create, rename, duplicate, archive, delete and restore labeling projects.
 
-A deleted project is moved to the trash, ``.trash/`` beside its folder, and kept for a week.
+A project is created in a draft folder, ``.draft-*``, that is renamed at the end, so it is never visible half-made. A
+deleted project is moved to the trash, ``.trash/`` beside its folder, and kept for a week.
 """
 
 from __future__ import annotations
 
 import errno
+import os
 import re
 import secrets
 import shutil
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from hart_studio.errors import DataError, HartError, InputError
+from hart_studio.files import to_printable, to_stored_path
 from hart_studio.labeling.calibration_lookup import CALIBRATION
 from hart_studio.labeling.connection_pool import CONNECTION_POOL, connect, make_first_number
-from hart_studio.labeling.database import DATABASE, Database, refuse_damage, translate_sqlite_errors
-from hart_studio.labeling.project import RUNS, Project, check_name
-from hart_studio.labeling.project_creation import DRAFT_PREFIX, TRASH, check_place, make_draft, publish_draft
+from hart_studio.labeling.database import DATABASE, Database, create_database, refuse_damage, translate_sqlite_errors
+from hart_studio.labeling.project import RUNS, Project, ProjectSettings, check_name
 from hart_studio.labeling.project_locks import check_links, hold_project
 from hart_studio.runs.layout import RunLayout, is_run_id
 from hart_studio.runs.status import read_status, write_status
+
+DRAFT_PREFIX: Final = ".draft-"
+"""Name prefix of draft folders."""
+
+TRASH: Final = ".trash"
+"""Folder of deleted projects, beside the project folders."""
 
 TRASH_DAYS: Final = 7
 """Days until a deleted project is purged. Project default."""
@@ -31,7 +39,100 @@ TRASH_DAYS: Final = 7
 _ENTRY: Final = re.compile(r"(\d{8}-\d{6})-[0-9a-f]{6}-(.+)", re.DOTALL)
 _TIME: Final = "%Y%m%d-%H%M%S"
 _DAY_SECONDS: Final = 86400.0
+_MAX_NUMBERS: Final = 1000
 _NOT_COPIED: Final = frozenset({"lock", "stop", "pause", "launch.json", "logs"})
+
+
+def create_project(folder: Path, name: str = "", settings: ProjectSettings | None = None) -> Project:
+    """Create an empty project.
+
+    Args:
+        folder: Project folder; created if missing; must not hold a project.
+        name: Display name; the folder's name by default.
+        settings: Settings of the project.
+
+    The project is created in a draft folder beside it and renamed at the end, so it is never visible half-made.
+
+    Raises:
+        InputError: If a project exists already, the folder is reserved, or the name is empty or has control
+            characters.
+        DataError: If the folder cannot be written, or the disk is full; the draft is removed.
+    """
+    check_place(folder)
+    title = check_name(name or folder.resolve().name)
+    path = folder / DATABASE
+    taken = InputError(f"A project is in {folder} already. Open it, or choose another folder.")
+    if path.exists():
+        raise taken
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        draft = make_draft(folder.parent)
+    except OSError as error:
+        raise DataError(f"The folder {folder} cannot be created: {error.strerror}. Choose another one.") from error
+    try:
+        database = create_database(draft / DATABASE)
+        with database.writing() as connection:
+            connection.execute(
+                "INSERT INTO project (only, name, created_at, settings) VALUES (1, ?, ?, ?)",
+                (title, datetime.now(UTC).isoformat(), (settings or ProjectSettings()).model_dump_json()),
+            )
+        database.close()
+        publish_draft(draft, folder)
+    except FileExistsError as error:
+        raise taken from error
+    except OSError as error:
+        raise DataError(f"The project {folder} cannot be created: {error.strerror}. Choose another folder.") from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return Project(folder)
+
+
+def check_place(folder: Path) -> None:
+    """Check that a folder may hold a new project.
+
+    Raises:
+        InputError: If it is the trash, inside it, or named like a draft, because these are purged, or if its name is
+            not UTF-8.
+    """
+    place = folder.resolve()
+    if any(name == TRASH or name.startswith(DRAFT_PREFIX) for name in place.parts):
+        raise InputError(
+            f"{to_stored_path(folder)} is reserved for deleted and unfinished projects, which are removed after some "
+            "days. Choose another folder."
+        )
+    if to_printable(place.name) != place.name:
+        raise InputError(f"The folder name {to_stored_path(place.name)!r} is not UTF-8. Choose another folder name.")
+
+
+def make_draft(parent: Path) -> Path:
+    """Create a draft folder beside the target of a new project.
+
+    Raises:
+        OSError: If it cannot be created.
+    """
+    draft = parent / f"{DRAFT_PREFIX}{secrets.token_hex(8)}"
+    draft.mkdir()
+    return draft
+
+
+def publish_draft(draft: Path, folder: Path) -> None:
+    """Move a complete draft to its target atomically. Of two concurrent calls, one succeeds.
+
+    Args:
+        draft: Draft folder; no connection to it may be open.
+        folder: Target, missing or empty; if the draft holds only a database, the target may hold unrelated files.
+
+    Raises:
+        FileExistsError: If a project exists there.
+        OSError: If it cannot be moved.
+    """
+    try:
+        draft.rename(folder)  # replaces nothing but an empty folder
+    except OSError:
+        # Several files cannot be moved into an existing folder atomically.
+        if not folder.is_dir() or [path.name for path in draft.iterdir()] != [DATABASE]:
+            raise
+        os.link(draft / DATABASE, folder / DATABASE)
 
 
 class TrashEntry(NamedTuple):
@@ -191,7 +292,7 @@ def restore_project(root: Path, entry: str) -> Project:
         raise InputError(f"The trash holds no project {entry[:80]!r}. It may have been restored or removed already.")
     folder, _, name = place
     CONNECTION_POOL.close_idle(folder)
-    target = next(path for path in _free_names(root, name) if not path.exists())
+    target = choose_folder(root, name)
     try:
         folder.rename(target)
     except OSError as error:
@@ -221,12 +322,17 @@ def purge_trash(root: Path, keep_days: float = TRASH_DAYS) -> int:
     return count
 
 
-def _free_names(root: Path, name: str) -> Iterator[Path]:
-    yield root / name
-    number = 2
-    while True:
-        yield root / f"{name[:60]}-{number}"
-        number += 1
+def choose_folder(root: Path, name: str) -> Path:
+    """Return the folder of that name, or ``NAME-2`` etc. if it exists.
+
+    Raises:
+        InputError: If too many of them exist.
+    """
+    numbered = (f"{name[:60].rstrip('-')}-{number}" for number in range(2, _MAX_NUMBERS))
+    for each in (name, *numbered):
+        if not (root / each).exists():
+            return root / each
+    raise InputError(f"Too many projects are named like {name!r}. Choose another name.")
 
 
 def _trash_folders(root: Path) -> list[tuple[Path, datetime, str]]:

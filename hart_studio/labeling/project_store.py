@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -13,11 +13,15 @@ from hart_studio.errors import HartError, InputError
 from hart_studio.files import resolve_inside
 from hart_studio.labeling.database import DATABASE
 from hart_studio.labeling.project import Project, ProjectSettings, check_name
-from hart_studio.labeling.project_creation import create_project
-from hart_studio.labeling.project_lifecycle import duplicate_project, rename_project, restore_project
+from hart_studio.labeling.project_lifecycle import (
+    choose_folder,
+    create_project,
+    duplicate_project,
+    rename_project,
+    restore_project,
+)
 
 _ID: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?")
-_MAX_NUMBERS: Final = 1000
 
 
 class ProjectEntry(NamedTuple):
@@ -120,13 +124,7 @@ class ProjectStore:
         names = {each.id: each.name for each in entries}
         if slug in names and to_slug(names[slug]) == slug:
             raise InputError(f"A project named {title!r}, or with a similar name, already exists. Choose another name.")
-        return next(path for path in self._numbered_folders(slug) if not path.exists())
-
-    def _numbered_folders(self, slug: str) -> Iterator[Path]:
-        yield self.root / slug
-        for number in range(2, _MAX_NUMBERS):
-            yield self.root / f"{slug[:60].rstrip('-')}-{number}"
-        raise InputError(f"Too many projects are named like {slug!r}. Choose another name.")
+        return choose_folder(self.root, slug)
 
 
 def _describe(folder: Path) -> ProjectEntry:

@@ -13,9 +13,16 @@ from hart_studio.evaluation.statistics import Estimate
 from hart_studio.files import write_atomically
 from hart_studio.formatting import format_percent
 from hart_studio.labeling.calibration import Calibration
-from hart_studio.labeling.gold_metrics import GoldMetrics, GoldReport, measure_against_gold
 from hart_studio.labeling.project import Project
-from hart_studio.labeling.quality import AREA_EDGES, SCORE_BINS, Quality, measure_quality
+from hart_studio.labeling.quality import (
+    AREA_EDGES,
+    SCORE_BINS,
+    GoldMetrics,
+    GoldReport,
+    Quality,
+    measure_against_gold,
+    measure_quality,
+)
 from hart_studio.labeling.records import EvidenceKind
 from hart_studio.outputs import check_output
 

@@ -14,19 +14,21 @@ from typing import Any, Final, Literal
 
 from hart_studio.errors import InputError
 from hart_studio.geometry import clip
-from hart_studio.labeling.filters import ItemFilter
-from hart_studio.labeling.item_locks import (
+from hart_studio.labeling.project import Project
+from hart_studio.labeling.records import REVIEWED_STATUSES, BoxCheck, Item, ItemFilter, Label, Status
+from hart_studio.labeling.review_history import (
     IS_UNLOCKED,
     ConflictError,
+    ProgressCallback,
+    UndoneAction,
     check_not_locked,
     check_reviewer,
     lock_item,
+    record_action,
     release_item_locks,
+    step,
     unlocked_values,
 )
-from hart_studio.labeling.project import Project
-from hart_studio.labeling.records import REVIEWED_STATUSES, BoxCheck, Item, Label, Status
-from hart_studio.labeling.review_history import ProgressCallback, UndoneAction, record_action, step
 from hart_studio.records import Box
 
 MAX_DEFERRED: Final = 1000

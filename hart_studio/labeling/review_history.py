@@ -1,22 +1,35 @@
-"""Undo and redo of review actions, single and in bulk.
+"""Locks, and undo and redo of review actions, single and in bulk.
 
-The actions of a reviewer form a stack by id. Undo takes the newest action that is not undone. Redo takes the oldest one
-undone since the reviewer's newest action: a new action clears the redo list. An undo appends a revision that repeats
-the earlier one, so the history of an item only grows.
+An item that one reviewer has open is locked: it is not given to another. The actions of a reviewer form a stack by id.
+Undo takes the newest action that is not undone. Redo takes the oldest one undone since the reviewer's newest action: a
+new action clears the redo list. An undo appends a revision that repeats the earlier one, so the history of an item only
+grows.
 """
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
-from hart_studio.labeling.item_locks import ConflictError, lock_item
+from hart_studio.errors import InputError
 from hart_studio.labeling.project import Project
 from hart_studio.labeling.records import Label
-from hart_studio.labeling.review_priority import compute_review_priority
+
+ITEM_LOCK_SECONDS: Final = 600.0
+"""Lifetime of a lock after the reviewer's last action on the item. Project default."""
+
+# A lock that expires later was made before the clock was set back; it would block the item for days.
+_VALID: Final = "item_locks.expires_at BETWEEN ? AND ?"
+
+IS_UNLOCKED: Final = """NOT EXISTS (SELECT 1 FROM item_locks WHERE item_locks.item = items.id
+    AND item_locks.reviewer != ? AND item_locks.expires_at BETWEEN ? AND ?)"""
+"""SQL condition on ``items``: no other reviewer has locked the item. See ``unlocked_values`` for its values."""
+
+_REVIEWER: Final = re.compile(r"[^\x00-\x1f\x7f]{1,120}")
 
 FIRST_CHUNK: Final = 1000
 """Minimum items per transaction of a bulk action."""
@@ -35,6 +48,68 @@ _FIRST_UNDONE: Final = "SELECT * FROM actions WHERE reviewer = ? AND undone = ? 
 # The newest action is either not undone, or recorded in `undone` of actions undone when it was the newest.
 _NEWEST: Final = """SELECT MAX(COALESCE((SELECT MAX(id) FROM actions WHERE reviewer = :who AND undone = 0), 0),
     COALESCE((SELECT MAX(undone) FROM actions WHERE reviewer = :who), 0))"""
+
+
+class ConflictError(InputError):
+    """Another reviewer has changed or locked the item."""
+
+
+def unlocked_values(reviewer: str) -> tuple[str, float, float]:
+    """Values of the placeholders in ``IS_UNLOCKED``."""
+    return (reviewer, *_valid_range())
+
+
+def lock_item(connection: sqlite3.Connection, item_id: str, reviewer: str) -> None:
+    """Lock an item for a reviewer and release the reviewer's other items. Call inside a transaction.
+
+    Raises:
+        ConflictError: If another reviewer has locked the item.
+    """
+    check_not_locked(connection, item_id, reviewer)
+    connection.execute("DELETE FROM item_locks WHERE reviewer = ? OR item = ?", (reviewer, item_id))
+    connection.execute(
+        "INSERT INTO item_locks (item, reviewer, expires_at) VALUES (?, ?, ?)",
+        (item_id, reviewer, time.time() + ITEM_LOCK_SECONDS),
+    )
+
+
+def check_not_locked(connection: sqlite3.Connection, item_id: str, reviewer: str) -> None:
+    """Check that no other reviewer has locked the item.
+
+    Raises:
+        ConflictError: If another reviewer has locked it.
+    """
+    row = connection.execute(
+        f"SELECT reviewer FROM item_locks WHERE item = ? AND reviewer != ? AND {_VALID}",  # noqa: S608 - a constant
+        (item_id, *unlocked_values(reviewer)),
+    ).fetchone()
+    if row is not None:
+        raise ConflictError(f"{row['reviewer']} has this item open. Choose another item.")
+
+
+def release_item_locks(connection: sqlite3.Connection, reviewer: str) -> None:
+    """Release the locks of a reviewer, and expired ones."""
+    connection.execute(
+        f"DELETE FROM item_locks WHERE reviewer = ? OR NOT ({_VALID})",  # noqa: S608 - a constant
+        unlocked_values(reviewer),
+    )
+
+
+def check_reviewer(name: str) -> str:
+    """Normalize a reviewer name.
+
+    Raises:
+        InputError: If it is empty, too long, or holds control characters.
+    """
+    found = " ".join(name.split()) if isinstance(name, str) else ""
+    if not _REVIEWER.fullmatch(found):
+        raise InputError("The reviewer name must have 1 to 120 characters. Enter your name.")
+    return found
+
+
+def _valid_range() -> tuple[float, float]:
+    now = time.time()
+    return now, now + ITEM_LOCK_SECONDS
 
 
 class UndoneAction(NamedTuple):
@@ -161,9 +236,9 @@ def _restore(project: Project, connection: sqlite3.Connection, actions: Sequence
         Number of items left unchanged because their label has changed since. For a single action nothing is written
         then.
     """
-    audit_share, now = project.settings.audit_share, datetime.now(UTC)
+    now = datetime.now(UTC)
     changing = [action for action in actions if action["before"] != action["after"]]  # not a skip
-    labels, items, moved, marks = [], [], [], []
+    labels, moved, marks = [], [], []
     for action in changing:
         row = connection.execute(
             """SELECT items.revision, items.audit_hash, labels.label FROM items JOIN labels ON labels.item = items.id
@@ -175,23 +250,14 @@ def _restore(project: Project, connection: sqlite3.Connection, actions: Sequence
         # The new revision differs only in its number and time.
         target = Label.model_validate_json(row["label"])
         label = target.model_copy(update={"revision": row["revision"] + 1, "at": now})
-        text, priority = label.model_dump_json(), compute_review_priority(label, row["audit_hash"], audit_share)
-        labels.append((action["item"], label.revision, text, label.reviewer, label.status))
-        items.append((text, label.revision, label.status, label.score, label.reviewer, priority, action["item"]))
+        labels.append((action["item"], label, row["audit_hash"]))
         # Actions that led to the restored label now lead to its new revision.
         moved.append((label.revision, action["item"], action["before"]))
         marks.append((row["revision"], label.revision, action["id"]))
     missed = len(changing) - len(labels)
     if missed and len(actions) == 1 and actions[0]["bulk"] is None:
         return missed
-    connection.executemany(
-        "INSERT INTO labels (item, revision, label, reviewer, status) VALUES (?, ?, ?, ?, ?)", labels
-    )
-    connection.executemany(
-        """UPDATE items SET label = ?, revision = ?, status = ?, score = ?, reviewer = ?, review_priority = ?
-        WHERE id = ?""",
-        items,
-    )
+    project.write_labels(connection, labels)
     connection.executemany("UPDATE actions SET after = ? WHERE item = ? AND after = ?", moved)
     connection.executemany("UPDATE actions SET before = ?, after = ? WHERE id = ?", marks)
     undone = _get_newest(connection, actions[0]["reviewer"]) if is_undo else 0

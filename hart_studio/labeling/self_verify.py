@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from statistics import median
+from typing import Final
 
 from pydantic import Field
 
 from hart_studio.errors import HartError
-from hart_studio.geometry import WH, area_share, mean_pairwise_iou
+from hart_studio.geometry import WH, area_share, iou, mean_pairwise_iou
 from hart_studio.imaging import ImageOpener, SourceImage
 from hart_studio.labeling.box_refinement import BoxRefinementSettings, refine_boxes
-from hart_studio.labeling.consensus import compute_consensus, compute_support
 from hart_studio.labeling.records import BoxCheck, Caution
 from hart_studio.models.chat import ChatModel
 from hart_studio.pipeline.closed_loop import (
@@ -49,7 +49,17 @@ MAX_CONSECUTIVE_FAILURES: Final = 16
 
 _MAX_REASON_CHARS: Final = 500
 
-Asked = TypeVar("Asked")
+
+SAME_IOU: Final = 0.5
+"""Two boxes with at least this IoU count as the same region. Project default."""
+
+MIN_VOTE_SHARE: Final = 0.5
+"""Minimum share of voting rollouts per region. Project default."""
+
+
+def describe_failure(error: Exception) -> str:
+    """Text of an error for the user of this computer."""
+    return str(error) if isinstance(error, HartError) else f"{type(error).__name__}: {error}"
 
 
 @dataclass(frozen=True)
@@ -84,24 +94,35 @@ class ProposalSettings(Record):
     """Settings of the box refinement before the verification; None = no refinement."""
 
 
-def propose_by_halves(
-    batch: Sequence[Asked], ask: Callable[[Sequence[Asked]], list[Proposal]], id_of: Callable[[Asked], str]
+def propose_safely(
+    model: ChatModel,
+    samples: Sequence[Sample],
+    settings: ProposalSettings,
+    given: Sequence[tuple[Box, ...]] = (),
+    open_image: ImageOpener = SourceImage,
+    describe: Callable[[Exception], str] = describe_failure,
 ) -> list[Proposal]:
     """Propose for a batch; if it fails as a whole, for its halves, so that one question cannot fail others.
 
     Args:
-        batch: At least one question.
-        ask: Proposes for a part of the batch.
-        id_of: Returns the id of a question.
+        model: See ``propose``.
+        samples: See ``propose``; at least one.
+        settings: See ``propose``.
+        given: See ``propose``.
+        open_image: See ``propose``.
+        describe: Text of an error; a proposal shows its beginning.
     """
     try:
-        return ask(batch)
+        return propose(model, samples, settings, given, open_image)
     except Exception as error:  # a library may raise anything for one question; the others continue
-        if len(batch) == 1:
-            text = str(error) if isinstance(error, HartError) else f"{type(error).__name__}: {error}"
-            return [Proposal(id_of(batch[0]), (), None, text[:_MAX_REASON_CHARS], is_unexpected=True)]
-        half = len(batch) // 2
-        return propose_by_halves(batch[:half], ask, id_of) + propose_by_halves(batch[half:], ask, id_of)
+        if len(samples) == 1:
+            return [Proposal(samples[0].id, (), None, describe(error)[:_MAX_REASON_CHARS], is_unexpected=True)]
+        half = len(samples) // 2
+        return [
+            proposal
+            for part in (slice(half), slice(half, None))
+            for proposal in propose_safely(model, samples[part], settings, given[part], open_image, describe)
+        ]
 
 
 def propose(
@@ -299,3 +320,68 @@ def _find_cautions(
     if consensus is not None and consensus < SCATTERED_BELOW:
         cautions.append("scattered" if has_prediction else "no_box")
     return tuple(cautions)
+
+
+def compute_consensus(box_sets: Sequence[Sequence[Box]], is_voter: Sequence[bool]) -> tuple[Box, ...]:
+    """Compute the regions that at least half of the voters predict, each the median of their boxes.
+
+    Greedy clustering: the box with the most neighbors (at most one per rollout) forms a region, then the next one of
+    the rest. So the result does not depend on the order of the rollouts, except for exact ties. The voters determine
+    where the region is; all rollouts determine its support (``compute_support``).
+
+    Args:
+        box_sets: Boxes per rollout, original pixels.
+        is_voter: Whether each rollout votes, for instance because its answer was right. If no voter has a box, all
+            rollouts vote.
+
+    Returns:
+        Regions in original pixels, most votes first. At least one if any rollout has a box: without a majority, the
+        region with the most votes.
+    """
+    voters = [tuple(boxes) for boxes, votes in zip(box_sets, is_voter, strict=True) if votes and boxes]
+    voters = voters or [tuple(boxes) for boxes in box_sets if boxes]
+    left = [(index, box) for index, boxes in enumerate(voters) for box in boxes]
+    found: list[Box] = []
+    while left:
+        cluster = max((_cluster_around(box, left) for _, box in left), key=_cluster_rank)
+        if found and len(cluster) < MIN_VOTE_SHARE * len(voters):
+            break
+        found.append(_median([left[index][1] for index in cluster]))
+        members = set(cluster)
+        # Boxes that overlap a found region are duplicates of it.
+        left = [
+            item
+            for index, item in enumerate(left)
+            if index not in members and all(iou(item[1], box) < SAME_IOU for box in found)
+        ]
+        if len(cluster) < MIN_VOTE_SHARE * len(voters):
+            break
+    return tuple(found)
+
+
+def compute_support(box_sets: Sequence[Sequence[Box]], target: Sequence[Box]) -> float | None:
+    """Share of rollouts that predict all of the target boxes, in [0, 1]; None without boxes or rollouts."""
+    if not box_sets or not target:
+        return None
+    supporters = sum(all(any(iou(box, each) >= SAME_IOU for box in boxes) for each in target) for boxes in box_sets)
+    return supporters / len(box_sets)
+
+
+def _cluster_around(center: Box, items: Sequence[tuple[int, Box]]) -> dict[int, float]:
+    """Index -> IoU of the boxes of the same region, the nearest one per rollout."""
+    nearest: dict[int, tuple[float, int]] = {}
+    for index, (rollout, box) in enumerate(items):
+        overlap = iou(center, box)
+        if overlap >= SAME_IOU and overlap > nearest.get(rollout, (0.0, -1))[0]:
+            nearest[rollout] = (overlap, index)
+    return {index: overlap for overlap, index in nearest.values()}
+
+
+def _cluster_rank(cluster: dict[int, float]) -> tuple[int, float]:
+    return len(cluster), sum(cluster.values())
+
+
+def _median(boxes: Sequence[Box]) -> Box:
+    """Box of the median edges. The order of the edges is kept, so it is a valid box."""
+    edges = [median(values) for values in zip(*(box.xyxy for box in boxes), strict=True)]
+    return Box.from_xyxy((edges[0], edges[1], edges[2], edges[3]), label=boxes[0].label)

@@ -1,19 +1,22 @@
-"""Sources of the rows of a project, for the command line and the page."""
+"""Sources of the rows of a project, for the command line and the page: location, loading, preview."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from functools import partial
+from pathlib import Path, PurePosixPath
 from typing import Any, Final, NamedTuple
 
+from hart_studio.data.cells import resolve_image
 from hart_studio.data.columns import ColumnMapping, infer_columns
-from hart_studio.data.rows import InvalidRow, LoadedSamples
+from hart_studio.data.rows import InvalidRow, LoadedSamples, collect_samples
 from hart_studio.data.sources import load_jsonl
 from hart_studio.data.tables import load_table, preview_table
 from hart_studio.errors import DataError, HartError, InputError
+from hart_studio.files import to_printable, to_stored_path
 from hart_studio.labeling.formats.reading import ImportOptions
 from hart_studio.labeling.formats.table import FORMATS, get_format
 from hart_studio.labeling.source_detection import (
@@ -23,9 +26,10 @@ from hart_studio.labeling.source_detection import (
     detect_folder_kind,
     detect_table_kind,
     list_folder,
+    list_images,
 )
-from hart_studio.labeling.unlabeled_images import check_question, load_unlabeled_images
 from hart_studio.labeling.zip_archives import ProgressCallback, ZipArchive
+from hart_studio.records import Sample
 
 KINDS: Final = ("auto", "questions", "table", "images", "hugging_face", *FORMATS)
 """Kinds of sources. ``questions``: JSONL form of ``data.sources.load_jsonl``, with letters as answers."""
@@ -43,6 +47,10 @@ ZIP: Final = ".zip"
 """Suffix of archives, which are read like folders."""
 
 _WITH_ONE_TABLE: Final = frozenset({"questions", "table", "native"})
+
+MAX_PREVIEW_IMAGES: Final = 6
+
+_MAX_CELL_CHARS: Final = 120
 
 
 @dataclass(frozen=True)
@@ -241,3 +249,144 @@ def _load_hugging_face(name: str, cache: Path, settings: SourceSettings) -> Load
         image_root=settings.image_root,
         needs_answer=False,
     )
+
+
+def preview_source(name: str, image_root: Path | None = None, image_column: str = "") -> dict[str, Any]:
+    """Preview a source: its detected kind and first rows.
+
+    Args:
+        name: Path of a file or folder, or a hub id.
+        image_root: Base folder of image paths; the table's folder by default.
+        image_column: Column of the images, if the user has chosen one.
+
+    Returns:
+        ``kind``. For images also ``count`` and the first ones, ``shown``. For a table ``names`` of the columns, the
+        first ``rows``, the detected ``columns`` unless the table is in native form, the number of images ``found`` for
+        these rows, and why the first other one is ``missing``.
+
+    Raises:
+        InputError: If the source has no preview.
+        DataError: If it cannot be read.
+    """
+    kind, path = detect_source_kind(name), Path(name)
+    if kind == "images":
+        return {"kind": kind, **_preview_images(path)}
+    if kind not in ("table", "questions"):
+        return {"kind": kind}
+    with tempfile.TemporaryDirectory(prefix="hart-preview-") as place:
+        folder = Path(place)  # holds a table from a zip, and images embedded in a table
+        if is_zip(path):
+            with ZipArchive(path) as archive:
+                inside = archive.root + str(choose_table(archive.list_folder(archive.root), kind))
+                table = archive.unpack_table(inside, folder)
+                return {
+                    "kind": kind,
+                    **_preview_rows(
+                        table, kind, partial(_check_archive_member, archive, image_root, folder), image_column
+                    ),
+                }
+        table = path / str(choose_table(list_folder(path), kind)) if path.is_dir() else path
+        root = image_root or table.parent
+        preview = _preview_rows(table, kind, lambda value: resolve_image(value, root, folder), image_column)
+        return {"kind": kind, **preview}
+
+
+def _preview_images(path: Path) -> dict[str, Any]:
+    if is_zip(path):
+        with ZipArchive(path) as archive:
+            names = sorted(name for name in archive.files if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES)
+    else:
+        names = [image.relative_to(path).as_posix() for image in list_images(path)]
+    return {"count": len(names), "shown": names[:MAX_PREVIEW_IMAGES]}
+
+
+def _check_archive_member(archive: ZipArchive, image_root: Path | None, folder: Path, value: Any) -> None:
+    """Find the image of a row in an archive, without unpacking it.
+
+    Raises:
+        ValueError: If it is missing or no image.
+    """
+    wanted = (PurePosixPath(archive.root) / value).as_posix() if isinstance(value, str) else ""
+    if wanted in archive.files:
+        archive.check_member(wanted)
+        return
+    try:
+        resolve_image(value, image_root or folder, folder)
+    except (ValueError, HartError) as error:
+        if image_root is None and isinstance(value, str):
+            raise ValueError(f"image not found in {archive.path.name}") from error
+        raise
+
+
+def _preview_rows(table: Path, kind: str, locate: Callable[[Any], object], image_column: str) -> dict[str, Any]:
+    names, rows = preview_table(table)
+    column = image_column or infer_columns(names).image
+    has_images = column in names
+    found, missing = 0, "" if has_images else "no image column detected"
+    for row in rows if has_images else ():
+        try:
+            locate(row.get(column))
+            found += 1
+        except (ValueError, HartError) as error:
+            missing = missing or str(error)
+    shown = [{name: _shorten(row.get(name)) for name in names} for row in rows]
+    preview = {"names": names, "rows": shown, "found": found, "missing": missing}
+    return preview if kind == "questions" else {**preview, "columns": _guess_column_map(names)}
+
+
+def _guess_column_map(names: Sequence[str]) -> dict[str, str]:
+    """Field -> column; empty if none was detected."""
+    return {
+        field: ", ".join(value) if isinstance(value, tuple) else value if value in names else ""
+        for field, value in vars(infer_columns(names)).items()
+    }
+
+
+def _shorten(value: Any) -> str:
+    text = f"{len(value):,} bytes" if isinstance(value, (bytes, bytearray)) else str("" if value is None else value)
+    return text if len(text) <= _MAX_CELL_CHARS else f"{text[:_MAX_CELL_CHARS]}…"
+
+
+def check_question(question: str) -> None:
+    """Check the question for images without labels.
+
+    Raises:
+        InputError: If it is empty or contains ``{label}``.
+    """
+    if not question.strip():
+        raise InputError("No question to ask about each image. Enter one.")
+    if "{label}" in question:
+        raise InputError(
+            "The question has {label}, but images alone have no labels. Use {name} for the file name, or "
+            "{folder} for the folder name."
+        )
+
+
+def load_unlabeled_images(folder: Path, question: str, choices: Sequence[str] = ()) -> LoadedSamples[Sample]:
+    """Create one question per image of a folder.
+
+    Args:
+        folder: Folder, searched with subfolders; links are not followed.
+        question: Question template; ``{name}`` = file name without suffix, ``{folder}`` = name of its folder.
+        choices: Option texts without letters.
+
+    Raises:
+        DataError: If there is no such folder, no image in it, or too many files.
+    """
+    root = folder.resolve()
+    if not root.is_dir():
+        raise DataError(f"{folder} is not a folder of images. Check the path.")
+
+    def read(path: Path) -> Sample:
+        name = to_stored_path(path.relative_to(root))
+        return _ask(name, to_stored_path(path), question, choices, to_printable(root.name))
+
+    images = ((to_stored_path(path.relative_to(root)), path) for path in list_images(root))
+    return collect_samples(root.name, images, read, needs_answer=False)
+
+
+def _ask(name: str, image: str, question: str, choices: Sequence[str], source: str) -> Sample:
+    """Fill the template by replacement: ``str.format`` would allow access to attributes."""
+    path = Path(name)
+    text = question.replace("{name}", path.stem).replace("{folder}", path.parent.name)
+    return Sample(id=name, image=image, question=text, choices=tuple(choices), source=source)

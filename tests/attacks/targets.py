@@ -20,7 +20,7 @@ from PIL import Image
 from hart_studio.data.rows import LoadedSamples
 from hart_studio.errors import ModelError
 from hart_studio.labeling.importing import import_samples
-from hart_studio.labeling.project_creation import create_project
+from hart_studio.labeling.project_lifecycle import create_project
 from hart_studio.models.chat import ChatModel
 from hart_studio.records import Sample
 from hart_studio.ui.api.ask import AskService

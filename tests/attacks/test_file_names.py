@@ -17,14 +17,14 @@ from hart_studio.evaluation.job import prepare_run
 from hart_studio.files import from_stored_path, to_stored_path
 from hart_studio.imaging import SourceImage
 from hart_studio.labeling.export_plan import ExportOptions
-from hart_studio.labeling.exporting import FORMATS, export_labels
+from hart_studio.labeling.exporting import export_labels, write_training_set
+from hart_studio.labeling.formats.table import FORMATS
 from hart_studio.labeling.importing import get_invalid_rows, import_source
 from hart_studio.labeling.project import Project
-from hart_studio.labeling.project_creation import create_project
+from hart_studio.labeling.project_lifecycle import create_project
 from hart_studio.labeling.report import write_report
 from hart_studio.labeling.review import ReviewQueue
 from hart_studio.labeling.sources import SourceSettings
-from hart_studio.labeling.training_set import write_training_set
 from hart_studio.records import Box
 from tests.labels import draw_image
 

@@ -14,15 +14,14 @@ from PIL import Image
 from hart_studio.errors import DataError, HartError, InputError
 from hart_studio.labeling.calibration_lookup import CALIBRATION
 from hart_studio.labeling.database import DATABASE
+from hart_studio.labeling.exporting import write_training_set
 from hart_studio.labeling.importing import import_source
 from hart_studio.labeling.job import LabelingConfig
 from hart_studio.labeling.project import Project
-from hart_studio.labeling.project_creation import TRASH
-from hart_studio.labeling.project_lifecycle import delete_project, duplicate_project
+from hart_studio.labeling.project_lifecycle import TRASH, delete_project, duplicate_project
 from hart_studio.labeling.project_locks import IMPORT_LOCK, RUN_LOCK, START_LOCK, hold_run_lock, reserve_start
 from hart_studio.labeling.project_store import ProjectStore
 from hart_studio.labeling.sources import SourceSettings
-from hart_studio.labeling.training_set import write_training_set
 from hart_studio.runs.checkpoints import (
     begin_checkpoint,
     complete_checkpoint,

@@ -22,7 +22,7 @@ from hart_studio.data.columns import ColumnMapping
 from hart_studio.data.hugging_face import load_hugging_face
 from hart_studio.errors import HartError
 from hart_studio.labeling.importing import import_source
-from hart_studio.labeling.project_creation import create_project
+from hart_studio.labeling.project_lifecycle import create_project
 from hart_studio.labeling.sources import SourceSettings
 from tests.attacks.targets import SECRET
 from tests.images import encoded

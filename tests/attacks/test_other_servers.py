@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from hart_studio.labeling.importing import get_invalid_rows, import_source
-from hart_studio.labeling.project_creation import create_project
+from hart_studio.labeling.project_lifecycle import create_project
 from hart_studio.labeling.sources import SourceSettings
 from tests.attacks.targets import Canary, Target
 from tests.attacks.test_paths import KEYS

@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 from hart_studio.data.rows import LoadedSamples
 from hart_studio.labeling.importing import import_samples
 from hart_studio.labeling.project import Project
-from hart_studio.labeling.project_creation import create_project
+from hart_studio.labeling.project_lifecycle import create_project
 from hart_studio.labeling.records import BoxCheck, Label, LabelProvenance
 from hart_studio.records import Box, Sample
 

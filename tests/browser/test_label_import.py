@@ -14,10 +14,9 @@ from playwright.sync_api import Page, Route, expect
 
 from hart_studio.data.rows import LoadedSamples
 from hart_studio.labeling.bulk_accept import accept_all
-from hart_studio.labeling.filters import ItemFilter
 from hart_studio.labeling.importing import import_samples
 from hart_studio.labeling.project import Project
-from hart_studio.labeling.records import LabeledSample
+from hart_studio.labeling.records import ItemFilter, LabeledSample
 from hart_studio.records import Box
 from tests.browser.label_projects import create, make_project, open_label_tab
 from tests.fakes import ScriptedModel

@@ -14,14 +14,15 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from hart_studio.data.rows import InvalidRow, LoadedSamples
-from hart_studio.labeling.filters import ItemFilter
 from hart_studio.labeling.importing import import_samples
 from hart_studio.labeling.job import LabelingConfig, prepare_run
 from hart_studio.labeling.project import Project
+from hart_studio.labeling.records import ItemFilter
 from hart_studio.needle.dataset import iterate_items, write_item
 from hart_studio.needle.scenes import SceneSettings
 from hart_studio.runs.launcher import start_run
 from tests.browser.label_projects import create, drag, make_project, open_label_tab, start_review
+from tests.unit.labeling.conftest import change_settings
 
 pytestmark = pytest.mark.browser
 RUN_MS = 240_000
@@ -271,7 +272,7 @@ def test_names_of_the_tabs_are_whole_on_a_phone_and_scroll_bars_are_of_the_theme
 def test_what_waits_why_and_what_the_scores_rest_on(open_page: Callable[..., Page], studio: str, labels: Path) -> None:
     labels.mkdir(exist_ok=True)
     project = make_project(labels, "waiting", 4)
-    project.change_settings(project.settings.model_copy(update={"audit_share": 1.0}))
+    change_settings(project, audit_share=1.0)
     items = list(project.items())
     for item, status, cautions in ((items[0], "proposed", ("scattered",)), (items[1], "auto_accepted", ())):
         changes = {"cautions": cautions, "necessity": None, "full_right": False}

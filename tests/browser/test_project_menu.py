@@ -12,7 +12,7 @@ from playwright.sync_api import Page, expect
 from hart_studio.labeling.connection_pool import CONNECTION_POOL
 from hart_studio.labeling.database import DATABASE
 from hart_studio.labeling.project import Project
-from hart_studio.labeling.project_creation import create_project
+from hart_studio.labeling.project_lifecycle import create_project
 from hart_studio.labeling.project_locks import hold_run_lock
 from tests.browser.label_projects import make_project, open_label_tab, start_review
 from tests.fakes import ScriptedModel

@@ -13,11 +13,10 @@ from playwright.sync_api import Page, expect
 
 from hart_studio.data.rows import LoadedSamples
 from hart_studio.labeling.bulk_accept import accept_all
-from hart_studio.labeling.filters import ItemFilter
 from hart_studio.labeling.importing import import_samples
 from hart_studio.labeling.project import Project
-from hart_studio.labeling.project_creation import create_project
-from hart_studio.labeling.records import BoxCheck, Label
+from hart_studio.labeling.project_lifecycle import create_project
+from hart_studio.labeling.records import BoxCheck, ItemFilter, Label
 from hart_studio.records import Box, Sample
 from tests.browser.conftest import open_by_name
 from tests.browser.label_projects import (

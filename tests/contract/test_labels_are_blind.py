@@ -8,21 +8,9 @@ import pytest
 from tests.contract.test_layers import PACKAGE, imported_modules
 
 LABELING = PACKAGE / "labeling"
-MAY_SEE = {"gold_metrics", "calibrate", "importing", "database"}
+MAY_SEE = {"quality", "calibrate", "importing", "database"}
 """Reports and calibration; the import writes gold boxes away, and the schema has their table."""
-MAY_IMPORT_GOLD = {"gold_metrics", "report"}
-WORKERS = (
-    "job",
-    "self_verify",
-    "consensus",
-    "box_refinement",
-    "review",
-    "review_priority",
-    "item_locks",
-    "review_history",
-    "bulk_accept",
-    "chance_level",
-)
+WORKERS = ("job", "self_verify", "box_refinement", "review", "review_evidence", "review_history", "bulk_accept")
 
 
 def modules() -> list[Path]:
@@ -53,4 +41,4 @@ def test_no_worker_reaches_the_module_that_reads_them() -> None:
         return seen
 
     for worker in WORKERS:
-        assert not {"gold_metrics", "calibrate", "report"} & reached(worker, set()), worker
+        assert not {"quality", "calibrate", "report"} & reached(worker, set()), worker

@@ -41,7 +41,6 @@ MODULES = (
         "Labeling",
         (
             "labeling.project",
-            "labeling.project_creation",
             "labeling.project_lifecycle",
             "labeling.importing",
             "labeling.job",

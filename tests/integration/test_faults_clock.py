@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from hart_studio.labeling.item_locks import ITEM_LOCK_SECONDS, ConflictError
 from hart_studio.labeling.review import ReviewQueue
+from hart_studio.labeling.review_history import ITEM_LOCK_SECONDS, ConflictError
 from hart_studio.runs import layout as run_layout
 from hart_studio.runs import writer
 from hart_studio.runs.config import RunConfig

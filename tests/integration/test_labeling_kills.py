@@ -17,7 +17,7 @@ from hart_studio.data.rows import LoadedSamples
 from hart_studio.labeling.importing import import_samples
 from hart_studio.labeling.job import LabelingConfig, count_items, prepare_run
 from hart_studio.labeling.project import Project
-from hart_studio.labeling.project_creation import create_project
+from hart_studio.labeling.project_lifecycle import create_project
 from hart_studio.labeling.self_verify import ProposalSettings
 from hart_studio.records import Sample
 from hart_studio.runs.events import StepDone

@@ -35,11 +35,6 @@ _LocatedBox = tuple[str, Any, Box]
 """Location, attributes and box of an annotation."""
 
 
-def export_path(image: PlannedImage) -> str:
-    """Path of a copied image in the export."""
-    return f"images/{image.name}"
-
-
 def save_coco(plan: ExportPlan, folder: Path) -> None:
     """Write ``annotations/instances_<split>.json``, and ``results_<split>.json`` for boxes with scores.
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 from hart_studio.data.rows import LoadedSamples, get_field
 from hart_studio.errors import DataError
 from hart_studio.files import write_json
-from hart_studio.labeling.export_plan import ExportPlan, PlannedImage, class_name
+from hart_studio.labeling.export_plan import ExportPlan, class_name
 from hart_studio.labeling.formats.reading import (
     ImageFinder,
     ImportOptions,
@@ -26,11 +26,6 @@ from hart_studio.labeling.records import LabeledSample
 from hart_studio.records import Box
 
 LABELS: Final = "annotations.json"
-
-
-def export_path(image: PlannedImage) -> str:
-    """Path of a copied image in the export."""
-    return f"{image.split}/{image.name}"
 
 
 def save_createml(plan: ExportPlan, folder: Path) -> None:

@@ -30,7 +30,6 @@ from hart_studio.labeling.records import LabeledSample
 from hart_studio.models.families import FAMILIES
 from hart_studio.parsing import MAX_TEXT_CHARS, UNIT_DECIMALS, convert_to_original, format_boxes, parse_boxes
 from hart_studio.prompts import as_text, grounding_prompt
-from hart_studio.records import Box
 
 MAX_BOXES: Final = 1024
 """Maximum number of boxes read from one answer."""
@@ -42,22 +41,17 @@ _EXTENTS: Final = {
 }
 
 
-def export_path(image: PlannedImage) -> str:
-    """Path of a copied image in the export."""
-    return f"images/{image.name}"
-
-
 def tolerance(wh: WH, options: ExportOptions) -> tuple[float, float]:
     """Rounding error of an edge: one unit of the family's frame, in original pixels, horizontal and vertical."""
     extent, step, _ = _grid(wh, options)
     return wh[0] / (extent[0] * step) + 1e-6, wh[1] / (extent[1] * step) + 1e-6
 
 
-def written_box(box: Box, wh: WH, options: ExportOptions) -> XYXY:
+def written_box(edges: XYXY, wh: WH, options: ExportOptions) -> XYXY:
     """Box as read back from the export, original pixels."""
     frame = FAMILIES[options.chat_family].box_frame
     _, _, model_wh = _grid(wh, options)
-    return to_original(_in_frame(box, wh, options), frame, wh, model_wh)
+    return to_original(_in_frame(edges, wh, options), frame, wh, model_wh)
 
 
 def save_grounded_chat(plan: ExportPlan, folder: Path) -> None:
@@ -68,11 +62,10 @@ def save_grounded_chat(plan: ExportPlan, folder: Path) -> None:
             answer is longer than the parser accepts.
         OSError: If the folder cannot be written.
     """
-    is_copy = plan.options.images == "copy"
     for split in plan.splits:
         with (folder / f"{split}.jsonl").open("w", encoding="utf-8", newline="\n") as file:
             for image, planned in plan.rows(split):
-                row = _row(image, planned, export_path(image) if is_copy else image.name, plan.options)
+                row = _row(image, planned, plan.path_of(image), plan.options)
                 file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
 
 
@@ -113,14 +106,14 @@ def _grid(wh: WH, options: ExportOptions) -> tuple[tuple[int, int], int, WH]:
     return model_wh, step, model_wh
 
 
-def _in_frame(box: Box, wh: WH, options: ExportOptions) -> XYXY:
+def _in_frame(edges: XYXY, wh: WH, options: ExportOptions) -> XYXY:
     """Convert a box to whole steps of the family's frame: at least one step wide and high, inside the image.
 
     Plain rounding could push a thin box at the right or lower edge out of the image, where the reader drops it.
     """
     frame = FAMILIES[options.chat_family].box_frame
     extent, step, model_wh = _grid(wh, options)
-    x_min, y_min, x_max, y_max = from_original(box.xyxy, frame, wh, model_wh)
+    x_min, y_min, x_max, y_max = from_original(edges, frame, wh, model_wh)
     left, right = _whole(x_min * step, x_max * step, extent[0] * step)
     top, bottom = _whole(y_min * step, y_max * step, extent[1] * step)
     return left / step, top / step, right / step, bottom / step
@@ -138,7 +131,7 @@ def _whole(low: float, high: float, limit: int) -> tuple[int, int]:
 def _row(image: PlannedImage, planned: PlannedItem, file: str, options: ExportOptions) -> dict[str, Any]:
     family = FAMILIES[options.chat_family]
     sample = planned.item.sample
-    boxes = [(_in_frame(box, image.wh, options), class_name(box)) for box in planned.boxes]
+    boxes = [(_in_frame(box.xyxy, image.wh, options), class_name(box)) for box in planned.boxes]
     answer = format_boxes(boxes, family.box_style)
     if len(answer) > MAX_TEXT_CHARS or len(boxes) > MAX_BOXES:
         raise InputError(

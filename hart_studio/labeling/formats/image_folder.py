@@ -50,11 +50,6 @@ _INFERRED_BYTES: Final = 10 << 20
 """Bytes of a file that the library infers types from."""
 
 
-def export_path(image: PlannedImage) -> str:
-    """Path of a copied image in the export."""
-    return f"{FOLDER_OF[image.split]}/{image.name}"
-
-
 def save_image_folder(plan: ExportPlan, folder: Path) -> None:
     """Write ``<split>/metadata.jsonl``, or ``metadata.parquet`` if types cannot be inferred, and ``classes.txt``.
 

@@ -59,11 +59,6 @@ DEFAULT_CONTROLS: Final = Controls()
 """Tags of ``label_config``."""
 
 
-def export_path(image: PlannedImage) -> str:
-    """Path of a copied image in the export."""
-    return f"images/{image.name}"
-
-
 def save_label_studio(plan: ExportPlan, folder: Path) -> None:
     """Write ``tasks.json`` to import, and ``label_config.xml`` for the project.
 
@@ -73,10 +68,15 @@ def save_label_studio(plan: ExportPlan, folder: Path) -> None:
     Raises:
         OSError: If the folder cannot be written.
     """
-    is_copy = plan.options.images == "copy"
-    tasks = [_task(image, planned, export_path(image) if is_copy else image.name) for image, planned in plan.rows()]
+    tasks = [_task(image, planned, plan.path_of(image)) for image, planned in plan.rows()]
     write_json(folder / TASKS, tasks)
     (folder / CONFIG).write_text(label_config(plan.classes), encoding="utf-8", newline="\n")
+
+
+def describe_serving(plan: ExportPlan) -> str:
+    """Note about the document root that the tasks need."""
+    root = "the export folder" if plan.options.images == "copy" else str(plan.image_root)
+    return f"serve local files with LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT set to {root}"
 
 
 def label_config(classes: tuple[str, ...]) -> str:

@@ -46,19 +46,13 @@ LABELS: Final = "labels.jsonl"
 _SAMPLE_FIELDS: Final = ("question", "choices", "answer", "category", "source")
 
 
-def export_path(image: PlannedImage) -> str:
-    """Path of a copied image in the export."""
-    return f"images/{image.name}"
-
-
 def save_native(plan: ExportPlan, folder: Path) -> None:
     """Write ``labels.jsonl``.
 
     Raises:
         OSError: If the folder cannot be written.
     """
-    is_copy = plan.options.images == "copy"
-    write_records(plan, folder / LABELS, export_path if is_copy else lambda image: image.name)
+    write_records(plan, folder / LABELS, plan.path_of)
 
 
 def write_records(

@@ -32,24 +32,19 @@ from hart_studio.records import Box
 IMAGES: Final = "JPEGImages"
 ANNOTATIONS: Final = "Annotations"
 
+TOLERANCE: Final = (1.0, 1.0)
+"""Rounding error of an edge, which moves outward to a whole pixel: horizontal and vertical, pixels."""
+
+NOTE: Final = "coordinates are 1-based and inclusive, as in the original devkit"
+"""Note to show after an export."""
+
 _MAX_FILE_BYTES: Final = 16 << 20
 _MAX_DEPTH: Final = 32
 
 
-def export_path(image: PlannedImage) -> str:
-    """Path of a copied image in the export."""
-    return f"{IMAGES}/{image.name}"
-
-
-def tolerance(wh: WH) -> tuple[float, float]:
-    """Rounding error of an edge, which moves outward to a whole pixel: horizontal and vertical, pixels."""
-    del wh  # independent of the size
-    return 1.0, 1.0
-
-
-def written_box(box: Box, wh: WH) -> XYXY:
+def written_box(edges: XYXY, wh: WH) -> XYXY:
     """Box as read back from the export, original pixels."""
-    return snap_to_pixels(box, wh).xyxy
+    return snap_to_pixels(Box.from_xyxy(edges), wh).xyxy
 
 
 def save_pascal_voc(plan: ExportPlan, folder: Path) -> None:
@@ -148,7 +143,7 @@ def _to_xml(image: PlannedImage) -> ElementTree.Element:
     for name, value in (("width", image.wh[0]), ("height", image.wh[1]), ("depth", 3)):
         _append(size, name, value)
     _append(root, "segmented", 0)
-    objects = {(class_name(box), written_box(box, image.wh)): None for box in image.merged_boxes}
+    objects = {(class_name(box), written_box(box.xyxy, image.wh)): None for box in image.merged_boxes}
     for label, (x_min, y_min, x_max, y_max) in objects:
         each = ElementTree.SubElement(root, "object")
         _append(each, "name", label)

@@ -46,11 +46,6 @@ _MAX_DEPTH: Final = 32
 _READ_SUFFIXES: Final = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 
-def export_path(image: PlannedImage) -> str:
-    """Path of a copied image in the export."""
-    return f"images/{image.split}/{image.name}"
-
-
 def exclusion_reason(image: PlannedImage) -> str:
     """Why the reader would drop an image without a warning; empty if it would not."""
     if min(image.wh) < MIN_IMAGE_SIDE:
@@ -65,9 +60,9 @@ def tolerance(wh: WH) -> tuple[float, float]:
     return 1.5 * STEP * wh[0] + 1e-6, 1.5 * STEP * wh[1] + 1e-6
 
 
-def written_box(box: Box, wh: WH) -> XYXY:
+def written_box(edges: XYXY, wh: WH) -> XYXY:
     """Box as read back from the export, original pixels."""
-    shares = [float(share) for share in _shares(box, wh)]
+    shares = [float(share) for share in _shares(edges, wh)]
     return _from_shares(shares, wh)
 
 
@@ -89,7 +84,9 @@ def save_yolo(plan: ExportPlan, folder: Path) -> None:
         labels = folder / "labels" / split
         labels.mkdir(parents=True, exist_ok=True)
         for image in plan.of_split(split):
-            rows = (f"{numbers[class_name(box)]} {' '.join(_shares(box, image.wh))}\n" for box in image.merged_boxes)
+            rows = (
+                f"{numbers[class_name(box)]} {' '.join(_shares(box.xyxy, image.wh))}\n" for box in image.merged_boxes
+            )
             # Boxes may be equal after rounding; the reader would warn about duplicates.
             text = "".join(dict.fromkeys(rows))
             (labels / f"{Path(image.name).stem}.txt").write_text(text, encoding="utf-8", newline="\n")
@@ -127,10 +124,10 @@ def load_yolo(path: Path, options: ImportOptions | None = None) -> LoadedSamples
     return collector.finish()
 
 
-def _shares(box: Box, wh: WH) -> list[str]:
+def _shares(edges: XYXY, wh: WH) -> list[str]:
     """Format center and size as shares; a side that rounding would reduce to 0 becomes one unit."""
     written = []
-    for low, high, side in ((box.x_min, box.x_max, wh[0]), (box.y_min, box.y_max, wh[1])):
+    for low, high, side in ((edges[0], edges[2], wh[0]), (edges[1], edges[3], wh[1])):
         first, last = max(0.0, low / side), min(1.0, high / side)
         written.append(((first + last) / 2, max(STEP, last - first)))
     (across, width), (down, height) = written

@@ -32,7 +32,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from hart_studio.errors import InputError
 from hart_studio.imaging import SourceImage
 from hart_studio.labeling.calibration import Calibration
-from hart_studio.labeling.calibration_domain import LabelOrigin, get_answer_form
+from hart_studio.labeling.calibration_lookup import score_label
 from hart_studio.labeling.formats.label_studio import (
     VERIFIED,
     WRONG_BOX,
@@ -50,7 +50,7 @@ from hart_studio.labeling.ml_backend.tasks import (
     to_drawn_box,
 )
 from hart_studio.labeling.records import BoxCheck
-from hart_studio.labeling.self_verify import Proposal, ProposalSettings, propose, verify_drawn_boxes
+from hart_studio.labeling.self_verify import Proposal, ProposalSettings, propose_safely, verify_drawn_boxes
 from hart_studio.models.chat import ChatModel
 
 SOFT_TIMEOUT_SECONDS: Final = 80.0
@@ -169,28 +169,26 @@ class HartBackend:
 
     def _propose(self, config: LabelConfig, asked: Sequence[OpenedTask | str]) -> list[Prediction]:
         good = [each for each in asked if isinstance(each, OpenedTask)]
-        proposals = iter(self._propose_safely(good) if good else [])
+        images = {each.sample.image: each.image for each in good}
+        samples = [each.sample for each in good]
+        proposals = iter(
+            propose_safely(self._model, samples, self._settings, open_image=images.__getitem__, describe=describe_error)
+            if good
+            else []
+        )
         return [
             self._answer(config, each, next(proposals)) if isinstance(each, OpenedTask) else self._no_prediction(each)
             for each in asked
         ]
-
-    def _propose_safely(self, asked: Sequence[OpenedTask]) -> list[Proposal]:
-        """Propose for all tasks at once; if that fails, for each alone, so that one task cannot fail others."""
-        images = {each.sample.image: each.image for each in asked}
-        try:
-            return propose(self._model, [each.sample for each in asked], self._settings, open_image=images.__getitem__)
-        except Exception as error:  # a library may raise anything for one task; the others continue
-            if len(asked) > 1:
-                return [proposal for each in asked for proposal in self._propose_safely([each])]
-            return [Proposal(asked[0].sample.id, (), None, describe_error(error), is_unexpected=True)]
 
     def _answer(self, config: LabelConfig, asked: OpenedTask, proposal: Proposal) -> Prediction:
         check = proposal.check
         if check is None:
             return self._no_prediction(proposal.failure)
         self._remember(asked.identity, check)
-        score = self._score(asked, check, bool(proposal.boxes))
+        # A task has no dataset name, so its image must show the domain.
+        domain = asked.image.read_domain() if self._calibration else ""
+        score = score_label(self._calibration, asked.sample, domain, proposal, self._settings).score
         result = []
         for number, box in enumerate(proposal.boxes, start=1):
             label = config.choose_label(box.label)
@@ -202,15 +200,6 @@ class HartBackend:
             result.append(make_answer(f"{asked.identity}_answer", check.crops_answer, config.controls))
         prediction: Prediction = {"model_version": self.version, "result": result}
         return prediction if score is None else {**prediction, "score": score}
-
-    def _score(self, asked: OpenedTask, check: BoxCheck, has_boxes: bool) -> float | None:
-        """Score inside the calibration's domain. A task has no dataset name, so the image must show its domain."""
-        if self._calibration is None:
-            return None
-        form, loop = get_answer_form(asked.sample), self._settings.loop
-        refined = self._settings.refinement is not None
-        origin = LabelOrigin(asked.image.read_domain(), "", form, self._settings.rollouts, loop.temperature, refined)
-        return self._calibration.score_label(check, has_boxes, origin).score
 
     def _check(self, config: LabelConfig, asked: OpenedTask | str, drawn: Sequence[Any]) -> Prediction:
         """Verify drawn boxes: returns only marks, because the boxes exist already."""

@@ -113,7 +113,7 @@ def read_label_config(text: Any) -> LabelConfig:
         for tag in _named(tags, kind):
             labels = tuple(label for each in tag.iter() if (label := _label_of(each)))
             if tag.get("name") and tag.get("toName") in images and (labels or kind == "rectangle"):
-                return _cluster_around(tags, images, tag, labels)
+                return _read_controls(tags, images, tag, labels)
     raise InputError(
         'The labeling configuration needs <Image name="image" value="$image"/> and <RectangleLabels name="label" '
         'toName="image"> with a <Label value=...> in it. Add them in the project settings.'
@@ -178,7 +178,7 @@ def describe_error(error: Exception) -> str:
     return f"the model failed: {type(error).__name__}"
 
 
-def _cluster_around(
+def _read_controls(
     tags: list[ElementTree.Element], images: Mapping[str, str], boxes: ElementTree.Element, labels: tuple[str, ...]
 ) -> LabelConfig:
     image = boxes.get("toName", "")

@@ -17,16 +17,15 @@ from hart_studio.formatting import LIST_TEXT_CHARS, shorten
 from hart_studio.labeling.calibration import Calibration
 from hart_studio.labeling.calibration_lookup import get_calibration
 from hart_studio.labeling.export_loss import preview_export
-from hart_studio.labeling.exporting import ExportOptions, export_project
+from hart_studio.labeling.export_plan import ExportOptions
+from hart_studio.labeling.exporting import export_project, write_training_set
 from hart_studio.labeling.formats.table import FORMATS
-from hart_studio.labeling.gold_metrics import measure_against_gold
-from hart_studio.labeling.label_diff import compare_runs
 from hart_studio.labeling.project import Project
 from hart_studio.labeling.project_locks import EXPORTS, check_links
-from hart_studio.labeling.quality import measure_quality
+from hart_studio.labeling.quality import measure_against_gold, measure_quality
 from hart_studio.labeling.records import MAX_CLASS_CHARS, USABLE_STATUSES, Status
 from hart_studio.labeling.report import KIND_TITLES, draw_calibration, draw_figures, format_estimate, write_report
-from hart_studio.labeling.training_set import write_training_set
+from hart_studio.labeling.run_results import compare_runs
 from hart_studio.models.catalog import BUILT_IN_HART, resolve_model_name
 from hart_studio.records import Record
 from hart_studio.runs.config import RunConfig

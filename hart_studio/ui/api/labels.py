@@ -19,16 +19,14 @@ from pydantic import Field, ValidationError
 from hart_studio.errors import HartError, InputError
 from hart_studio.imaging import DEFAULT_LIMITS, ImageLimits
 from hart_studio.labeling.box_refinement import BoxRefinementSettings
-from hart_studio.labeling.filters import ItemFilter
 from hart_studio.labeling.importing import get_invalid_rows
 from hart_studio.labeling.job import LabelingConfig, prepare_run, read_config
 from hart_studio.labeling.project import Project, ProjectSettings
 from hart_studio.labeling.project_locks import reserve_start
 from hart_studio.labeling.project_store import ProjectStore
-from hart_studio.labeling.records import Status
+from hart_studio.labeling.records import ItemFilter, Status
 from hart_studio.labeling.self_verify import ProposalSettings
-from hart_studio.labeling.source_preview import preview_source
-from hart_studio.labeling.sources import SourceSettings
+from hart_studio.labeling.sources import SourceSettings, preview_source
 from hart_studio.models.catalog import BUILT_IN_HART
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.records import Record

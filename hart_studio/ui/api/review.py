@@ -16,16 +16,13 @@ from hart_studio.formatting import LIST_TEXT_CHARS, shorten
 from hart_studio.geometry import plan_crops
 from hart_studio.imaging import SourceImage
 from hart_studio.labeling import bulk_accept
-from hart_studio.labeling.calibration_domain import REASONS, describe_score
-from hart_studio.labeling.chance_level import describe_chance_level
-from hart_studio.labeling.filters import ItemFilter
-from hart_studio.labeling.item_locks import check_reviewer
+from hart_studio.labeling.calibration import REASONS, describe_score
 from hart_studio.labeling.job import open_verified_image
 from hart_studio.labeling.project import Project
-from hart_studio.labeling.records import REVIEWED_STATUSES, BoxCheck, Item, Label
+from hart_studio.labeling.records import REVIEWED_STATUSES, BoxCheck, Item, ItemFilter, Label
 from hart_studio.labeling.review import MAX_BOXES, ReviewQueue
-from hart_studio.labeling.review_history import ProgressCallback, UndoneAction, is_next_action_bulk
-from hart_studio.labeling.review_priority import get_review_reason
+from hart_studio.labeling.review_evidence import describe_chance_level, get_review_reason
+from hart_studio.labeling.review_history import ProgressCallback, UndoneAction, check_reviewer, is_next_action_bulk
 from hart_studio.models.catalog import describe_domain_mismatch
 from hart_studio.records import Box
 from hart_studio.ui.api.ask import DECODING, AskService

@@ -11,8 +11,8 @@ from PIL import Image
 from hart_studio.data.rows import LoadedSamples
 from hart_studio.image_domains import NEEDLE, embed_domain
 from hart_studio.labeling.importing import import_samples
-from hart_studio.labeling.project import Project
-from hart_studio.labeling.project_creation import create_project
+from hart_studio.labeling.project import Project, count_required_reviews
+from hart_studio.labeling.project_lifecycle import create_project
 from hart_studio.labeling.records import BoxCheck, Label
 from hart_studio.records import Box, Sample
 
@@ -73,6 +73,17 @@ def add_label(project: Project, item_id: str, **fields: object) -> Label:
     with project.database.writing() as connection:
         project.append_label(connection, item_id, label)
     return label
+
+
+def change_settings(project: Project, **changes: object) -> None:
+    """Other settings than those that the project was created with; the review queue follows."""
+    settings = project.settings.model_copy(update=changes)
+    with project.database.writing() as connection:
+        connection.execute("UPDATE project SET settings = ?", (settings.model_dump_json(),))
+        ids = [row["id"] for row in connection.execute("SELECT id FROM items")]
+        required = [(count_required_reviews(item_id, settings), item_id) for item_id in ids]
+        connection.executemany("UPDATE items SET required_reviews = ? WHERE id = ?", required)
+    project.sample_audit()
 
 
 def fill_many(project: Project, image: Path, count: int) -> None:

@@ -11,14 +11,12 @@ import pytest
 from hart_studio.errors import InputError
 from hart_studio.labeling import bulk_accept
 from hart_studio.labeling.bulk_accept import SILENT_SECONDS, accept_all, count_acceptable, read_last
-from hart_studio.labeling.filters import ALL_ITEMS, ItemFilter
-from hart_studio.labeling.item_locks import ConflictError
 from hart_studio.labeling.project import Project
-from hart_studio.labeling.project_creation import create_project
-from hart_studio.labeling.records import Label
+from hart_studio.labeling.project_lifecycle import create_project
+from hart_studio.labeling.records import ALL_ITEMS, ItemFilter, Label
 from hart_studio.labeling.review import ReviewQueue
-from hart_studio.labeling.review_history import step
-from tests.unit.labeling.conftest import BOX, add_label, fill_many
+from hart_studio.labeling.review_history import ConflictError, step
+from tests.unit.labeling.conftest import BOX, add_label, change_settings, fill_many
 
 
 def test_accepted_labels_are_as_a_single_decision_makes_them(filled: Project, item_ids: list[str]) -> None:
@@ -48,7 +46,7 @@ def test_what_is_counted_is_what_is_accepted(filled: Project, item_ids: list[str
 
 def test_auto_accepted_labels_are_left_for_the_audit(filled: Project, item_ids: list[str]) -> None:
     add_label(filled, item_ids[0], status="auto_accepted", score=0.99)
-    filled.change_settings(filled.settings.model_copy(update={"audit_share": 1.0}))
+    change_settings(filled, audit_share=1.0)
     assert count_acceptable(filled, ALL_ITEMS) == (5, 0, 0, 1)
     assert count_acceptable(filled, ItemFilter(statuses=("auto_accepted",))) == (0, 0, 0, 1)
     assert accept_all(filled, "Ada", ALL_ITEMS, 5)[1:4] == (5, 5, 0)

@@ -20,8 +20,7 @@ from hart_studio.labeling.connection_pool import CONNECTION_POOL, ConnectionPool
 from hart_studio.labeling.database import DATABASE, Database
 from hart_studio.labeling.importing import inspect_image
 from hart_studio.labeling.project import Project
-from hart_studio.labeling.project_creation import create_project
-from hart_studio.labeling.project_lifecycle import duplicate_project
+from hart_studio.labeling.project_lifecycle import create_project, duplicate_project
 from hart_studio.labeling.review import ReviewQueue
 from tests.unit.labeling.conftest import add_label
 
@@ -37,7 +36,7 @@ store = ProjectStore(Path(sys.argv[1]))
 count, threads = int(sys.argv[2]), int(sys.argv[3])
 for number in range(count):
     store.root.mkdir(exist_ok=True)
-    from hart_studio.labeling.project_creation import create_project
+    from hart_studio.labeling.project_lifecycle import create_project
     create_project(store.root / f"p{number}", f"Project {number}")
 def work(thread):
     for number in range(thread, count, 3):

@@ -1,13 +1,24 @@
+from __future__ import annotations
+
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hart_studio.errors import InputError
-from hart_studio.labeling.export_plan import ExportOptions, class_name, plan_export, split_of
+from hart_studio.errors import DataError, InputError
+from hart_studio.labeling.export_plan import (
+    ExportOptions,
+    check_image,
+    class_name,
+    common_folder,
+    plan_export,
+    split_of,
+    unique_names,
+)
 from hart_studio.records import Box
-from tests.labels import draw_image, make_item, make_plan
+from tests.labels import draw_image, image_file, make_item, make_plan
 
 SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
 
@@ -87,7 +98,7 @@ def test_item_properties(tmp_path: Path) -> None:
         for boxes in ((), (box,)):
             plan = make_plan([make_item(path, boxes, status=status)], statuses=(status,))
             ((_, planned),) = plan.rows()
-            said[status, bool(boxes)] = (planned.is_labeled, planned.is_negative, len(planned.boxes))
+            said[status, bool(boxes)] = (planned.state.is_labeled, planned.state.is_negative, len(planned.boxes))
     assert said == {
         ("accepted", False): (True, True, 0),
         ("accepted", True): (True, False, 1),
@@ -113,7 +124,7 @@ def test_boxes_are_clipped_and_lost_ones_do_not_make_a_negative(tmp_path: Path) 
     plan = make_plan(items)
     planned = {each.item.sample.question: each for _, each in plan.rows()}
     assert [box.xyxy for box in planned["a?"].boxes] == [(0, 0, 10, 10), (60, 40, 64, 48)]
-    assert planned["b?"].boxes == () and not planned["b?"].is_negative and not planned["b?"].is_labeled
+    assert planned["b?"].boxes == () and not planned["b?"].state.is_negative and not planned["b?"].state.is_labeled
     assert plan.notes == (
         "2 boxes clipped to the image",
         "2 boxes outside of the image or without an area, excluded",
@@ -199,3 +210,29 @@ def test_only_unchanged_boxes_of_a_model_have_a_score(
     item = make_item(draw_image(tmp_path / "a.png"), boxes, origin=origin, score=score)
     ((_, planned),) = make_plan([item]).rows()
     assert (planned.score, planned.boxes[0].score) == (expected, expected)
+
+
+def test_an_image_that_changed_or_went_is_refused(tmp_path: Path) -> None:
+    file = image_file(draw_image(tmp_path / "a.PNG"))
+    assert check_image(file) == (".png", False)
+    draw_image(tmp_path / "b.png").rename(tmp_path / "a.PNG")
+    with pytest.raises(DataError, match="has changed"):
+        check_image(file)
+    (tmp_path / "a.PNG").unlink()
+    with pytest.raises(DataError, match="is gone"):
+        check_image(file)
+    os.mkfifo(tmp_path / "a.PNG")
+    with pytest.raises(DataError, match="cannot be read"):
+        check_image(file)
+
+
+def test_names_are_unique_ignoring_case(tmp_path: Path) -> None:
+    files = [image_file(draw_image(tmp_path / name)) for name in ("x/a.png", "y/A.png", "z/b.png")]
+    names = unique_names([(file, ".png") for file in files])
+    assert len({name.casefold() for name in names}) == 3
+    assert names[2] == "b.png"
+
+
+def test_the_common_folder() -> None:
+    assert common_folder(["/a/b/c.png", "/a/b/d/e.png"]) == Path("/a/b")
+    assert common_folder([]) == Path()

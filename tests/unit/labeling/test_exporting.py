@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import json
 import time
 from dataclasses import replace
@@ -6,14 +8,21 @@ from typing import Any
 
 import pytest
 
+from hart_studio.data.rows import LoadedSamples
+from hart_studio.data.sources import load_jsonl
 from hart_studio.errors import DataError, InputError
 from hart_studio.labeling import exporting
+from hart_studio.labeling.export_loss import preview_export
 from hart_studio.labeling.export_plan import NO_BACKGROUND, ExportOptions
-from hart_studio.labeling.exporting import FORMATS, export_labels, export_losses
+from hart_studio.labeling.exporting import export_labels, write_training_set
 from hart_studio.labeling.formats.native import load_items
 from hart_studio.labeling.formats.reading import ImportOptions
-from hart_studio.labeling.records import Item
+from hart_studio.labeling.formats.table import FORMATS
+from hart_studio.labeling.importing import import_samples
+from hart_studio.labeling.project import Project
+from hart_studio.labeling.records import USABLE_STATUSES, Item
 from tests.labels import draw_image, full_item, make_item
+from tests.unit.labeling.conftest import add_label, ask
 
 HALVES = {"train": 0.5, "val": 0.5}
 
@@ -36,6 +45,14 @@ def test_report(items: list[Item], tmp_path: Path) -> None:
     assert images == {Path(item.image.path).read_bytes() for item in items[:11]}
 
 
+def test_losses_are_those_of_the_written_labels(tmp_path: Path) -> None:
+    items = [full_item(draw_image(tmp_path / "in" / f"{n}.png")) for n in range(3)]
+    Path(items[0].image.path).unlink()
+    report = export_labels(items, "coco", tmp_path / "out", ExportOptions(splits={"train": 1.0}))
+    assert report.items == 2 and report.excluded == {"the image is gone or cannot be read": 1}
+    assert {loss.what: loss.count for loss in report.losses}["evidence"] == 2
+
+
 def test_turned_images_are_noted_only_where_there_are_some(items: list[Item], tmp_path: Path) -> None:
     assert export_labels(items, "coco", tmp_path / "upright", ExportOptions(splits=HALVES)).notes == ()
     items.append(make_item(draw_image(tmp_path / "in" / "t.jpg", orientation=6), [(1, 2, 30, 40)]))
@@ -55,20 +72,20 @@ def test_the_full_record_is_in_the_metadata_file(tmp_path: Path) -> None:
 def test_one_class_for_all_boxes(tmp_path: Path, name: str) -> None:
     items = [full_item(draw_image(tmp_path / "in" / f"{n}.png")) for n in range(10)]
     options = ExportOptions(splits=HALVES, box_class="road sign")
-    export_labels(items, name, tmp_path / "out", options)
+    report = export_labels(items, name, tmp_path / "out", options)
     info = FORMATS[name]
     loaded = info.load(tmp_path / "out", ImportOptions(template="{label}", image_cache=tmp_path / "cache"))
     assert {box.label for sample in loaded.samples for box in sample.boxes} == {"road sign"}
     lines = (tmp_path / "out" / "hart_meta.jsonl").read_text().splitlines()
     kept = {box["label"] for line in lines for box in json.loads(line)["boxes"]}
     assert kept == {box.label for item in items for box in item.label.boxes}, "native records keep every label"
-    losses = {loss.what: loss.text for loss in export_losses(name, items, options)}
+    losses = {loss.what: loss.text for loss in report.losses}
     assert losses["labels"].endswith("(replaced by 'road sign')")
 
 
-def test_our_own_format_keeps_each_label(items: list[Item], tmp_path: Path) -> None:
+def test_our_own_format_keeps_each_label(items: list[Item], project: Project, tmp_path: Path) -> None:
     for act in (lambda options: export_labels(items, "native", tmp_path / "out", options),
-                lambda options: export_losses("native", items, options)):  # fmt: skip
+                lambda options: preview_export(project, "native", options)):  # fmt: skip
         with pytest.raises(InputError, match="keeps the labels of all boxes"):
             act(ExportOptions(box_class="sign"))
     assert not (tmp_path / "out").exists()
@@ -184,3 +201,28 @@ def test_many_boxes_in_one_label_are_compared_quickly(tmp_path: Path) -> None:
     started = time.perf_counter()
     assert export_labels([item], "coco", tmp_path / "out").boxes == 6000
     assert time.perf_counter() - started < 20
+
+
+def test_good_labels_become_questions_with_the_labels_boxes(project: Project, image: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "deeper"
+    folder.mkdir()
+    other = folder / "other.png"
+    other.write_bytes(image.read_bytes() + b" ")
+    rows = (ask(image, 0), ask(other, 1), ask(image, 2), ask(image, 3, answer=None), ask(image, 4))
+    import_samples(project, LoadedSamples("s", rows))
+    statuses = ("accepted", "edited", "rejected", "accepted", "auto_accepted")
+    for item, status in zip(list(project.items()), statuses, strict=True):
+        add_label(project, item.id, status=status)
+    found = write_training_set(project)
+    assert (found.questions, found.excluded, found.image_root) == (3, 1, tmp_path)
+    loaded = load_jsonl(found.path, image_root=found.image_root)
+    assert [sample.question[-2:] for sample in loaded.samples] == ["0?", "1?", "4?"]
+    assert [sample.image for sample in loaded.samples] == [str(image), str(other), str(image)]
+    assert all(sample.gold_boxes == () for sample in loaded.samples), "a label is no truth"
+    kept = [item.label.boxes for item in project.items() if item.label.status in USABLE_STATUSES and item.sample.answer]
+    assert [sample.label_boxes for sample in loaded.samples] == kept
+
+
+def test_nothing_to_train_on(filled: Project) -> None:
+    with pytest.raises(InputError, match="Review some items first"):
+        write_training_set(filled)

@@ -7,10 +7,11 @@ import pytest
 from PIL import Image
 
 from hart_studio.data.rows import InvalidRow, LoadedSamples
-from hart_studio.labeling.exporting import ExportOptions, export_labels
+from hart_studio.labeling.export_plan import ExportOptions
+from hart_studio.labeling.exporting import export_labels
 from hart_studio.labeling.importing import get_invalid_rows, import_items, import_samples, import_source, inspect_image
 from hart_studio.labeling.project import Project
-from hart_studio.labeling.project_creation import create_project
+from hart_studio.labeling.project_lifecycle import create_project
 from hart_studio.labeling.records import ImageFile, LabeledSample
 from hart_studio.labeling.review import ReviewQueue
 from hart_studio.labeling.sources import SourceSettings

@@ -14,15 +14,13 @@ from hart_studio.errors import DataError, InputError, ModelError
 from hart_studio.labeling import connection_pool, job
 from hart_studio.labeling.calibration import Calibration, save_calibration
 from hart_studio.labeling.calibration_lookup import CALIBRATION
-from hart_studio.labeling.filters import ItemFilter
-from hart_studio.labeling.gold_metrics import measure_against_gold
 from hart_studio.labeling.importing import import_samples
 from hart_studio.labeling.job import LabelingConfig, count_items, prepare_run, run_labeling
 from hart_studio.labeling.project import Project
-from hart_studio.labeling.quality import measure_quality
-from hart_studio.labeling.records import LabeledSample
+from hart_studio.labeling.quality import measure_against_gold, measure_quality
+from hart_studio.labeling.records import ItemFilter, LabeledSample
 from hart_studio.labeling.review import ReviewQueue
-from hart_studio.labeling.run_summary import summarize_run
+from hart_studio.labeling.run_results import summarize_run
 from hart_studio.labeling.self_verify import Proposal, ProposalSettings
 from hart_studio.models.chat import ChatModel, ChatRequest
 from hart_studio.records import GoldSample
@@ -31,7 +29,7 @@ from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.reader import read_events
 from hart_studio.runs.status import read_status
 from tests.fakes import ScriptedModel, text_of
-from tests.unit.labeling.conftest import BOX, WH, add_label, ask, draw_marked
+from tests.unit.labeling.conftest import BOX, WH, add_label, ask, change_settings, draw_marked
 from tests.unit.labeling.test_calibration import DRAWN, make_calibration
 from tests.unit.pipeline.conftest import boxes_text
 
@@ -109,7 +107,7 @@ def test_only_selected_items_and_never_reviewed_ones(twenty: Project) -> None:
 
 def test_a_run_with_auto_accept_leaves_one_to_audit(twenty: Project) -> None:
     calibrated(twenty)
-    twenty.change_settings(twenty.settings.model_copy(update={"audit_share": 1e-9}))
+    change_settings(twenty, audit_share=1e-9)
     run(twenty, batch=7)
     assert twenty.count_by("status") == {"auto_accepted": 20}
     assert twenty.count_waiting() == {"auto_accepted": 1}
@@ -297,14 +295,14 @@ def test_boxes_that_are_imported_while_a_run_works_stay_and_are_verified(
     project: Project, image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import_samples(project, LoadedSamples("s", (ask(image, 0), ask(image, 1))))
-    real = job.propose_items_by_halves
+    real = job.propose_items
 
     def slow(*args: Any) -> list[Proposal]:
         found = real(*args)
         import_boxes(project, image, 0)
         return found
 
-    monkeypatch.setattr(job, "propose_items_by_halves", slow)
+    monkeypatch.setattr(job, "propose_items", slow)
     layout = run(project)
     first, second = project.items(with_history=True)
     assert [(label.origin, label.boxes) for label in (*first.history[1:], first.label)] == [("imported", (CAR,))] * 2
@@ -319,7 +317,7 @@ def test_an_item_whose_label_never_stays_is_a_failure_of_the_run(
 ) -> None:
     import_samples(project, LoadedSamples("s", (ask(image),)))
     (item_id,) = (item.id for item in project.items())
-    real, calls = job.propose_items_by_halves, 0
+    real, calls = job.propose_items, 0
 
     def slow(*args: Any) -> list[Proposal]:
         nonlocal calls
@@ -328,7 +326,7 @@ def test_an_item_whose_label_never_stays_is_a_failure_of_the_run(
         add_label(project, item_id, origin="imported", boxes=(CAR,))
         return found
 
-    monkeypatch.setattr(job, "propose_items_by_halves", slow)
+    monkeypatch.setattr(job, "propose_items", slow)
     layout = run(project)
     assert calls == job.MAX_ATTEMPTS
     assert (project.item(item_id).label.origin, project.item(item_id).label.boxes) == ("imported", (CAR,))

@@ -9,14 +9,13 @@ import pytest
 from hart_studio.data.rows import LoadedSamples
 from hart_studio.errors import DataError, InputError
 from hart_studio.labeling.database import DATABASE, FIRST_VERSION, MIGRATIONS, Database, newest_version
-from hart_studio.labeling.filters import ItemFilter
 from hart_studio.labeling.importing import import_samples
 from hart_studio.labeling.project import Project, ProjectSettings, compute_audit_hash, make_item_id
-from hart_studio.labeling.project_creation import create_project
+from hart_studio.labeling.project_lifecycle import create_project
 from hart_studio.labeling.quality import measure_quality
-from hart_studio.labeling.records import LabeledSample
+from hart_studio.labeling.records import ItemFilter, LabeledSample
 from hart_studio.labeling.review import ReviewQueue
-from tests.unit.labeling.conftest import BOX, add_label, ask, make_check
+from tests.unit.labeling.conftest import BOX, add_label, ask, change_settings, make_check
 
 
 def test_a_project_keeps_its_name_and_settings(tmp_path: Path) -> None:
@@ -183,16 +182,22 @@ def test_another_audit_share_reorders_the_queue(filled: Project, item_ids: list[
     def waiting() -> int:
         return sum(filled.count_waiting().values())
 
-    filled.change_settings(ProjectSettings(audit_share=1.0))
+    change_settings(filled, audit_share=1.0)
     assert waiting() == 6
-    filled.change_settings(ProjectSettings(audit_share=0.0))
+    change_settings(filled, audit_share=0.0)
     assert waiting() == 0
+
+
+def test_why_an_item_needs_review(filled: Project, item_ids: list[str]) -> None:
+    label = add_label(filled, item_ids[0], check=make_check(crops_right=False, full_right=True))
+    assert filled.get_review_reason(item_ids[0], label) == "disagreement"
+    assert filled.get_review_reason(item_ids[0], label.model_copy(update={"status": "accepted"})) is None
 
 
 def test_one_auto_accepted_label_is_always_audited(filled: Project, item_ids: list[str]) -> None:
     hashes = {item_id: compute_audit_hash(0, item_id) for item_id in item_ids}
     lowest, highest = min(item_ids, key=hashes.__getitem__), max(item_ids, key=hashes.__getitem__)
-    filled.change_settings(ProjectSettings(audit_share=1e-9))
+    change_settings(filled, audit_share=1e-9)
     add_label(filled, highest, status="auto_accepted", score=0.99)
     filled.sample_audit()
     assert filled.count_waiting() == {"proposed": 5, "auto_accepted": 1}
@@ -207,7 +212,7 @@ def test_one_auto_accepted_label_is_always_audited(filled: Project, item_ids: li
     assert measure_quality(filled).audited == 1
     queue.undo("Ada")
     assert filled.count_waiting() == {"proposed": 4, "auto_accepted": 1}
-    filled.change_settings(ProjectSettings(audit_share=0.0))
+    change_settings(filled, audit_share=0.0)
     assert filled.count_waiting() == {"proposed": 4}
 
 

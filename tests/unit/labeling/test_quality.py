@@ -7,15 +7,13 @@ import pytest
 
 from hart_studio.data.rows import LoadedSamples
 from hart_studio.labeling.bulk_accept import accept_all
-from hart_studio.labeling.filters import ALL_ITEMS
-from hart_studio.labeling.gold_metrics import measure_against_gold
 from hart_studio.labeling.importing import import_samples
-from hart_studio.labeling.project import Project, ProjectSettings
-from hart_studio.labeling.quality import count_audit, measure_agreement, measure_quality
-from hart_studio.labeling.records import Label
+from hart_studio.labeling.project import Project
+from hart_studio.labeling.quality import count_audit, measure_against_gold, measure_agreement, measure_quality
+from hart_studio.labeling.records import ALL_ITEMS, Label
 from hart_studio.labeling.review import ReviewQueue
 from hart_studio.records import Box, GoldSample
-from tests.unit.labeling.conftest import BOX, add_label, ask, make_check
+from tests.unit.labeling.conftest import BOX, add_label, ask, change_settings, make_check
 
 OTHER = Box.from_xyxy((150, 100, 250, 200))
 
@@ -53,7 +51,7 @@ def test_evidence_scores_and_areas(project: Project, image: Path) -> None:
 
 
 def test_the_audit_measures_auto_accepted_labels(filled: Project, item_ids: list[str]) -> None:
-    filled.change_settings(ProjectSettings(audit_share=1.0))
+    change_settings(filled, audit_share=1.0)
     for item_id in item_ids[:4]:
         add_label(filled, item_id, status="auto_accepted", score=0.99)
     queue = ReviewQueue(filled)
@@ -70,7 +68,7 @@ def test_the_audit_measures_auto_accepted_labels(filled: Project, item_ids: list
 def test_only_single_decisions_about_the_auto_accepted_revision_are_an_audit(
     filled: Project, item_ids: list[str]
 ) -> None:
-    filled.change_settings(ProjectSettings(audit_share=1.0))
+    change_settings(filled, audit_share=1.0)
     for item_id in item_ids:
         add_label(filled, item_id, status="auto_accepted", score=0.99)
     queue = ReviewQueue(filled)
@@ -95,7 +93,7 @@ def test_only_single_decisions_about_the_auto_accepted_revision_are_an_audit(
 
 
 def test_only_those_who_drew_low_are_audited(filled: Project, item_ids: list[str]) -> None:
-    filled.change_settings(ProjectSettings(audit_share=0.0))
+    change_settings(filled, audit_share=0.0)
     add_label(filled, item_ids[0], status="auto_accepted", score=0.99)
     ReviewQueue(filled).decide("Ada", item_ids[0], 2, "reject")
     assert measure_quality(filled).audit is None

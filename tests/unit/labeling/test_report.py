@@ -10,10 +10,10 @@ import pytest
 from hart_studio.data.rows import LoadedSamples
 from hart_studio.errors import InputError
 from hart_studio.evaluation.statistics import wilson
-from hart_studio.labeling.calibration import make_bins
+from hart_studio.labeling.calibrate import make_bins
 from hart_studio.labeling.database import DATABASE
 from hart_studio.labeling.importing import import_samples
-from hart_studio.labeling.project_creation import create_project
+from hart_studio.labeling.project_lifecycle import create_project
 from hart_studio.labeling.quality import measure_quality
 from hart_studio.labeling.report import (
     draw_calibration,

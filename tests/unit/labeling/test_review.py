@@ -7,13 +7,13 @@ import pytest
 
 from hart_studio.data.rows import LoadedSamples
 from hart_studio.errors import InputError
-from hart_studio.labeling.filters import ItemFilter
 from hart_studio.labeling.importing import import_samples
-from hart_studio.labeling.item_locks import ConflictError
-from hart_studio.labeling.project import Project, ProjectSettings
+from hart_studio.labeling.project import Project
+from hart_studio.labeling.records import ItemFilter
 from hart_studio.labeling.review import SEARCHES, Decision, ReviewQueue, make_search
+from hart_studio.labeling.review_history import ConflictError
 from hart_studio.records import Box
-from tests.unit.labeling.conftest import BOX, add_label, ask, fill_many, make_check
+from tests.unit.labeling.conftest import BOX, add_label, ask, change_settings, fill_many, make_check
 
 OTHER = Box.from_xyxy((10, 20, 30, 40))
 
@@ -51,7 +51,7 @@ def test_an_item_returns_when_its_lock_has_expired(
 ) -> None:
     queue.next_item("Ada")
     now = time.time()
-    monkeypatch.setattr("hart_studio.labeling.item_locks.time.time", lambda: now + 10_000)
+    monkeypatch.setattr("hart_studio.labeling.review_history.time.time", lambda: now + 10_000)
     item = queue.next_item("Bo")
     assert item is not None
     assert item.id == item_ids[0]
@@ -154,7 +154,7 @@ def test_boxes_of_a_person_have_no_score_of_the_model(queue: ReviewQueue, item_i
 
 
 def test_the_second_of_two_accepts_the_evidence_that_they_were_shown(project: Project, image: Path) -> None:
-    project.change_settings(ProjectSettings(overlap_share=1.0))
+    change_settings(project, overlap_share=1.0)
     import_samples(project, LoadedSamples("streets", (ask(image),)))
     item_id = next(project.items()).id
     shown = add_label(project, item_id, score=0.5, check=make_check(crops_right=True))
@@ -288,7 +288,7 @@ def test_undo_works_after_a_restart(queue: ReviewQueue, item_ids: list[str]) -> 
 
 
 def test_items_that_overlap_are_decided_by_two_who_do_not_see_each_other(project: Project, image: Path) -> None:
-    project.change_settings(ProjectSettings(overlap_share=1.0))
+    change_settings(project, overlap_share=1.0)
     import_samples(project, LoadedSamples("streets", (ask(image),)))
     item_id = next(project.items()).id
     add_label(project, item_id, score=0.5)

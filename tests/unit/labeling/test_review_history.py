@@ -1,23 +1,66 @@
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 
+from hart_studio.errors import InputError
 from hart_studio.labeling import review_history
 from hart_studio.labeling.bulk_accept import accept_all
-from hart_studio.labeling.filters import ALL_ITEMS
 from hart_studio.labeling.project import Project
-from hart_studio.labeling.records import Label
+from hart_studio.labeling.records import ALL_ITEMS, Label
 from hart_studio.labeling.review import ReviewQueue
 from hart_studio.labeling.review_history import (
     FIRST_CHUNK,
+    ITEM_LOCK_SECONDS,
     MAX_IN_CHUNK,
+    ConflictError,
+    check_not_locked,
+    check_reviewer,
     is_next_action_bulk,
+    lock_item,
     next_chunk_size,
+    release_item_locks,
     step,
 )
-from tests.unit.labeling.conftest import add_label, fill_many
+from tests.unit.labeling.conftest import add_label, change_settings, fill_many
+
+
+def test_a_lock_excludes_others_until_it_is_released(filled: Project, item_ids: list[str]) -> None:
+    with filled.database.writing() as connection:
+        lock_item(connection, item_ids[0], "Ada")
+        check_not_locked(connection, item_ids[0], "Ada")
+        with pytest.raises(ConflictError, match="Ada has this item open"):
+            lock_item(connection, item_ids[0], "Bo")
+        release_item_locks(connection, "Ada")
+        lock_item(connection, item_ids[0], "Bo")
+
+
+def test_a_reviewer_holds_one_item(filled: Project, item_ids: list[str]) -> None:
+    with filled.database.writing() as connection:
+        lock_item(connection, item_ids[0], "Ada")
+        lock_item(connection, item_ids[1], "Ada")
+        check_not_locked(connection, item_ids[0], "Bo")
+
+
+@pytest.mark.parametrize("jump", [ITEM_LOCK_SECONDS + 1, -ITEM_LOCK_SECONDS])
+def test_an_expired_lock_and_one_of_a_clock_set_back_are_ignored(
+    filled: Project, item_ids: list[str], monkeypatch: pytest.MonkeyPatch, jump: float
+) -> None:
+    now = time.time()
+    with filled.database.writing() as connection:
+        lock_item(connection, item_ids[0], "Ada")
+        monkeypatch.setattr("hart_studio.labeling.review_history.time.time", lambda: now + jump)
+        check_not_locked(connection, item_ids[0], "Bo")
+        release_item_locks(connection, "Bo")
+        assert connection.execute("SELECT COUNT(*) FROM item_locks").fetchone()[0] == 0
+
+
+@pytest.mark.parametrize("name", ["", "   ", "x" * 121, None, 5, "a\x00b"])
+def test_a_reviewer_has_a_name(name: str) -> None:
+    with pytest.raises(InputError, match="reviewer name must have 1 to 120"):
+        check_reviewer(name)
 
 
 def undo(project: Project, who: str = "Ada") -> review_history.UndoneAction | None:
@@ -87,7 +130,7 @@ def test_an_undo_that_ended_early_continues(
 
 
 def test_what_was_auto_accepted_is_audited_again_after_an_undo(filled: Project, item_ids: list[str]) -> None:
-    filled.change_settings(filled.settings.model_copy(update={"audit_share": 1.0}))
+    change_settings(filled, audit_share=1.0)
     add_label(filled, item_ids[0], status="auto_accepted", score=0.9)
     ReviewQueue(filled).decide("Ada", item_ids[0], 2, "accept")
     assert filled.count_waiting() == {"proposed": 5}

@@ -13,9 +13,16 @@ from hart_studio.data.columns import ColumnMapping
 from hart_studio.data.rows import LoadedSamples
 from hart_studio.errors import DataError, InputError
 from hart_studio.labeling.importing import import_source
-from hart_studio.labeling.project_creation import create_project
-from hart_studio.labeling.source_preview import preview_source
-from hart_studio.labeling.sources import SourceSettings, detect_source_kind, load_source, locate_source, map_columns
+from hart_studio.labeling.project_lifecycle import create_project
+from hart_studio.labeling.sources import (
+    SourceSettings,
+    detect_source_kind,
+    load_source,
+    load_unlabeled_images,
+    locate_source,
+    map_columns,
+    preview_source,
+)
 from hart_studio.labeling.zip_archives import ZipArchive
 from hart_studio.needle.dataset import iterate_items, write_item
 from hart_studio.needle.scenes import SceneSettings
@@ -247,3 +254,38 @@ def test_odd_names_in_a_folder(tmp_path: Path) -> None:
     (tmp_path / "set.zip").mkdir()
     (tmp_path / "set.zip" / "a.png").write_bytes(PNG)
     assert len(load(tmp_path / "set.zip", tmp_path / "cache", SourceSettings(question="What?")).samples) == 1
+
+
+def test_every_image_below_a_folder_is_asked_about(tmp_path: Path) -> None:
+    (tmp_path / "set" / "cats").mkdir(parents=True)
+    for name in ("b.png", "cats/tom.PNG"):
+        (tmp_path / "set" / name).write_bytes(PNG)
+    (tmp_path / "set" / "notes.txt").write_text("no image")
+    loaded = load_unlabeled_images(tmp_path / "set", "Where is {name} of {folder}?", ("left", "right"))
+    assert [(sample.id, sample.question) for sample in loaded.samples] == [
+        ("b.png", "Where is b of ?"),
+        ("cats/tom.PNG", "Where is tom of cats?"),
+    ]
+    assert loaded.samples[0].choices == ("left", "right")
+    assert loaded.samples[0].answer is None
+
+
+def test_links_are_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "secret.png").write_bytes(PNG)
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "own.png").write_bytes(PNG)
+    (tmp_path / "set" / "link.png").symlink_to(tmp_path / "secret.png")
+    assert [sample.id for sample in load_unlabeled_images(tmp_path / "set", "?").samples] == ["own.png"]
+
+
+def test_a_template_is_no_program(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(PNG)
+    question = load_unlabeled_images(tmp_path, "{name.__class__} {0} {name!r} {name}").samples[0].question
+    assert question == "{name.__class__} {0} {name!r} a"
+
+
+@pytest.mark.parametrize("folder", ["gone", "empty"])
+def test_a_folder_without_images(tmp_path: Path, folder: str) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError):
+        load_unlabeled_images(tmp_path / folder, "?")

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from hart_studio.errors import DataError
-from hart_studio.labeling.formats.coco import export_path, load_coco, save_coco
+from hart_studio.labeling.formats.coco import load_coco, save_coco
 from hart_studio.labeling.formats.reading import NOTHING_TO_ASK, ImportOptions
 from hart_studio.records import Box
 from tests.labels import copy_images, draw_image, make_item, make_plan
@@ -70,7 +70,7 @@ def test_questions_come_back(tmp_path: Path) -> None:
     ]
     plan = make_plan(items)
     save_coco(plan, tmp_path / "out")
-    copy_images(plan, tmp_path / "out", export_path)
+    copy_images(plan, tmp_path / "out", "coco")
     found = {sample.id: sample for sample in load_coco(tmp_path / "out").samples}
     for item in items:
         sample = found[item.id]

@@ -60,7 +60,7 @@ def test_the_size_that_the_model_sees_must_be_known(tmp_path: Path) -> None:
 
 def test_a_thin_box_stays_on_its_spot() -> None:
     box = Box.from_xyxy((0, 850, 1, 851))
-    x_min, y_min, x_max, y_max = written_box(box, (8192, 5460), ExportOptions())
+    x_min, y_min, x_max, y_max = written_box(box.xyxy, (8192, 5460), ExportOptions())
     assert x_min <= 0 and y_min <= 850 and x_max >= 1 and y_max >= 851
 
 

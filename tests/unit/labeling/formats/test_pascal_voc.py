@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from hart_studio.errors import DataError
-from hart_studio.labeling.formats.pascal_voc import export_path, load_pascal_voc, parse_xml, save_pascal_voc
+from hart_studio.labeling.formats.pascal_voc import load_pascal_voc, parse_xml, save_pascal_voc
 from hart_studio.labeling.formats.reading import ImportOptions
 from hart_studio.records import Box
 from tests.labels import copy_images, draw_image, make_item, make_plan
@@ -41,7 +41,7 @@ def test_whole_pixels_come_back_exactly(tmp_path: Path) -> None:
     path = draw_image(tmp_path / "in" / "a.png")
     plan = make_plan([make_item(path, [(0, 0, 64, 48), (63, 47, 64, 48), (3, 4, 5, 9)])])
     save_pascal_voc(plan, tmp_path / "out")
-    copy_images(plan, tmp_path / "out", export_path)
+    copy_images(plan, tmp_path / "out", "pascal_voc")
     (sample,) = load_pascal_voc(tmp_path / "out").samples
     assert [box.xyxy for box in sample.boxes] == [(0, 0, 64, 48), (63, 47, 64, 48), (3, 4, 5, 9)]
 

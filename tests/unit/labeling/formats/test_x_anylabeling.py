@@ -70,5 +70,5 @@ def test_one_bad_file_does_not_stop_the_others_and_no_shapes_say_nothing_here(tm
     (tmp_path / "b.json").write_text("[" * 100_000)
     loaded = load_x_anylabeling(tmp_path, ImportOptions(negative_question="Anything?"))
     assert len(loaded.samples) == 1 and loaded.invalid_rows[0].row == "b.json"
-    with pytest.raises(DataError, match="no valid JSON"):
+    with pytest.raises(DataError, match="not valid JSON"):
         load_x_anylabeling(tmp_path / "b.json")

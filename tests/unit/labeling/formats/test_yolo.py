@@ -5,7 +5,7 @@ import pytest
 from hart_studio.errors import DataError, InputError
 from hart_studio.labeling.export_plan import ExportOptions, plan_export
 from hart_studio.labeling.formats.reading import NOTHING_TO_ASK, ImportOptions
-from hart_studio.labeling.formats.yolo import exclusion_reason, export_path, load_yolo, save_yolo, written_box
+from hart_studio.labeling.formats.yolo import exclusion_reason, load_yolo, save_yolo, written_box
 from hart_studio.records import Box
 from tests.labels import copy_images, draw_image, make_item
 
@@ -43,7 +43,7 @@ def test_a_flat_box_keeps_a_unit_and_an_edge_stays_inside() -> None:
         Box.from_xyxy((0, 0, 0.001, 0.001)),
         Box.from_xyxy((0, 0, 8192, 5460)),
     ):
-        written = Box.from_xyxy(written_box(box, wh))
+        written = Box.from_xyxy(written_box(box.xyxy, wh))
         assert written.width >= 0.99e-6 * 8192 and abs(written.x_min - box.x_min) < 0.0123
 
 
@@ -79,7 +79,7 @@ def test_classes_with_odd_names(tmp_path: Path) -> None:
     ]
     plan = plan_export(items, ExportOptions(splits=HALVES))
     save_yolo(plan, tmp_path / "out")
-    copy_images(plan, tmp_path / "out", export_path)
+    copy_images(plan, tmp_path / "out", "yolo")
     loaded = load_yolo(tmp_path / "out", ImportOptions(template="{label}"))
     assert {sample.question for sample in loaded.samples} == set(names)
 

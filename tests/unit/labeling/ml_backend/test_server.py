@@ -17,8 +17,7 @@ from starlette.testclient import TestClient
 
 from hart_studio.errors import InputError
 from hart_studio.labeling import __main__ as command
-from hart_studio.labeling.calibration import Calibration, CalibrationCurve
-from hart_studio.labeling.calibration_domain import CalibrationDomain
+from hart_studio.labeling.calibration import Calibration, CalibrationCurve, CalibrationDomain
 from hart_studio.labeling.formats.label_studio import label_config, read_region
 from hart_studio.labeling.formats.reading import FoundImage
 from hart_studio.labeling.ml_backend import server
@@ -160,7 +159,7 @@ def test_one_batch_in_order_and_a_bad_task_takes_no_other_along(image: Path) -> 
     found = predict(make_client(image.parent, model), *tasks)
     assert [bool(each["result"]) for each in found] == [True, False, False, False, False, False, False, True]
     why = [reason(each) for each in found[1:7]]
-    assert "missing" in why[0] and "truncated" in why[1] and "'data'" in why[2] and "JSON object" in why[3]
+    assert "not found" in why[0] and "truncated" in why[1] and "'data'" in why[2] and "JSON object" in why[3]
     assert "question" in why[4] and "letters" in why[5]
     assert found[0]["result"][0]["id"] != found[7]["result"][0]["id"]
     grounding = [call for call, kinds in zip(model.calls, model.kinds(), strict=True) if "grounding" in kinds]
@@ -212,7 +211,7 @@ def test_verdicts_on_drawn_boxes(image: Path) -> None:
     assert "rotated" in reason(predict(client, TASK, params={"context": {"result": [turned]}})[0])
     other = {**DRAWN, "original_width": 100}
     assert "the file states" in reason(predict(client, TASK, params={"context": {"result": [other]}})[0])
-    assert "missing" in reason(predict(client, task("gone.png"), **context)[0])
+    assert "not found" in reason(predict(client, task("gone.png"), **context)[0])
     reply = client.post("/predict", json={"tasks": [TASK, TASK], "label_config": CONFIG, **context})
     assert reply.status_code == 400 and "one task" in reply.json()["error"]
 
@@ -255,17 +254,17 @@ def test_one_request_at_a_time(image: Path) -> None:
         (None, "has no labeling configuration"),
         (12, "has no labeling configuration"),
         ("", "has no labeling configuration"),
-        ("<View>", "no valid XML"),
+        ("<View>", "not valid XML"),
         ("<View/>", "RectangleLabels"),
         ('<!DOCTYPE v [<!ENTITY a "b">]><View>&a;</View>', "document type"),
         ('<!DOCTYPE v SYSTEM "http://169.254.169.254/">' + CONFIG, "document type"),
-        ("<View>&a;</View>", "no valid XML"),
+        ("<View>&a;</View>", "not valid XML"),
         ("<View>" + " " * (1 << 18) + "</View>", "the limit is"),
         (CONFIG.replace('toName="image"', 'toName="other"'), "RectangleLabels"),
         (CONFIG.replace("$image", "http://x/a.png"), "RectangleLabels"),
         (CONFIG.replace('<Label value="ROI" />', ""), "RectangleLabels"),
-        ("\ud800" + CONFIG, "no valid XML"),
-        ("<a>" * 30_000 + "</a>" * 7_000, "no valid XML"),
+        ("\ud800" + CONFIG, "not valid XML"),
+        ("<a>" * 30_000 + "</a>" * 7_000, "not valid XML"),
         ("<a>" * 30_000 + "</a>" * 30_000, "RectangleLabels"),
     ],
 )  # fmt: skip

@@ -8,7 +8,7 @@ import pytest
 
 from hart_studio.errors import InputError
 from hart_studio.labeling.project import Project
-from hart_studio.labeling.project_creation import create_project
+from hart_studio.labeling.project_lifecycle import create_project
 from hart_studio.labeling.review_history import ProgressCallback
 from hart_studio.ui.api import bulk_jobs
 from hart_studio.ui.api.bulk_jobs import BulkJobs

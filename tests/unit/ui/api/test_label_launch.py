@@ -12,7 +12,7 @@ from hart_studio.errors import InputError
 from hart_studio.labeling.importing import import_samples
 from hart_studio.labeling.job import LabelingConfig, prepare_run
 from hart_studio.labeling.project import Project
-from hart_studio.labeling.project_creation import create_project
+from hart_studio.labeling.project_lifecycle import create_project
 from hart_studio.models.catalog import BUILT_IN, BUILT_IN_HART
 from hart_studio.records import Sample
 from hart_studio.runs.config_file import CONFIG_VARIABLE

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from hart_studio.errors import InputError
-from hart_studio.labeling.project_creation import TRASH
+from hart_studio.labeling.project_lifecycle import TRASH
 from hart_studio.labeling.project_locks import hold_run_lock
 from hart_studio.ui.api.label_imports import ImportState
 from hart_studio.ui.api.labels import LabelApi

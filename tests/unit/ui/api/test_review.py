@@ -13,10 +13,10 @@ from hart_studio.data.sources import load_jsonl
 from hart_studio.errors import InputError, ModelError
 from hart_studio.formatting import LIST_TEXT_CHARS
 from hart_studio.image_domains import NEEDLE
-from hart_studio.labeling.filters import ItemFilter
 from hart_studio.labeling.importing import import_samples
 from hart_studio.labeling.job import LabelingConfig, prepare_run
 from hart_studio.labeling.project import Project
+from hart_studio.labeling.records import ItemFilter
 from hart_studio.ui.api import bulk_jobs
 from hart_studio.ui.api.ask import AskService
 from hart_studio.ui.api.label_exports import LabelExportApi
@@ -24,7 +24,7 @@ from hart_studio.ui.api.labels import LabelApi
 from hart_studio.ui.api.review import ReviewApi
 from hart_studio.ui.security.model_allowlist import ModelAllowlist
 from tests.fakes import ScriptedModel
-from tests.unit.labeling.conftest import BOX, WH, add_label, ask, make_check
+from tests.unit.labeling.conftest import BOX, WH, add_label, ask, change_settings, make_check
 
 DRAWN = {"x_min": 10, "y_min": 20, "x_max": 110, "y_max": 120, "label": "sign"}
 
@@ -85,8 +85,7 @@ def test_decisions_go_on_to_the_next_item(calls: ReviewApi, project: Project) ->
 
 def test_what_waits_and_what_is_audited_are_counted_apart(calls: ReviewApi, project: Project) -> None:
     first, second, third = [item.id for item in project.items()]
-    settings = project.settings.model_copy(update={"audit_share": 1.0})
-    project.change_settings(settings)
+    change_settings(project, audit_share=1.0)
     add_label(project, second, status="auto_accepted", score=0.98)
     add_label(project, third, status="accepted", reviewer="Eve")
     answer = calls.next_item(request())

@@ -1,8 +1,10 @@
-"""Restore the reviews of a HART Studio export that is imported again after use in another tool.
+"""Labels from elsewhere: clip their boxes, recompute their scores, restore the reviews of a HART Studio export.
 
-Native records lie beside an export, see ``formats.native``, with the exported boxes. Where the other tool left the
-boxes unchanged, the records are restored with status, reviewer and history. Where it changed them, its boxes are
-imported as labels of another tool.
+A record may state any score and an auto-accepted status, so both are checked with the calibrations of the project.
+
+Native records lie beside an export, see ``formats.native``, with the exported boxes. Where another tool left the boxes
+unchanged, the records are restored with status, reviewer and history. Where it changed them, its boxes are imported as
+labels of that tool.
 """
 
 from __future__ import annotations
@@ -16,22 +18,134 @@ from typing import Any, Final, NamedTuple
 from hart_studio.data.rows import InvalidRow, LoadedSamples, get_field, to_text
 from hart_studio.errors import DataError, HartError
 from hart_studio.files import open_regular_file, parse_bounded_json, read_lines
-from hart_studio.geometry import XYXY
+from hart_studio.geometry import clip
+from hart_studio.labeling.calibration import Calibration, LabelOrigin, LabelScore, get_answer_form, load_calibration
+from hart_studio.labeling.calibration_lookup import CALIBRATION, get_calibration
 from hart_studio.labeling.export_plan import class_name
 from hart_studio.labeling.formats import native
 from hart_studio.labeling.formats.reading import META, NOTHING_TO_ASK, to_list, to_number
-from hart_studio.labeling.formats.table import FormatInfo
-from hart_studio.labeling.project import make_item_id
-from hart_studio.labeling.records import ImageFile, Item, LabeledSample
-from hart_studio.records import Sample
+from hart_studio.labeling.formats.table import FormatInfo, NamedBox, get_unmatched_box
+from hart_studio.labeling.project import Project, make_item_id
+from hart_studio.labeling.records import ImageFile, Item, Label, LabeledSample
+from hart_studio.labeling.review import MAX_BOXES
+from hart_studio.models.catalog import BUILT_IN_FOLDERS
+from hart_studio.records import Box, Sample
+
+_TOLERANCE: Final = 1e-6  # differences of scores between machines
 
 NO_BOXES: Final = "hart: an image without boxes"
 """Question assigned to images without boxes and question, so that their records are found."""
 
 _TOLERANCE_PX: Final = 0.01
-_MAX_PAIRS: Final = 1_000_000
 
-_NamedBox = tuple[str, XYXY]
+
+def clip_imported_boxes(boxes: Sequence[Box], image: ImageFile) -> tuple[Box, ...]:
+    """Clip the boxes of a label to its image.
+
+    Args:
+        boxes: Boxes in original pixels.
+        image: The image.
+
+    Raises:
+        ValueError: If there are too many boxes, or one is outside of the image.
+    """
+    if len(boxes) > MAX_BOXES:
+        raise ValueError(f"label has {len(boxes):,} boxes; the limit is {MAX_BOXES}")
+    found = []
+    for box in boxes:
+        clipped = clip(box, (image.width, image.height))
+        if clipped is None:
+            raise ValueError(
+                f"box is outside of the image of {image.width} x {image.height} pixels: "
+                f"[{', '.join(f'{edge:g}' for edge in box.xyxy)}]"
+            )
+        found.append(clipped)
+    return tuple(found)
+
+
+class ScoreChecker:
+    """Recomputes scores of imported labels with the calibrations of a project.
+
+    Attributes:
+        dropped: Number of items that lost a score or the status ``auto_accepted``.
+    """
+
+    def __init__(self, project: Project) -> None:
+        self.dropped = 0
+        self._project = project
+        self._calibrations: dict[str, Calibration | None] = {}
+
+    def check_item(self, item: Item) -> Item:
+        """Replace the scores of an item by those of the project's calibrations.
+
+        A score that no calibration supports is dropped. A label that would not be auto-accepted here becomes
+        ``proposed``. Decisions of reviewers are kept.
+
+        Args:
+            item: Item with the image domain read from the file.
+
+        Raises:
+            DataError: If a calibration cannot be read.
+        """
+        labels = [self._check(label, item) for label in (*item.history, item.label)]
+        lost = [
+            new.status != old.status or (new.score is None and old.score is not None)
+            for new, old in zip(labels, (*item.history, item.label), strict=True)
+        ]
+        self.dropped += any(lost)
+        return item.model_copy(update={"label": labels[-1], "history": tuple(labels[:-1])})
+
+    def _check(self, label: Label, item: Item) -> Label:
+        if label.score is None and label.status != "auto_accepted":
+            return label
+        calibration = self._find(label.provenance.model) if label.provenance else None
+        label_score = _score(calibration, label, item)
+        score = label_score.score
+        if score is not None and label.score is not None and abs(score - label.score) <= _TOLERANCE:
+            score = label.score
+        is_accepted = calibration is not None and calibration.auto_accepts(label.check, score)
+        return label.model_copy(
+            update={
+                "score": score,
+                "uncalibrated": label_score.uncalibrated,
+                "status": "proposed" if label.status == "auto_accepted" and not is_accepted else label.status,
+            }
+        )
+
+    def _find(self, model: str) -> Calibration | None:
+        """Return the calibration of a model: the project's own, or that of a built-in model.
+
+        The model name comes from the record, so its folder is not read: an upload could have placed a calibration
+        there.
+        """
+        if model not in self._calibrations:
+            names = {Path(folder).name: folder for folder in BUILT_IN_FOLDERS.values()} | BUILT_IN_FOLDERS
+            folder = names.get(model) or names.get(Path(model).name)
+            known = get_calibration(folder, self._project.folder) if folder else None
+            self._calibrations[model] = known or self._get_own(model)
+        return self._calibrations[model]
+
+    def _get_own(self, model: str) -> Calibration | None:
+        path = self._project.folder / CALIBRATION
+        own = load_calibration(path) if path.is_file() else None
+        return own if own and own.model in (model, Path(model).name) else None
+
+
+def _score(calibration: Calibration | None, label: Label, item: Item) -> LabelScore:
+    has_rollouts = label.check is not None and label.check.rollouts > 0
+    if calibration is None or label.provenance is None:
+        return LabelScore(None, "model" if has_rollouts else None)
+    provenance, sample = label.provenance, item.sample
+    origin = LabelOrigin(
+        item.image.domain,
+        sample.source,
+        get_answer_form(sample),
+        provenance.rollouts,
+        provenance.temperature,
+        provenance.is_refined,
+        is_given=label.origin == "imported" and bool(label.boxes),
+    )
+    return calibration.score_label(label.check, bool(label.boxes), origin)
 
 
 class RestoredReviews(NamedTuple):
@@ -50,7 +164,7 @@ class RestoredReviews(NamedTuple):
 class _Record(NamedTuple):
     content: dict[str, Any]
     sha256: str
-    boxes: tuple[_NamedBox, ...]
+    boxes: tuple[NamedBox, ...]
     classes: frozenset[str]
 
 
@@ -123,7 +237,7 @@ def _match_questions(
         record = None if isinstance(image, str) else known.get(_item_id(sample, image))
         if record is None or isinstance(image, str):
             found.others.append(sample)
-        elif not _is_same(record.boxes, _name_boxes([sample], info)):
+        elif not _is_same(record.boxes, [sample], info):
             found.changed += 1
             found.others.append(sample)
         elif not found.add(record, image):
@@ -147,7 +261,7 @@ def _match_images(
             groups.setdefault(image.sha256, (image, []))[1].append(sample)
     for sha256, (image, samples) in groups.items():
         meant = tuple(box for record in records[sha256] for box in record.boxes)
-        if not _is_same(meant, _name_boxes(samples, info)):
+        if not _is_same(meant, samples, info):
             found.changed += len(records[sha256])
             found.others += samples
         elif sum(found.add(record, image) for record in records[sha256]) < len(records[sha256]):
@@ -159,27 +273,11 @@ def _item_id(sample: Sample, image: ImageFile) -> str:
     return make_item_id(image.sha256, sample.question, sample.choices)
 
 
-def _name_boxes(samples: Sequence[LabeledSample], info: FormatInfo) -> tuple[_NamedBox, ...]:
-    has_classes = "classes" in info.preserves
-    return tuple((class_name(box) if has_classes else "", box.xyxy) for sample in samples for box in sample.boxes)
-
-
-def _is_same(some: Sequence[_NamedBox], others: Sequence[_NamedBox]) -> bool:
-    """Whether both lists have the same boxes, ignoring duplicates."""
-    first, second = sorted(set(some)), sorted(set(others))
-    if len(first) == len(second) and all(_is_close(one, other) for one, other in zip(first, second, strict=True)):
-        return True
-    if len(first) * len(second) > _MAX_PAIRS:
-        return False
-    return all(any(_is_close(one, other) for other in second) for one in first) and all(
-        any(_is_close(one, other) for other in first) for one in second
-    )
-
-
-def _is_close(one: _NamedBox, other: _NamedBox) -> bool:
-    return one[0] == other[0] and all(
-        abs(first - second) <= _TOLERANCE_PX for first, second in zip(one[1], other[1], strict=True)
-    )
+def _is_same(some: Sequence[NamedBox], samples: Sequence[LabeledSample], info: FormatInfo) -> bool:
+    """Whether the samples have the same boxes, ignoring duplicates."""
+    others = info.name_boxes(box for sample in samples for box in sample.boxes)
+    tolerance = (_TOLERANCE_PX, _TOLERANCE_PX)
+    return get_unmatched_box(some, others, tolerance) is None and get_unmatched_box(others, some, tolerance) is None
 
 
 def _read_records(path: Path, info: FormatInfo) -> dict[str, _Record]:
@@ -205,7 +303,7 @@ def _read_records(path: Path, info: FormatInfo) -> dict[str, _Record]:
     return found
 
 
-def _read_box(box: Any, info: FormatInfo) -> _NamedBox:
+def _read_box(box: Any, info: FormatInfo) -> NamedBox:
     edges = [to_number(edge, "xyxy") for edge in to_list(box, "xyxy")]
     if len(edges) != 4:
         raise ValueError("expected four numbers in 'xyxy'")

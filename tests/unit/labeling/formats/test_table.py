@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hart_studio.labeling.box_matching import NamedBox, get_unmatched_box
+from hart_studio.labeling.formats.table import NamedBox, get_unmatched_box
 
 EDGES = st.tuples(*[st.sampled_from([-1.0, 0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 100.25])] * 4)
 BOXES = st.lists(st.tuples(st.sampled_from(["", "car"]), EDGES), max_size=6)
