@@ -126,9 +126,9 @@ def _serve(flags: argparse.Namespace, cache: Path, closing: ExitStack) -> int:
     from hart_studio.ui.api.launch import RunLauncher  # noqa: PLC0415
     from hart_studio.ui.app import build_app, launch_options  # noqa: PLC0415
     from hart_studio.ui.cache import CacheCleaner, open_cache  # noqa: PLC0415
-    from hart_studio.ui.examples import load_examples  # noqa: PLC0415
     from hart_studio.ui.mcp.availability import find_server  # noqa: PLC0415
     from hart_studio.ui.mcp.tools import Toolbox  # noqa: PLC0415
+    from hart_studio.ui.pages.examples import load_examples  # noqa: PLC0415
     from hart_studio.ui.security.auth import load_auth_config  # noqa: PLC0415
     from hart_studio.ui.security.model_allowlist import (  # noqa: PLC0415
         build_allowlist,

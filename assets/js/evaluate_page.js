@@ -489,10 +489,11 @@ function request() {
 // Number of questions and time estimate, as far as they are known before the start.
 function describeCount({ count, seconds }) {
   const limit = find(".hs-ev-limit").value;
+  const atMost = limit === "" ? "All questions" : `Up to ${formatCount(Number(limit))} questions`;
   const counted =
     count !== null
       ? `${formatCount(count)} ${count === 1 ? "question" : "questions"}`
-      : `${limit === "" ? "All questions" : `Up to ${formatCount(Number(limit))} questions`} (number known after the start)`;
+      : `${atMost} (number known after the start)`;
   return seconds === null
     ? `${counted}. No time estimate yet`
     : `${counted}, ${aboutTime(seconds)}, based on the last similar evaluation`;

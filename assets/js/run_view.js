@@ -108,7 +108,7 @@ function showEmptyReason(reason) {
 
 // Hide the button to the Train tab where training is disabled.
 function showEmptyHint() {
-  const mayAct = Boolean(props.value?.can_control);
+  const mayAct = Boolean(props.value?.is_open);
   find(".hs-go-to-train").hidden = !mayAct;
   if (!mayAct)
     find(".hs-no-run p").textContent =
@@ -264,7 +264,7 @@ function drawHead() {
     ? `${formatCount(status.step ?? 0)} of ${formatCount(status.total)} steps`
     : "";
   const isActive = ACTIVE_STATES.includes(state);
-  const mayAct = Boolean(props.value?.can_control);
+  const mayAct = Boolean(props.value?.is_open);
   drawEnd(state, mayAct);
   rolloutViewer.refresh();
   find("[data-command=stop]").hidden = !isActive || !mayAct;

@@ -8,7 +8,7 @@ import secrets
 from typing import Final
 
 from hart_studio.errors import BoxError, BusyError, DataError, HartError, ImageError, InputError, ModelError
-from hart_studio.ui.components.progress_status import Failed
+from hart_studio.ui.pages.display import Failed
 
 _logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Generator
 from typing import TypeVar
 
-from hart_studio.ui.components.progress_status import Running
+from hart_studio.ui.pages.display import Running
 
 Result = TypeVar("Result")
 Progress = Callable[[float, str], None]

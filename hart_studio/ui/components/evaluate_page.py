@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from hart_studio.ui.components.page_component import PageComponent
+from hart_studio.ui.pages.display import PageComponent
 
 
 @dataclass(frozen=True)

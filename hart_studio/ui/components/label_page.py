@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hart_studio.ui.components.page_component import PageComponent
+from hart_studio.ui.pages.display import PageComponent
 
 
 @dataclass(frozen=True)

@@ -14,21 +14,25 @@ from hart_studio.models.catalog import BUILT_IN_FOLDERS
 from hart_studio.records import PROTOCOLS
 from hart_studio.ui.api.ask import AskForm, AskResult, AskService, default_comparison_model, read_form
 from hart_studio.ui.client_connection import ClientConnection
-from hart_studio.ui.components.answer_cards import AnswerCards
-from hart_studio.ui.components.box_viewer import BoxViewer
-from hart_studio.ui.components.crop_strip import CropStrip
-from hart_studio.ui.components.example_picker import Example, ExamplePicker
-from hart_studio.ui.components.model_notice import ModelNotice
-from hart_studio.ui.components.progress_status import Failed, ProgressStatus, Running
 from hart_studio.ui.error_reporting import describe
 from hart_studio.ui.model_queue import MAX_MODEL_CALLS
+from hart_studio.ui.pages.answer_displays import AnswerCards, BoxViewer, CropStrip
+from hart_studio.ui.pages.display import Display, Failed, ProgressStatus, Running
+from hart_studio.ui.pages.examples import Example, ExamplePicker
+from hart_studio.ui.pages.trace_view import PROTOCOL_TITLES
 from hart_studio.ui.progress_stream import Progress, follow
-from hart_studio.ui.trace_view import PROTOCOL_TITLES
 
 NO_COMPARISON_MODEL: Final = ("None", "")
 """(title, name) for no comparison."""
 
 _ORDINALS: Final = ("First", "Second")
+
+
+class ModelNotice(Display):
+    """Shows which selected models do not support the domain of the image: text of a model field -> warning."""
+
+    template = '<div class="hs-model-notice" role="status" aria-live="polite"></div>'
+    scripts = ("model_notice.js",)
 
 
 @dataclass(frozen=True)

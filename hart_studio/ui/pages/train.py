@@ -30,18 +30,19 @@ from hart_studio.ui.api.launch_summary import (
 )
 from hart_studio.ui.api.runs import RunMonitor
 from hart_studio.ui.api.sample_preview import preview_samples
-from hart_studio.ui.components.launch_report import LaunchReport, LaunchState, SampleCards
-from hart_studio.ui.pages.watch import RunComponents, show_run
-from hart_studio.ui.preset_form import fill_from_preset
-from hart_studio.ui.security.permissions import CLOSED, Permissions
-from hart_studio.ui.train_form import (
+from hart_studio.ui.pages.display import Display
+from hart_studio.ui.pages.train_form import (
     GROUPS,
+    WIDGETS,
+    LaunchState,
     Widget,
+    fill_from_preset,
     label_problems,
-    list_widgets,
     read_values,
     write_values,
 )
+from hart_studio.ui.pages.watch import RunComponents, show_run
+from hart_studio.ui.security.permissions import CLOSED, Permissions
 
 TOAST_SECONDS: Final = 8.0
 """Duration of the toast about a started run, if another tab is open."""
@@ -65,6 +66,20 @@ sends it with each event, because Gradio drops the state of old sessions."""
 
 _MAX_NOTES: Final = 20
 _MAX_NOTE_CHARS: Final = 1000
+
+
+class LaunchReport(Display):
+    """Shows a ``LaunchState``: summary of the settings, problems, and findings of the preflight check."""
+
+    template = '<div class="hs-report" role="status" aria-live="polite"></div>'
+    scripts = ("launch_report.js",)
+
+
+class SampleCards(Display):
+    """Shows a ``Preview`` of the samples."""
+
+    template = '<div class="hs-samples"></div>'
+    scripts = ("sample_cards.js",)
 
 
 @dataclass(frozen=True)
@@ -95,7 +110,6 @@ def build_train_tab(
     Returns:
         The form.
     """
-    widgets = list_widgets()
     base_config = get_preset(DEFAULT_PRESET).config
     gpus = launcher.gpus()
 
@@ -116,7 +130,7 @@ def build_train_tab(
             with gr.Accordion("Load settings", open=False):
                 earlier = gr.Dropdown([], label="Previous run", elem_id="train-earlier")
                 file = gr.File(label="Settings file", file_types=[".json"], type="filepath", height=90)
-            inputs, groups = _build_fields(widgets, base_config)
+            inputs, groups = _build_fields(base_config)
             with gr.Group(elem_id="train-device"):
                 chosen = gr.CheckboxGroup(
                     _list_choices(gpus), value=[gpu.index for gpu in gpus[:1]], label="GPUs", visible=bool(gpus),
@@ -192,7 +206,7 @@ def build_train_tab(
 
     bound = [
         (widget, block)
-        for widget, block in zip(widgets, inputs, strict=True)
+        for widget, block in zip(WIDGETS, inputs, strict=True)
         if widget.field.stage or widget.field.data
     ]
 
@@ -319,7 +333,7 @@ def build_train_tab(
     reviewed = [report, command, save, start, samples, previewed]
     # Cancel a preflight check when settings change.
     gr.on(changes, review, [previewed, *form_inputs], reviewed, cancels=[checked], trigger_mode="always_last", **quiet)
-    by_name = {widget.field.name: block for widget, block in zip(widgets, inputs, strict=True)}
+    by_name = {widget.field.name: block for widget, block in zip(WIDGETS, inputs, strict=True)}
     deciding = [by_name["method.chain"], by_name["data.source"]]
     gr.on([block.change for block in deciding], show_used, deciding, [block for _, block in bound], **quiet)
     if gpus:
@@ -367,11 +381,11 @@ def _write_settings(config: RunConfig, folder: Path) -> str:
     return str(path)
 
 
-def _build_fields(widgets: list[Widget], config: RunConfig) -> tuple[list[Any], dict[str, Any]]:
+def _build_fields(config: RunConfig) -> tuple[list[Any], dict[str, Any]]:
     """Widgets in order, and groups by name; the first group is always open, the others are accordions."""
     made: dict[str, Any] = {}
     groups: dict[str, Any] = {}
-    pairs = list(zip(widgets, write_values(config), strict=True))
+    pairs = list(zip(WIDGETS, write_values(config), strict=True))
     for group in GROUPS:
         members = [(widget, value) for widget, value in pairs if widget.field.group == group]
         is_open = group == GROUPS[0]
@@ -386,7 +400,7 @@ def _build_fields(widgets: list[Widget], config: RunConfig) -> tuple[list[Any], 
                 )
                 for widget, value in members
             }
-    return [made[widget.field.name] for widget in widgets], groups
+    return [made[widget.field.name] for widget in WIDGETS], groups
 
 
 def _find_visibility(widget: Widget, chain: str, source: str) -> bool | Literal["hidden"]:

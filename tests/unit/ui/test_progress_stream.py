@@ -2,7 +2,7 @@ import threading
 
 import pytest
 
-from hart_studio.ui.components.progress_status import Running
+from hart_studio.ui.pages.display import Running
 from hart_studio.ui.progress_stream import follow
 
 

@@ -10,8 +10,15 @@ from hart_studio.pipeline.guessing import describe_correct_answer, guess_probabi
 from hart_studio.pipeline.trace import SavedTrace, Trace
 from hart_studio.prompts import OPTION_LETTERS
 from hart_studio.records import PROTOCOLS, Protocol, Rollout
-from hart_studio.ui.components.answer_cards import AnswerCard, AnswersPanel, SelfCheckBadge, TranscriptTurn
-from hart_studio.ui.components.crop_strip import Crop, ModelInputs, Overview
+from hart_studio.ui.pages.answer_displays import (
+    AnswerCard,
+    AnswersPanel,
+    Crop,
+    ModelInputs,
+    Overview,
+    SelfCheckBadge,
+    TranscriptTurn,
+)
 
 PROTOCOL_TITLES: Final[dict[Protocol, str]] = {
     "crops_only": "Crops only",

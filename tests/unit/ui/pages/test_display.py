@@ -4,15 +4,25 @@ from pathlib import Path
 import pytest
 
 from hart_studio.records import Box
-from hart_studio.ui.components.answer_cards import AnswerCard, AnswerCards, AnswersPanel, SelfCheckBadge, TranscriptTurn
-from hart_studio.ui.components.box_viewer import BoxViewer, ImageCopy, ViewerImage
-from hart_studio.ui.components.crop_strip import Crop, CropStrip, ModelInputs, Overview
 from hart_studio.ui.components.evaluate_page import EvaluateChoices, EvaluatePage
-from hart_studio.ui.components.example_picker import Example, ExamplePicker
-from hart_studio.ui.components.launch_report import LaunchReport, LaunchState, SampleCards
-from hart_studio.ui.components.progress_status import Failed, ProgressStatus, Running
-from hart_studio.ui.components.run_view import RunChoice, RunView
-from hart_studio.ui.components.runs_table import RunsTable
+from hart_studio.ui.pages.answer_displays import (
+    AnswerCard,
+    AnswerCards,
+    AnswersPanel,
+    BoxViewer,
+    Crop,
+    CropStrip,
+    ImageCopy,
+    ModelInputs,
+    Overview,
+    SelfCheckBadge,
+    TranscriptTurn,
+    ViewerImage,
+)
+from hart_studio.ui.pages.display import Failed, ProgressStatus, Running
+from hart_studio.ui.pages.train import LaunchReport, SampleCards
+from hart_studio.ui.pages.train_form import LaunchState
+from hart_studio.ui.pages.watch import RunChoice, RunsTable, RunView
 from hart_studio.ui.theme import ASSETS
 
 EVIL = "<script>${alert(1)}</script>{{7*7}}"
@@ -65,8 +75,8 @@ def test_displays_of_runs_have_constant_templates_and_call_only_what_they_are_gi
     displays = [
         LaunchReport(LaunchState(EVIL)),
         SampleCards(),
-        RunView(tmp_path / "marker.txt", [poll]),
-        RunsTable([poll]),
+        RunView(tmp_path / "marker.txt", RunChoice(""), [poll], is_open=True),
+        RunsTable({}, server_functions=[poll]),
     ]
     for display in displays:
         config = display.get_config()
@@ -75,7 +85,7 @@ def test_displays_of_runs_have_constant_templates_and_call_only_what_they_are_gi
     assert [display.get_config().get("server_fns") for display in displays] == [None, None, ["poll"], ["poll"]]
     first, second = RunChoice("a"), RunChoice("a")
     shown = displays[2].postprocess(first)
-    assert (shown["run"], shown["can_control"]) == ("a", True) and first != second, "the same run can be chosen again"
+    assert (shown["run"], shown["is_open"]) == ("a", True) and first != second, "the same run can be chosen again"
     assert {chart["title"] for chart in shown["charts"]} >= {"Reward", "Held-out grounding", "Loss"}
 
 
@@ -105,25 +115,9 @@ def test_the_viewer_gets_original_pixels():
     payload = BoxViewer().postprocess(SCENE)
     assert (payload["width"], payload["height"]) == (4000, 3000)
     assert payload["boxes"] == [{"x_min": 10.5, "y_min": 20.0, "x_max": 300.0, "y_max": 400.0, "label": EVIL}]
-    assert payload["crops"] == [{"x_min": 0.0, "y_min": 10.0, "x_max": 310.0, "y_max": 410.0}]
-    assert payload["preview"]["image"]["path"] == "/cache/preview.jpg"
-    assert payload["preview"]["image"]["meta"] == {"_type": "gradio.FileData"}
-
-
-def test_the_strip_states_sizes_and_shares():
-    payload = CropStrip().postprocess(SHOWN)
-    assert payload["overview"]["pixel_share"] == pytest.approx(256 * 192 / 12e6)
-    assert (payload["crops"][0]["width"], payload["crops"][0]["height"]) == (310.0, 400.0)
-    assert payload["crops"][0]["area_share"] == pytest.approx(310 * 400 / 12e6)
-
-
-def test_examples_show_a_thumbnail_and_hide_the_answer(tmp_path):
-    thumbnail = tmp_path / "t.jpg"
-    thumbnail.write_bytes(b"x")
-    picker = ExamplePicker((Example(EVIL, tmp_path / "big.jpg", thumbnail, "Which?", ("a", "b"), "B"),))
-    (entry,) = picker.postprocess((Example(EVIL, tmp_path / "big.jpg", thumbnail, "Which?", ("a", "b"), "B"),))
-    assert set(entry) == {"title", "question", "image"}
-    assert entry["image"]["path"] == str(thumbnail)
+    assert payload["crops"] == [{"x_min": 0.0, "y_min": 10.0, "x_max": 310.0, "y_max": 410.0, "label": ""}]
+    assert payload["preview"]["path"]["path"] == "/cache/preview.jpg"
+    assert payload["preview"]["path"]["meta"] == {"_type": "gradio.FileData"}
 
 
 @pytest.mark.parametrize("script", sorted(path.name for path in (ASSETS / "js").glob("*.js")))

@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from hart_studio.errors import DataError, ImageError, InputError
-from hart_studio.ui.examples import load_examples
+from hart_studio.ui.pages.examples import Example, ExamplePicker, load_examples
 
 ENTRY = {"title": "Sign", "image": "a.jpg", "question": "Which?", "choices": ["x", "y"], "answer": "B"}
 
@@ -60,3 +60,13 @@ def test_text_that_is_not_json_is_refused(folders):
     (folders[0] / "examples.json").write_text("{", "utf-8")
     with pytest.raises(DataError, match=r"examples\.json"):
         load_examples(*folders)
+
+
+def test_examples_show_a_thumbnail_and_hide_the_answer(tmp_path):
+    thumbnail = tmp_path / "t.jpg"
+    thumbnail.write_bytes(b"x")
+    examples = (Example("Sign", tmp_path / "big.jpg", thumbnail, "Which?", ("a", "b"), "B"),)
+    picker = ExamplePicker(examples)
+    (entry,) = picker.postprocess(examples)
+    assert set(entry) == {"title", "question", "image"}
+    assert entry["image"]["path"] == str(thumbnail)

@@ -1,11 +1,12 @@
-"""Load the examples of the Ask tab from ``assets/examples`` and copy them to the served folder."""
+"""Examples of the Ask tab: load them from ``assets/examples``, and show them as cards with thumbnails."""
 
 from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -13,9 +14,37 @@ from hart_studio.errors import DataError
 from hart_studio.files import resolve_inside
 from hart_studio.imaging import SourceImage
 from hart_studio.records import Record
-from hart_studio.ui.components.example_picker import Example
+from hart_studio.ui.pages.display import Display, to_json
 
 _THUMBNAIL_PIXELS: Final = 320 * 240
+
+
+@dataclass(frozen=True)
+class Example:
+    """An example question about an image."""
+
+    title: str
+    image: Path
+    """The full image."""
+    thumbnail: Path
+    question: str
+    choices: tuple[str, ...]
+    answer: str
+
+
+class ExamplePicker(Display):
+    """Shows examples; the ``pick`` event carries the index of the chosen one."""
+
+    template = '<div class="hs-examples" role="group" aria-label="Examples"></div>'
+    scripts = ("example_picker.js",)
+
+    def postprocess(self, value: Any) -> Any:
+        """Title, question and thumbnail of each example; not its answer."""
+        return [{"title": each.title, "question": each.question, "image": to_json(each.thumbnail)} for each in value]
+
+    def api_info(self) -> dict[str, Any]:
+        """The JSON type of the value."""
+        return {"type": "array"}
 
 
 class _Entry(Record):

@@ -7,7 +7,7 @@ from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.pipeline.trace import SavedTrace, Trace, TraceImage, TraceModel
 from hart_studio.pipeline.verification import Verification
 from hart_studio.records import Box, Rollout, Score, Turn
-from hart_studio.ui.trace_view import build_answers_panel, build_model_inputs
+from hart_studio.ui.pages.trace_view import build_answers_panel, build_model_inputs
 
 AREA = Box.from_xyxy((100.0, 200.0, 300.0, 400.0))
 

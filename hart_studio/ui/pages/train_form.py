@@ -1,4 +1,4 @@
-"""Training form: table of the settings and their widgets.
+"""Training form: table of the settings, their widgets, filling from a preset, and the report on them.
 
 Help texts, choices and limits come from ``RunConfig``, so that the form agrees with files and the command line.
 Settings without a row here must be in ``HIDDEN``; a test compares both with ``RunConfig``.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Union, get_args, get_origin
 
@@ -16,8 +16,9 @@ from pydantic.fields import FieldInfo
 
 from hart_studio.algorithms.methods import CHAIN_TITLES
 from hart_studio.errors import InputError
-from hart_studio.runs.config import RunConfig, Section
+from hart_studio.runs.config import RunConfig
 from hart_studio.runs.overrides import read_config
+from hart_studio.runs.presets import PRESETS
 
 Kind = Literal["choice", "number", "text", "switch", "several", "number or nothing"]
 GROUPS: Final = ("Method", "Model", "Data", "Rollouts", "Optimizer", "Schedule", "Logging")
@@ -144,6 +145,8 @@ FIELDS: Final = (
 )
 """The form, in order."""
 
+_LABELS: Final = {field.name: field.label for field in FIELDS}
+
 _SECTION_TITLES: Final = {
     "model": "Model",
     "data": "Data",
@@ -161,6 +164,32 @@ HIDDEN: Final = {
     "optim.betas": "pair of numbers, rarely changed; only in a file or on the command line",
 }
 """Settings that are not on the form -> reason."""
+
+
+KEPT_SETTINGS: Final = ("name", "trackers")
+"""Settings that are kept with every preset."""
+
+_PRESET_PATHS: Final = frozenset(preset.config.data.path for preset in PRESETS.values())
+
+
+@dataclass(frozen=True)
+class LaunchState:
+    """Content of the report on a run before it starts."""
+
+    headline: str = ""
+    facts: tuple[tuple[str, str], ...] = ()
+    """(name, value) pairs that summarize the settings."""
+    problems: tuple[tuple[str, str], ...] = ()
+    """(label, text) of invalid settings."""
+    notes: tuple[str, ...] = ()
+    """Valid but unusual settings."""
+    findings: tuple[dict[str, str], ...] = ()
+    """Findings of the preflight check so far."""
+    is_checking: bool = False
+    outcome: str = ""
+    """Result of the last start or check."""
+    is_refused: bool = False
+    """Whether no run can be started."""
 
 
 @dataclass(frozen=True)
@@ -182,11 +211,6 @@ class Widget:
     is_whole: bool = False
 
 
-def list_widgets() -> list[Widget]:
-    """Widgets of all rows, in order."""
-    return [_make_widget(field) for field in FIELDS]
-
-
 def read_values(values: Sequence[Any], base: RunConfig) -> RunConfig:
     """Read the settings from form values.
 
@@ -198,7 +222,7 @@ def read_values(values: Sequence[Any], base: RunConfig) -> RunConfig:
         InputError: If a value is invalid; one line per problem, with the name of the setting.
     """
     nested = base.model_dump()
-    for widget, value in zip(list_widgets(), values, strict=True):
+    for widget, value in zip(WIDGETS, values, strict=True):
         *sections, last = widget.field.name.split(".")
         place: dict[str, Any] = nested
         for section in sections:
@@ -210,16 +234,14 @@ def read_values(values: Sequence[Any], base: RunConfig) -> RunConfig:
 def write_values(config: RunConfig) -> list[Any]:
     """Form values of settings, in the order of ``FIELDS``."""
     found = []
-    for field in FIELDS:
+    for widget in WIDGETS:
         value: Any = config
-        for part in field.name.split("."):
+        for part in widget.field.name.split("."):
             value = getattr(value, part)
+        if widget.kind == "number or nothing":
+            value = "" if value is None else str(value)
         found.append(list(value) if isinstance(value, tuple) else value)
-    optional = [widget.kind == "number or nothing" for widget in list_widgets()]
-    return [
-        ("" if value is None else str(value)) if is_text else value
-        for value, is_text in zip(found, optional, strict=True)
-    ]
+    return found
 
 
 def normalize_values(values: Sequence[Any]) -> list[Any]:
@@ -232,17 +254,85 @@ def normalize_values(values: Sequence[Any]) -> list[Any]:
             return value
         return str(found) if widget.kind == "number or nothing" and found is not None else found
 
-    return [normalize(widget, value) for widget, value in zip(list_widgets(), values, strict=True)]
+    return [normalize(widget, value) for widget, value in zip(WIDGETS, values, strict=True)]
+
+
+@dataclass(frozen=True)
+class FilledForm:
+    """The form after a preset was chosen.
+
+    Attributes:
+        base: Settings that later entries are compared with; also has those that the form does not show.
+        values: One per row of ``FIELDS``.
+        notes: Kept and replaced entries, for the report.
+    """
+
+    base: RunConfig
+    values: list[Any]
+    notes: tuple[str, ...] = ()
+
+
+def fill_from_preset(values: Sequence[Any], base: RunConfig, preset: RunConfig) -> FilledForm:
+    """Fill the form from a preset.
+
+    A preset replaces all settings, including the data. Kept are ``KEPT_SETTINGS``, and the user's dataset if the preset
+    needs one. All other entries are replaced and listed in the notes.
+
+    Args:
+        values: Current form values, from the browser.
+        base: Settings that the form was last filled from.
+        preset: Settings of the chosen preset.
+    """
+    names = [field.name for field in FIELDS]
+    current = dict(zip(names, normalize_values(values), strict=True))
+    before = dict(zip(names, normalize_values(write_values(base)), strict=True))
+    filled = dict(zip(names, write_values(preset), strict=True))
+    entered = [name for name in names if current[name] != before[name]]
+    kept: list[str] = [name for name in KEPT_SETTINGS if name in entered]
+    notes = [f"Kept from your entries: {_join(kept)}."] if kept else []
+    new_base = preset
+    has_own_data = current["data.source"] != "needle" and current["data.path"] not in _PRESET_PATHS
+    data = [name for name in names if name.startswith("data.")] if has_own_data else []
+    if has_own_data and preset.data.source == "needle":
+        notes.append(f"Your dataset {current['data.path']} is not used: this preset trains on generated needle scenes.")
+    elif has_own_data:
+        try:
+            new_base = _with_data({name: current[name] for name in data}, base, preset)
+        except InputError as error:
+            notes.append(f"Your dataset was not kept: {name_labels(str(error))}")
+        else:
+            kept += data
+            notes.append(f"Kept: your dataset {current['data.path']} with its sample counts.")
+    written = dict(zip(names, normalize_values(list(filled.values())), strict=True))
+    replaced = [name for name in entered if name not in {*kept, *data} and current[name] != written[name]]
+    if replaced:
+        notes.append(f"Replaced by the preset: {_join(replaced)}.")
+    by_name = dict(zip(names, values, strict=True))
+    return FilledForm(new_base, [by_name[name] if name in kept else filled[name] for name in names], tuple(notes))
+
+
+def _with_data(data: dict[str, Any], base: RunConfig, preset: RunConfig) -> RunConfig:
+    """Replace the data section of a preset; the column mapping, which is not on the form, stays with its dataset.
+
+    Raises:
+        InputError: If the section is not valid.
+    """
+    section: dict[str, Any] = {name.partition(".")[2]: value for name, value in data.items()}
+    section["columns"] = dict(base.data.columns) if section["source"] == "hf" else {}
+    return read_config({**preset.model_dump(), "data": section})
+
+
+def _join(names: Iterable[str]) -> str:
+    return ", ".join(name_labels(name) if "." in name else f"“{_LABELS[name]}”" for name in names)
 
 
 def label_problems(text: str) -> list[tuple[str, str]]:
     """Convert the lines of an ``InputError`` to (form label, problem) pairs."""
-    labels = {field.name: field.label for field in FIELDS}
     problems = []
     for line in text.splitlines():
         name, sign, rest = line.partition(": ")
         if sign and " " not in name:
-            problems.append((labels.get(name) or _SECTION_TITLES.get(name, name), name_labels(rest, name)))
+            problems.append((_LABELS.get(name) or _SECTION_TITLES.get(name, name), name_labels(rest, name)))
         else:
             problems.append(("Settings", name_labels(line)))
     return problems
@@ -255,36 +345,18 @@ def name_labels(text: str, section: str = "") -> str:
         text: Contains full names such as ``data.path``, or last parts with an underscore for settings of ``section``.
         section: Section of the message, or a setting in it.
     """
-    labels = {field.name: field.label for field in FIELDS}
     inside = section.split(".")[0]
 
     def put(found: re.Match[str]) -> str:
         name = found[0]
-        label = labels.get(name if "." in name else f"{inside}.{name}")
+        label = _LABELS.get(name if "." in name else f"{inside}.{name}")
         return f"“{label.split(': ')[0]}”" if label else name
 
     return _NAME.sub(put, text)
 
 
-def setting_fields() -> Iterator[tuple[str, FieldInfo]]:
-    """All settings by full name."""
-
-    def walk(section: type[Section], prefix: str) -> Iterator[tuple[str, FieldInfo]]:
-        for name, info in section.model_fields.items():
-            kind = info.annotation
-            if isinstance(kind, type) and issubclass(kind, Section):
-                yield from walk(kind, f"{prefix}{name}.")
-            else:
-                yield prefix + name, info
-
-    return walk(RunConfig, "")
-
-
-_SETTINGS: Final = dict(setting_fields())
-
-
 def _make_widget(field: FormField) -> Widget:
-    info = _SETTINGS[field.name]
+    info = _find_setting(field.name)
     text = " ".join((info.description or "").split())
     kinds = [kind for kind in _members(info.annotation) if kind is not type(None)]
     kind = kinds[0]
@@ -298,6 +370,15 @@ def _make_widget(field: FormField) -> Widget:
         return Widget(field, "text", text)
     number: Kind = "number or nothing" if type(None) in _members(info.annotation) else "number"
     return Widget(field, number, text, is_whole=kind is int)
+
+
+def _find_setting(name: str) -> FieldInfo:
+    *sections, last = name.split(".")
+    place: Any = RunConfig
+    for section in sections:
+        place = place.model_fields[section].annotation
+    info: FieldInfo = place.model_fields[last]
+    return info
 
 
 def _members(annotation: Any) -> tuple[Any, ...]:
@@ -331,3 +412,7 @@ def _read_value(widget: Widget, value: Any) -> Any:
     if widget.kind == "several":
         return tuple(value) if isinstance(value, list) else value or ()
     return value
+
+
+WIDGETS: Final = tuple(_make_widget(field) for field in FIELDS)
+"""Widgets of all rows, in order."""
