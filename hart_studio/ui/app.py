@@ -20,21 +20,21 @@ from hart_studio.ui.api.labels import LabelApi
 from hart_studio.ui.api.launch import RunLauncher
 from hart_studio.ui.api.runs import RunMonitor
 from hart_studio.ui.cache import CacheCleaner
-from hart_studio.ui.call_limits import MAX_RUNNING, CallLimits
-from hart_studio.ui.connections import install_connection_limits
+from hart_studio.ui.error_reporting import ErrorMiddleware
 from hart_studio.ui.event_streams import EventStreams
-from hart_studio.ui.mcp.auth import TokenAuth
-from hart_studio.ui.model_queue import MAX_MODEL_CALLS
+from hart_studio.ui.mcp.endpoint import TokenAuth
+from hart_studio.ui.model_calls import MAX_MODEL_CALLS
 from hart_studio.ui.pages.ask import NO_COMPARISON_MODEL, build_ask_tab
 from hart_studio.ui.pages.evaluate import build_evaluate_tab
 from hart_studio.ui.pages.examples import Example
 from hart_studio.ui.pages.label import build_label_tab
 from hart_studio.ui.pages.train import build_train_tab
 from hart_studio.ui.pages.watch import build_publish_form, build_run_components, read_run, read_step, show_run
+from hart_studio.ui.process_limits import install_connection_limits
+from hart_studio.ui.security.access import Permissions
+from hart_studio.ui.security.call_limits import MAX_RUNNING, CallLimits
 from hart_studio.ui.security.config_check import check_checkpoint
-from hart_studio.ui.security.error_middleware import ErrorMiddleware
 from hart_studio.ui.security.origin_check import OriginCheckMiddleware
-from hart_studio.ui.security.permissions import Permissions
 from hart_studio.ui.security.proxy_headers import NO_PROXY, ProxyConfig
 from hart_studio.ui.security.request_limits import UPLOAD_LIMIT_BYTES, RequestLimitMiddleware
 from hart_studio.ui.spaces.space import SpaceServices, build_space_banner

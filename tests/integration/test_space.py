@@ -17,7 +17,7 @@ from hart_studio.runs.config import RunConfig
 from hart_studio.runs.presets import DEFAULT_PRESET, get_preset
 from hart_studio.runs.writer import create_run
 from hart_studio.ui.pages.train_form import WIDGETS, write_values
-from hart_studio.ui.security.permissions import CLOSED, OWNER_ONLY
+from hart_studio.ui.security.access import CLOSED, OWNER_ONLY
 from tests.fakes import ScriptedModel
 from tests.spaces import OWNER, PROJECT_ROOT, Caller, Space, list_functions, serve_space, sign_in
 

@@ -22,10 +22,9 @@ from starlette.types import Receive, Scope, Send
 
 import hart_studio
 from hart_studio.errors import BusyError
-from hart_studio.ui.client_connection import ClientDisconnectedError
 from hart_studio.ui.error_reporting import describe
-from hart_studio.ui.mcp.images import MAX_TEXT
-from hart_studio.ui.mcp.tools import TOOLS, Tool, Toolbox, ToolResult
+from hart_studio.ui.mcp.tools import MAX_TEXT, TOOLS, Tool, Toolbox, ToolResult
+from hart_studio.ui.model_calls import ClientDisconnectedError
 
 MAX_CALLS: Final = 8
 """Concurrent calls: one runs, the others wait in the queue with the users of the page. Project default."""

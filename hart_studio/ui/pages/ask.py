@@ -13,14 +13,12 @@ from hart_studio.errors import InputError
 from hart_studio.models.catalog import BUILT_IN_FOLDERS
 from hart_studio.records import PROTOCOLS
 from hart_studio.ui.api.ask import AskForm, AskResult, AskService, default_comparison_model, read_form
-from hart_studio.ui.client_connection import ClientConnection
 from hart_studio.ui.error_reporting import describe
-from hart_studio.ui.model_queue import MAX_MODEL_CALLS
+from hart_studio.ui.model_calls import MAX_MODEL_CALLS, ClientConnection, Progress, follow
 from hart_studio.ui.pages.answer_displays import AnswerCards, BoxViewer, CropStrip
 from hart_studio.ui.pages.display import Display, Failed, ProgressStatus, Running
 from hart_studio.ui.pages.examples import Example, ExamplePicker
 from hart_studio.ui.pages.trace_view import PROTOCOL_TITLES
-from hart_studio.ui.progress_stream import Progress, follow
 
 NO_COMPARISON_MODEL: Final = ("None", "")
 """(title, name) for no comparison."""

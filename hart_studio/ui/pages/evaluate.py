@@ -18,7 +18,7 @@ from hart_studio.ui.api.handler import api_handler
 from hart_studio.ui.components.evaluate_page import EvaluateChoices, EvaluatePage
 from hart_studio.ui.pages.ask import AskInputs
 from hart_studio.ui.pages.trace_view import PROTOCOL_TITLES
-from hart_studio.ui.security.permissions import Permissions
+from hart_studio.ui.security.access import Permissions
 from hart_studio.ui.spaces.example_evaluations import ExampleEvaluations
 
 _MODEL_LEFT: Final = (

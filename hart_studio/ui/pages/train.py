@@ -42,7 +42,7 @@ from hart_studio.ui.pages.train_form import (
     write_values,
 )
 from hart_studio.ui.pages.watch import RunComponents, show_run
-from hart_studio.ui.security.permissions import CLOSED, Permissions
+from hart_studio.ui.security.access import CLOSED, Permissions
 
 TOAST_SECONDS: Final = 8.0
 """Duration of the toast about a started run, if another tab is open."""

@@ -19,7 +19,7 @@ from hart_studio.ui.api.launch import RunLauncher
 from hart_studio.ui.api.runs import RunMonitor
 from hart_studio.ui.error_reporting import describe
 from hart_studio.ui.pages.display import Display, Failed, PageComponent, ProgressStatus, Running
-from hart_studio.ui.security.permissions import Permissions
+from hart_studio.ui.security.access import Permissions
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""ASGI middleware for ``/mcp``: bearer token authentication with a rate limit on wrong tokens.
+"""The path ``/mcp``: bearer token authentication with a rate limit on wrong tokens, and the optional server behind it.
 
 The login of the page does not apply here: MCP clients have no session, and gradio does not check requests that a
 middleware answers. The token is required with and without a login, before the body is read.
@@ -7,12 +7,17 @@ middleware answers. The token is required with and without a login, before the b
 from __future__ import annotations
 
 import secrets
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from hart_studio.ui.security.rate_limiter import PERIOD_SECONDS, RateLimiter
+from hart_studio.errors import InputError
+from hart_studio.ui.security.access import PERIOD_SECONDS, RateLimiter
+from hart_studio.ui.security.proxy_headers import client_address
+
+if TYPE_CHECKING:
+    from hart_studio.ui.mcp.server import McpServer
 
 MCP_PATH: Final = "/mcp"
 """Path of the MCP endpoint."""
@@ -51,7 +56,7 @@ class TokenAuth:
 
     def _refuse(self, scope: Scope) -> JSONResponse | None:
         """Response to a refused request; None if it is accepted."""
-        address = (scope.get("client") or ("unknown",))[0]
+        address = client_address(scope)
         if not self._wrong_tokens.is_below_limit(address):
             wait = {"retry-after": f"{PERIOD_SECONDS:.0f}"}
             return JSONResponse({"detail": "Too many wrong tokens. Wait a minute."}, 429, wait)
@@ -66,3 +71,16 @@ class TokenAuth:
         if scope["method"] != "POST":
             return JSONResponse({"detail": "Use POST: this endpoint has no sessions."}, 405, {"allow": "POST"})
         return None
+
+
+def find_server() -> type[McpServer]:
+    """Import the class of the MCP server.
+
+    Raises:
+        InputError: If the package ``mcp`` is missing or has another version.
+    """
+    try:
+        from hart_studio.ui.mcp.server import McpServer  # noqa: PLC0415 - imports the library
+    except ImportError as error:
+        raise InputError("--mcp needs the package mcp, version 2. Run pip install -r requirements-mcp.txt") from error
+    return McpServer

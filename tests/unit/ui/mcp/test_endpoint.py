@@ -1,11 +1,13 @@
 import asyncio
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from hart_studio.ui.mcp.auth import TokenAuth
-from hart_studio.ui.security.rate_limiter import RateLimiter
+from hart_studio.errors import InputError
+from hart_studio.ui.mcp.endpoint import TokenAuth, find_server
+from hart_studio.ui.security.access import RateLimiter
 
 TOKEN = "0123456789abcdef0123456-"  # noqa: S105 - of these tests alone
 RIGHT = f"Bearer {TOKEN}"
@@ -111,3 +113,14 @@ def test_there_is_nothing_but_posts(method: str) -> None:
 def test_other_addresses_are_the_pages_own(path: str) -> None:
     knock = Knock()
     assert knock(None, path)[0] == 200 and knock.answered == "page"
+
+
+def test_a_missing_library_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "hart_studio.ui.mcp.server", raising=False)
+    monkeypatch.setitem(sys.modules, "mcp_types", None)
+    with pytest.raises(InputError, match=r"the package mcp, version 2.* requirements-mcp\.txt"):
+        find_server()
+
+
+def test_the_library_is_found() -> None:
+    assert find_server().__name__ == "McpServer"

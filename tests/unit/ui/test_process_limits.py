@@ -1,13 +1,19 @@
+"""What threads free goes back to the system."""
+
+from __future__ import annotations
+
 import asyncio
 import resource
 import socket
+import subprocess
+import sys
 from contextlib import suppress
 
 import pytest
 import uvicorn
 
-from hart_studio.ui import connections
-from hart_studio.ui.connections import install_connection_limits, raise_file_limit
+from hart_studio.ui import process_limits
+from hart_studio.ui.process_limits import install_connection_limits, raise_file_limit
 from tests.asgi import run_async
 
 
@@ -28,8 +34,8 @@ async def answer(scope, receive, send):
 @pytest.fixture
 def served(monkeypatch):
     """Run a scene against a server with short timeouts."""
-    monkeypatch.setattr(connections, "IDLE_SECONDS", 0.4)
-    monkeypatch.setattr(connections, "READ_SECONDS", 0.6)
+    monkeypatch.setattr(process_limits, "IDLE_SECONDS", 0.4)
+    monkeypatch.setattr(process_limits, "READ_SECONDS", 0.6)
     monkeypatch.setitem(uvicorn.config.HTTP_PROTOCOLS, "auto", uvicorn.config.HTTP_PROTOCOLS["auto"])
     install_connection_limits()
 
@@ -106,7 +112,7 @@ def test_a_client_that_reads_slowly_gets_everything(served):
 
 
 def test_a_server_ends_while_streams_are_open(served, monkeypatch):
-    monkeypatch.setattr(connections, "SHUTDOWN_SECONDS", 0.2)
+    monkeypatch.setattr(process_limits, "SHUTDOWN_SECONDS", 0.2)
 
     async def scene(port, server):
         for path in (b"/stream", b"/"):
@@ -126,9 +132,47 @@ def test_the_limit_of_open_files_is_raised_to_the_hard_one():
         resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
         raise_file_limit()
         raised = resource.getrlimit(resource.RLIMIT_NOFILE)
-        wanted = connections.MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, connections.MAX_FILES)
+        wanted = process_limits.MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, process_limits.MAX_FILES)
         assert raised == (wanted, hard)
         raise_file_limit()
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == raised
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+WORK = """
+import ctypes, sys, threading
+from pathlib import Path
+from hart_studio.ui.process_limits import limit_malloc_arenas
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+libc.free.argtypes = [ctypes.c_void_p]
+if sys.argv[1] == "bound" and not limit_malloc_arenas():
+    sys.exit(3)
+kept, barrier = [], threading.Barrier(16)
+
+def open_image():
+    for _ in range(2):
+        block = libc.malloc(20 << 20)
+        ctypes.memset(block, 1, 20 << 20)
+        kept.append(libc.malloc(4096))  # the trace of an answer, which lies behind the image
+        libc.free(block)
+        barrier.wait()
+
+threads = [threading.Thread(target=open_image) for _ in range(16)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+pages = int(Path("/proc/self/statm").read_text().split()[1])
+print(pages * 4096 / 2**20)
+"""
+
+
+def measure(how: str) -> float:
+    done = subprocess.run([sys.executable, "-c", WORK, how], capture_output=True, text=True, check=False)
+    if done.returncode == 3 or not sys.platform.startswith("linux"):
+        pytest.skip("the C library is not that of GNU")
+    return float(done.stdout)
+
+
+def test_images_of_many_threads_do_not_stay_in_memory() -> None:
+    assert measure("bound") < measure("plain") - 100

@@ -1,12 +1,13 @@
-"""Close idle connections: those that send no request, and those that do not read the response.
+"""Limits of the server process: idle connections, open files, and memory of freed images.
 
 uvicorn has a timeout between two requests, but none before the first one and none for clients that stop reading, so its
-protocol class is replaced by a subclass.
+protocol class is replaced by a subclass. Must not import Gradio, because ``app.py`` calls it before Gradio is imported.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ctypes
 from typing import TYPE_CHECKING, Any, Final
 
 import uvicorn.config
@@ -23,6 +24,16 @@ SHUTDOWN_SECONDS: Final = 1.0
 
 MAX_FILES: Final = 65_536
 """Upper limit of the open files and connections to request from the system."""
+
+ARENAS: Final = 2
+"""Number of arenas; the default of glibc is eight per core."""
+
+MAPPED_BYTES: Final = 1 << 20
+"""Blocks of at least this size are mapped, and unmapped when freed. If it is not set, glibc raises the threshold to the
+size of the largest freed block."""
+
+_ARENA_MAX: Final = -8
+_MMAP_THRESHOLD: Final = -3
 
 if TYPE_CHECKING:
     from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -96,3 +107,16 @@ def raise_file_limit() -> None:
     wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def limit_malloc_arenas() -> bool:
+    """Make malloc return the memory of freed images to the system; call it before threads are started.
+
+    glibc keeps freed memory per thread arena, and images are opened in many threads, so that after some hundred
+    questions dozens of arenas would each hold tens of unused megabytes.
+
+    Returns:
+        Whether they were set; only glibc supports them.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    return mallopt is not None and bool(mallopt(_ARENA_MAX, ARENAS)) and bool(mallopt(_MMAP_THRESHOLD, MAPPED_BYTES))

@@ -18,6 +18,8 @@ from typing import Any, Final, Literal
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from hart_studio.ui.security.proxy_headers import client_address
+
 CALLS_PATH: Final = "/gradio_api/component_server"
 """Path of component calls."""
 
@@ -157,7 +159,7 @@ class CallLimits:
             nonlocal is_too_large
             if message["type"] == "http.response.start":
                 self._release(call)
-                if _stated_length(message) > MAX_ANSWER_BYTES:
+                if stated_length(message) > MAX_ANSWER_BYTES:
                     is_too_large = True
                     refused = JSONResponse(
                         {"detail": f"The response is larger than {MAX_ANSWER_BYTES >> 20} MiB. Request less at once."},
@@ -206,22 +208,23 @@ def _read_call(scope: Scope, body: Mapping[str, Any]) -> _Call:
     kind: Kind = "light"
     if isinstance(name, str):
         kind = "heavy" if name in HEAVY_CALLS else "model" if name in MODEL_CALLS else "light"
-    address = (scope.get("client") or ("unknown",))[0]
     data = body.get("data")
     project = ""
     if isinstance(data, dict):
         named = [data.get("session_token"), data.get("project") or data.get("run") or data.get("runs")]
         project = json.dumps(named)[:400] if any(named) else ""
-    return _Call(kind, address, str(body.get("session_hash"))[:80], project)
+    return _Call(kind, client_address(scope), str(body.get("session_hash"))[:80], project)
 
 
 def _refuse(status: int, detail: str) -> JSONResponse:
     return JSONResponse({"detail": detail}, status, {"retry-after": str(RETRY_SECONDS)})
 
 
-def _stated_length(start: Message) -> int:
-    found = [value for name, value in start.get("headers", []) if name.lower() == b"content-length"]
-    return int(found[0]) if found and found[0].isdigit() else 0
+def stated_length(message: Scope | Message) -> int:
+    """Content-Length of a request or response; the largest of several, 0 if missing."""
+    pairs = message.get("headers", [])
+    found = [value for name, value in pairs if name.lower() == b"content-length" and value.isdigit()]
+    return max((int(value[:20]) for value in found), default=0)
 
 
 def _in_blocks(send: Send) -> Send:

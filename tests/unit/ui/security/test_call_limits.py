@@ -4,8 +4,8 @@ import json
 import pytest
 from starlette.responses import JSONResponse
 
-from hart_studio.ui import call_limits
-from hart_studio.ui.call_limits import CALLS_PATH, JSON_SCOPE_KEY, CallLimits
+from hart_studio.ui.security import call_limits
+from hart_studio.ui.security.call_limits import CALLS_PATH, JSON_SCOPE_KEY, CallLimits
 from tests.asgi import run_async
 
 
