@@ -37,12 +37,9 @@ let isModelChosen = false; // whether a person has chosen the model for this pro
 let polledAt = -Infinity;
 let listed = []; // all projects, also those that the list does not show
 
-const base = () => props.value?.marker?.url?.replace(/[^/]*$/, "") ?? "";
-const addressOf = (path) => base() + path.split("/").map(encodeURIComponent).join("/");
 const review = createReview(
   page,
   (name, request) => server[name](withSessionToken(request)),
-  addressOf,
   () => {
     poll();
     find(".hs-start-review").focus();
@@ -103,25 +100,16 @@ function withSessionToken(request) {
 
 // Call the server. An error is shown and undefined is returned.
 async function call(name, request, button) {
-  if (button) button.disabled = true;
   const asked = project;
-  try {
-    const response = await server[name](withSessionToken({ project, ...request }));
-    // An answer about the project that was open before is dropped.
-    if (asked !== project && !["projects", "create", "trash", "restore"].includes(name)) return undefined;
-    if (response === undefined) throw new Error("no answer");
-    if (response?.error) {
-      showMessage(response.error, true);
-      return undefined;
-    }
-    if (button || message.classList.contains("hs-bad")) showMessage(""); // the result stays until the next action
-    return response ?? {};
-  } catch {
-    showMessage("Server not responding. This change may not be saved; earlier ones are. Try again.", true);
+  const response = await callServer(name, withSessionToken({ project, ...request }), button);
+  // An answer about the project that was open before is dropped.
+  if (asked !== project && !["projects", "create", "trash", "restore"].includes(name)) return undefined;
+  if (response?.error) {
+    showMessage(response.error, true);
     return undefined;
-  } finally {
-    if (button) button.disabled = false;
   }
+  if (button || message.classList.contains("hs-bad")) showMessage(""); // the result stays until the next action
+  return response ?? {};
 }
 
 // ---- project and panels ---------------------------------------------------------------------------------------------
@@ -160,10 +148,7 @@ function choose(id) {
   find(".hs-label-diff").replaceChildren();
   find(".hs-export-message").replaceChildren();
   find(".hs-project").value = id ?? "";
-  const address = new URL(location.href);
-  if (id) address.searchParams.set("project", id);
-  else address.searchParams.delete("project");
-  history.replaceState(null, "", address);
+  putIntoAddress({ project: id });
   poll();
   if (!id) return;
   showEarlierInvalidRows(id);
@@ -227,7 +212,6 @@ async function poll() {
 
 const totalOf = (found) => Object.values(found.statuses).reduce((sum, count) => sum + count, 0);
 const total = () => totalOf(state);
-const countOf = (...names) => names.reduce((sum, name) => sum + (state.statuses[name] ?? 0), 0);
 
 function draw() {
   const count = total();
@@ -334,18 +318,7 @@ function drawRuns() {
             : null,
           ["stopped", "failed", "lost"].includes(run.state) ? command("resume", "Resume") : null,
         ]),
-        build(
-          "div",
-          {
-            class: "hs-progress",
-            role: "progressbar",
-            "aria-label": "Items",
-            "aria-valuemin": 0,
-            "aria-valuemax": 100,
-            "aria-valuenow": Math.round(share * 100),
-          },
-          [build("div", { style: `width:${share * 100}%` })],
-        ),
+        progressBar("Items", share),
         run.error ? build("p", { class: "hs-bad", role: "alert", text: run.error }) : null,
       ]);
     }),
@@ -387,26 +360,14 @@ async function compareRuns() {
     ...(response.changes.length
       ? [
           build("div", { class: "hs-table-host" }, [
-            build("table", {}, [
-              build(
-                "tbody",
-                {},
-                response.changes.map((row) =>
-                  build("tr", {}, [
-                    build("td", { text: row.change }),
-                    build("td", {}, [
-                      build("button", {
-                        type: "button",
-                        class: "hs-link",
-                        text: row.question,
-                        onclick: () => openItem(row.id),
-                      }),
-                    ]),
-                    build("td", { class: "hs-number", text: row.iou === null ? "–" : `IoU ${row.iou.toFixed(2)}` }),
-                  ]),
-                ),
-              ),
-            ]),
+            buildTable(
+              [],
+              response.changes.map((row) => [
+                row.change,
+                build("td", {}, [openButton(row)]),
+                build("td", { class: "hs-number", text: row.iou === null ? "–" : `IoU ${row.iou.toFixed(2)}` }),
+              ]),
+            ),
           ]),
         ]
       : []),
@@ -529,6 +490,9 @@ async function openItem(id) {
   return review.open({ project, reviewer: reviewer(), filter: filter() }, id);
 }
 
+const openButton = (row) =>
+  build("button", { type: "button", class: "hs-link", text: row.question, onclick: () => openItem(row.id) });
+
 // A label with a caution waits for review, whatever its score.
 const tagsOf = (row) =>
   (row.status === "proposed" ? row.cautions : []).map((name) =>
@@ -558,14 +522,7 @@ async function list(offset) {
     ...(response.rows.length
       ? response.rows.map((row) =>
           build("tr", {}, [
-            build("td", {}, [
-              build("button", {
-                type: "button",
-                class: "hs-link",
-                text: row.question,
-                onclick: () => openItem(row.id),
-              }),
-            ]),
+            build("td", {}, [openButton(row)]),
             build("td", { class: "hs-truncate", text: row.name, title: row.name }),
             build("td", {}, [
               build("i", { class: `hs-dot hs-part-${row.status}` }),
@@ -642,26 +599,10 @@ async function acceptAll() {
 
 const table = (heads, rows) =>
   build("div", { class: "hs-table-host" }, [
-    build("table", {}, [
-      build("thead", {}, [
-        build(
-          "tr",
-          {},
-          heads.map((text) => build("th", { scope: "col", text, title: text === "IoG > 0.3" ? IOG_HELP : null })),
-        ),
-      ]),
-      build(
-        "tbody",
-        {},
-        rows.map((row) =>
-          build(
-            "tr",
-            {},
-            row.map((text) => build("td", { text })),
-          ),
-        ),
-      ),
-    ]),
+    buildTable(
+      heads.map((text) => build("th", { scope: "col", text, title: text === "IoG > 0.3" ? IOG_HELP : null })),
+      rows,
+    ),
   ]);
 
 // How to get an error rate of auto-accepted labels.
@@ -895,8 +836,4 @@ watch("value", load);
 load();
 openPanel("import");
 listProjects(new URLSearchParams(location.search).get("project") ?? undefined);
-(function again() {
-  poll().finally(() => {
-    if (element.isConnected) setTimeout(again, document.hidden ? HIDDEN_POLL_MILLISECONDS : POLL_MILLISECONDS);
-  });
-})();
+keepPolling(poll, POLL_MILLISECONDS, HIDDEN_POLL_MILLISECONDS);

@@ -45,7 +45,7 @@ class BoxViewer(Display):
     """Shows a ``ViewerImage`` with numbered boxes: zoom, pan, keyboard; ``None`` is the empty state."""
 
     template = "box_viewer.html"
-    scripts = ("image_viewer.js", "image_viewer_controls.js", "box_viewer.js")
+    scripts = ("image_viewer.js", "box_viewer.js")
 
 
 @dataclass(frozen=True)

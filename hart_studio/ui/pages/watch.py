@@ -133,7 +133,7 @@ class RunsTable(Display):
     """Table of all runs to search, filter and compare; fires ``open_run`` with ``run``."""
 
     template = "runs_table.html"
-    scripts = ("charts.js", "runs_table.js")
+    scripts = ("charts.js", "svg_figure.js", "runs_table.js")
 
     def postprocess(self, value: object) -> Any:
         """The chart definitions."""
