@@ -1,7 +1,7 @@
 """Check the types of the page's scripts, part of ``make check``: ``python -m tests.script_types``.
 
-Needs the TypeScript compiler (``npm ci``). The scripts of a component share one scope, so each component is a program of
-its own: names that two of them declare, or that none does, are errors.
+Needs the TypeScript compiler (``npm ci``). The scripts of a component share one scope, so each component is a program:
+names that two of them declare, or that none does, are errors.
 """
 
 from __future__ import annotations
