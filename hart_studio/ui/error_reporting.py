@@ -57,8 +57,7 @@ def describe(error: Exception) -> Failed:
             "Out of memory",
             "The model and this image need more memory than is available. Choose a smaller model or a smaller image.",
         )
-    incident = secrets.token_hex(4)
-    _logger.error("incident %s", incident, exc_info=error)
+    incident = _log_incident(error)
     return Failed("Internal error", f"This is a bug, not a problem with your input. Search the log for {incident}.")
 
 
@@ -102,17 +101,18 @@ class ErrorMiddleware:
             if is_started:
                 # An event stream with an unknown name ends with HTTPException after it has sent its error.
                 if not isinstance(error, HTTPException):
-                    _log(scope, error)
+                    _log_incident(error, scope)
                 return
-            await _answer(_log(scope, error))(scope, receive, send)
+            await _answer(_log_incident(error, scope))(scope, receive, send)
             return
         if is_failed:
-            await _answer(_log(scope, None))(scope, receive, send)
+            await _answer(_log_incident(None, scope))(scope, receive, send)
 
 
-def _log(scope: Scope, error: Exception | None) -> str:
+def _log_incident(error: Exception | None, scope: Scope | None = None) -> str:
     incident = secrets.token_hex(4)
-    _logger.error("incident %s: %s %r", incident, scope["method"], scope["path"], exc_info=error)
+    request = f": {scope['method']} {scope['path']!r}" if scope else ""
+    _logger.error("incident %s%s", incident, request, exc_info=error)
     return incident
 
 

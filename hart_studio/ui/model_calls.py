@@ -43,14 +43,9 @@ Progress = Callable[[float, str], None]
 
 
 class ModelQueue:
-    """First in, first out; one turn at a time."""
+    """First in, first out; one turn at a time. ``max_waiting`` does not count the running entry."""
 
     def __init__(self, max_waiting: int = MAX_WAITING) -> None:
-        """Create an empty queue.
-
-        Args:
-            max_waiting: Maximum number of waiting entries, without the running one.
-        """
         self._max_waiting = max_waiting
         self._changed = threading.Condition()
         self._entries: list[object] = []

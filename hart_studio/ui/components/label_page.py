@@ -42,5 +42,7 @@ class LabelPage(PageComponent):
         "tabs.js",
         "label_import.js",
         "project_menu.js",
+        "label_items.js",
+        "label_results.js",
         "label_page.js",
     )

@@ -26,22 +26,9 @@ _SCHEME: Final = b"bearer "
 
 
 class TokenAuth:
-    """ASGI middleware that answers requests to ``MCP_PATH``; all others pass untouched.
-
-    Attributes:
-        app: Application for all other paths.
-        tools: MCP application.
-    """
+    """ASGI middleware that passes requests for ``MCP_PATH`` with the token to ``tools``, all others to ``app``."""
 
     def __init__(self, app: ASGIApp, token: str, tools: ASGIApp, wrong_tokens: RateLimiter | None = None) -> None:
-        """Create the middleware.
-
-        Args:
-            app: Application for all other paths.
-            token: Required token, ASCII.
-            tools: MCP application.
-            wrong_tokens: Counts wrong tokens per address.
-        """
         self.app, self.tools = app, tools
         self._token = token.encode("ascii")
         self._wrong_tokens = wrong_tokens or RateLimiter()

@@ -43,11 +43,6 @@ class McpServer:
     """Serves a toolbox; ``lifespan`` runs with the web server, ``__call__`` answers requests."""
 
     def __init__(self, toolbox: Toolbox) -> None:
-        """Create the server.
-
-        Args:
-            toolbox: The tools.
-        """
         self._toolbox = toolbox
         self._tools = {tool.name: tool for tool in TOOLS}
         self._manager: StreamableHTTPSessionManager | None = None
@@ -56,11 +51,7 @@ class McpServer:
 
     @asynccontextmanager
     async def lifespan(self, app: Any) -> AsyncIterator[None]:
-        """Start and stop the session manager.
-
-        Args:
-            app: The web application.
-        """
+        """Start and stop the session manager."""
         server: Server[Any] = Server(
             "hart-studio",
             title="HART Studio",

@@ -87,15 +87,11 @@ class Tool:
     """One MCP tool."""
 
     name: str
-    """Name in calls."""
     title: str
-    """Display name."""
     description: str
-    """Description for the language model."""
+    """For the language model."""
     arguments: type[Question]
-    """Arguments."""
     reply: type[Record]
-    """Result."""
 
 
 TOOLS: Final = (
@@ -143,17 +139,11 @@ class Toolbox:
     """Calls the tools.
 
     Attributes:
-        models: Models that a client may choose; the first is the default. The list is fixed, because a free choice
-            would let clients make the server download models.
+        models: At least one model that a client may choose; the first is the default. The list is fixed, because a free
+            choice would let clients make the server download models.
     """
 
     def __init__(self, service: AskService, models: Sequence[str]) -> None:
-        """Create the toolbox.
-
-        Args:
-            service: Asks models.
-            models: At least one name.
-        """
         self._service = service
         self.models = tuple(dict.fromkeys(models))
 
@@ -165,11 +155,6 @@ class Toolbox:
 
     def call(self, tool: Tool, arguments: Mapping[str, Any], progress: Progress) -> ToolResult:
         """Call a tool; blocks until the model has answered.
-
-        Args:
-            tool: One of ``TOOLS``.
-            arguments: Arguments from the client.
-            progress: Called at each stage.
 
         Raises:
             HartError: If an argument or the image is not usable.
@@ -229,11 +214,7 @@ def open_base64_image(text: str, folder: Path) -> Iterator[Path]:
 
 
 def cut_crops(path: Path, boxes: Sequence[Box]) -> list[bytes]:
-    """Encode the first regions as JPEG.
-
-    Args:
-        path: The original.
-        boxes: In original pixels.
+    """Encode the first regions as JPEG; the boxes are in original pixels.
 
     Raises:
         ImageError: If the image is damaged.

@@ -62,12 +62,7 @@ def build_model_inputs(saved: SavedTrace) -> ModelInputs:
 
 
 def build_answers_panel(trace: Trace, model_name: str) -> AnswersPanel:
-    """One card per protocol that ran, under the self-check badges.
-
-    Args:
-        trace: The trace.
-        model_name: Display name of the model.
-    """
+    """One card per protocol that ran, under the self-check badges."""
     return AnswersPanel(
         model=model_name,
         expected=_with_choice(trace, trace.answer) if trace.answer else "",

@@ -98,18 +98,7 @@ class TrainForm:
 def build_train_tab(
     launcher: RunLauncher, watch: RunMonitor, pages: RunComponents, tabs: gr.Tabs, permissions: Permissions
 ) -> TrainForm:
-    """Build the tab inside the current ``gr.Blocks`` and connect its events.
-
-    Args:
-        launcher: Starts runs.
-        watch: Reads runs; has a served folder.
-        pages: Components of the Watch tab, which shows a started run.
-        tabs: The tabs of the page.
-        permissions: Who may train and who may see earlier runs.
-
-    Returns:
-        The form.
-    """
+    """Build the tab inside the current ``gr.Blocks`` and connect its events; the Watch tab shows a started run."""
     base_config = get_preset(DEFAULT_PRESET).config
     gpus = launcher.gpus()
 

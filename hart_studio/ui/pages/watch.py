@@ -149,13 +149,7 @@ class RunComponents:
 
 
 def build_run_components(watch: RunMonitor, launcher: RunLauncher, permissions: Permissions) -> RunComponents:
-    """Create the components of both tabs; call ``render`` where they belong.
-
-    Args:
-        watch: Reads runs.
-        launcher: Stops and resumes them.
-        permissions: Who may see and control runs.
-    """
+    """Create the components of both tabs; call ``render`` where they belong."""
     marker = Path(watch.image_folder) / "marker.txt"
     marker.write_text("Images of rollouts are next to this file.\n", encoding="utf-8")
     redact_paths = permissions.is_public or not launcher.is_open
@@ -189,12 +183,7 @@ def show_run(pages: RunComponents, tabs: gr.Tabs, run_id: str) -> dict[Any, Any]
 
 
 def build_publish_form(watch: RunMonitor, permissions: Permissions) -> None:
-    """Build the form that uploads a checkpoint to the Hugging Face Hub; connects its events.
-
-    Args:
-        watch: Reads runs.
-        permissions: Who may publish.
-    """
+    """Build the form that uploads a checkpoint to the Hugging Face Hub; connects its events."""
     with gr.Accordion("Publish checkpoint", open=False, elem_id="publish"):
         run = gr.Dropdown([], label="Run", elem_id="publish-run")
         with gr.Row():

@@ -253,14 +253,6 @@ class RateLimiter:
         addresses: int = MAX_ADDRESSES,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Create an empty counter.
-
-        Args:
-            tries: Attempts per period.
-            seconds: Length of the period.
-            addresses: Tracked addresses.
-            clock: Replaced in tests.
-        """
         self._tries, self._seconds, self._addresses, self._clock = tries, seconds, addresses, clock
         self._lock = threading.Lock()
         self._times: OrderedDict[str, deque[float]] = OrderedDict()

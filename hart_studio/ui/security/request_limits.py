@@ -78,7 +78,7 @@ _LEFT_OVER: Final = re.compile(r"tmp[a-z0-9_]{8}")
 
 
 class RequestLimitMiddleware:
-    """ASGI middleware that limits request bodies; responses are passed through."""
+    """ASGI middleware that limits request bodies; without a cache, the upload folder has no limit."""
 
     def __init__(
         self,
@@ -89,15 +89,6 @@ class RequestLimitMiddleware:
         max_per_client: int = MAX_UNFINISHED_PER_CLIENT,
         cache: CacheCleaner | None = None,
     ) -> None:
-        """Create the middleware.
-
-        Args:
-            app: The application.
-            timeout: Seconds, see ``TIMEOUT_SECONDS``.
-            max_unfinished: See ``MAX_UNFINISHED``.
-            max_per_client: See ``MAX_UNFINISHED_PER_CLIENT``.
-            cache: Limits the upload folder; None = no limit.
-        """
         self.app = app
         self._cache = cache
         self._timeout, self._max_unfinished, self._max_per_client = timeout, max_unfinished, max_per_client
