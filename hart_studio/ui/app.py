@@ -25,6 +25,7 @@ from hart_studio.ui.event_streams import EventStreams
 from hart_studio.ui.mcp.endpoint import TokenAuth
 from hart_studio.ui.model_calls import MAX_MODEL_CALLS
 from hart_studio.ui.pages.ask import NO_COMPARISON_MODEL, build_ask_tab
+from hart_studio.ui.pages.display import QUIET, read_event
 from hart_studio.ui.pages.evaluate import build_evaluate_tab
 from hart_studio.ui.pages.examples import Example
 from hart_studio.ui.pages.label import build_label_tab
@@ -131,16 +132,14 @@ def build_app(
         def train_on(event: gr.EventData, user: gr.OAuthProfile | None = None) -> list[Any]:
             try:
                 permissions.require_write_access(user)
-                wanted = event._data if isinstance(event._data, dict) else {}
-                config = outputs.training_config(wanted)
+                config = outputs.training_config(read_event(event))
             except HartError as error:
                 raise gr.Error(str(error), title="No training data", print_exception=False) from error
             return [gr.update(selected="train"), *train.fill(config)]
 
-        quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-        pages.table.open_run(open_run, None, [tabs, pages.view], **quiet)
-        pages.view.open_model(open_model, None, [tabs, ask.model_a, ask.model_b], **quiet)
-        label.train_on(train_on, None, [tabs, *train.outputs], **quiet)
+        pages.table.open_run(open_run, None, [tabs, pages.view], **QUIET)
+        pages.view.open_model(open_model, None, [tabs, ask.model_a, ask.model_b], **QUIET)
+        label.train_on(train_on, None, [tabs, *train.outputs], **QUIET)
         build_endpoints(service, models[0][1])
     app.queue(max_size=MAX_QUEUED, api_open=False)
     return app

@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Final, Literal
 
 import gradio as gr
 from gradio.data_classes import FileData
 
 from hart_studio.records import Box
 from hart_studio.ui.theme import ASSETS
+
+QUIET: Final[dict[str, Any]] = {"api_visibility": "private", "show_progress": "hidden"}
+"""Options of an event that is not part of the API and shows its own progress."""
 
 
 class Display(gr.HTML):
@@ -102,6 +105,12 @@ class ProgressStatus(Display):
 
     template = '<div class="hs-status hs-status-idle" role="status" aria-live="polite"></div>'
     scripts = ("progress_status.js",)
+
+
+def read_event(event: gr.EventData) -> dict[str, Any]:
+    """Data that a script sent with its event, not validated; empty if it is no object."""
+    data = event._data
+    return data if isinstance(data, dict) else {}
 
 
 def to_json(value: Any) -> Any:

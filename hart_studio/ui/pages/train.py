@@ -30,7 +30,7 @@ from hart_studio.ui.api.launch_summary import (
 )
 from hart_studio.ui.api.runs import RunMonitor
 from hart_studio.ui.api.sample_preview import preview_samples
-from hart_studio.ui.pages.display import Display
+from hart_studio.ui.pages.display import QUIET, Display
 from hart_studio.ui.pages.train_form import (
     GROUPS,
     WIDGETS,
@@ -41,7 +41,7 @@ from hart_studio.ui.pages.train_form import (
     read_values,
     write_values,
 )
-from hart_studio.ui.pages.watch import RunComponents, show_run
+from hart_studio.ui.pages.watch import RunComponents, show_run, update_run_choices
 from hart_studio.ui.security.access import CLOSED, Permissions
 
 TOAST_SECONDS: Final = 8.0
@@ -238,12 +238,7 @@ def build_train_tab(
             raise gr.Error(str(error).split("\n", 1)[-1], title="Cannot load file", print_exception=False) from error
 
     def list_earlier(user: gr.OAuthProfile | None = None) -> Any:
-        if not permissions.is_owner(user):
-            return gr.skip()
-        found = watch.list_runs({}) or {"runs": []}
-        return gr.update(
-            choices=[(f"{run['title']} ({run['chain']}, {run['state']})", run["id"]) for run in found["runs"]]
-        )
+        return update_run_choices(watch) if permissions.is_owner(user) else gr.skip()
 
     def show_sample_preview(user: gr.OAuthProfile | None, *given: Any) -> dict[Any, Any]:
         try:
@@ -315,23 +310,22 @@ def build_train_tab(
         found = launcher.gpus() if event.value == "Train" else []
         return gr.update(choices=_list_choices(found)) if found else gr.skip()
 
-    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     filled = [preset, earlier, file, setup, base, *inputs]
-    checked = check.click(run_preflight, form_inputs, [report, start], **quiet)
+    checked = check.click(run_preflight, form_inputs, [report, start], **QUIET)
     changes = [block.change for block in (*inputs, chosen, setup)]
     reviewed = [report, command, save, start, samples, previewed]
     # Cancel a preflight check when settings change.
-    gr.on(changes, review, [previewed, *form_inputs], reviewed, cancels=[checked], trigger_mode="always_last", **quiet)
+    gr.on(changes, review, [previewed, *form_inputs], reviewed, cancels=[checked], trigger_mode="always_last", **QUIET)
     by_name = {widget.field.name: block for widget, block in zip(WIDGETS, inputs, strict=True)}
     deciding = [by_name["method.chain"], by_name["data.source"]]
-    gr.on([block.change for block in deciding], show_used, deciding, [block for _, block in bound], **quiet)
+    gr.on([block.change for block in deciding], show_used, deciding, [block for _, block in bound], **QUIET)
     if gpus:
-        tabs.select(refresh_gpus, None, chosen, **quiet)
+        tabs.select(refresh_gpus, None, chosen, **QUIET)
     given = [preset, previewed, chosen, base, *inputs]
-    preset.select(use_preset, given, [*filled[1:], groups["Data"], *reviewed], **quiet)
-    earlier.focus(list_earlier, None, earlier, **quiet)
-    earlier.input(use_run, earlier, filled, **quiet)
-    file.upload(use_file, file, filled, **quiet)
+    preset.select(use_preset, given, [*filled[1:], groups["Data"], *reviewed], **QUIET)
+    earlier.focus(list_earlier, None, earlier, **QUIET)
+    earlier.input(use_run, earlier, filled, **QUIET)
+    file.upload(use_file, file, filled, **QUIET)
     preview.click(
         show_sample_preview,
         form_inputs,
@@ -339,8 +333,8 @@ def build_train_tab(
         api_visibility="private",
         show_progress="minimal",
     )
-    started = start.click(start_run_of_form, form_inputs, [report, queued_run, start], concurrency_limit=4, **quiet)
-    started.then(show_started_run, [queued_run, is_here], [tabs, pages.view], js=_IS_TAB_OPEN, **quiet)
+    started = start.click(start_run_of_form, form_inputs, [report, queued_run, start], concurrency_limit=4, **QUIET)
+    started.then(show_started_run, [queued_run, is_here], [tabs, pages.view], js=_IS_TAB_OPEN, **QUIET)
     return TrainForm(filled, fill)
 
 

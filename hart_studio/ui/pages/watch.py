@@ -18,7 +18,7 @@ from hart_studio.ui.api.handler import api_handler
 from hart_studio.ui.api.launch import RunLauncher
 from hart_studio.ui.api.runs import RunMonitor
 from hart_studio.ui.error_reporting import describe
-from hart_studio.ui.pages.display import Display, Failed, PageComponent, ProgressStatus, Running
+from hart_studio.ui.pages.display import QUIET, Display, Failed, PageComponent, ProgressStatus, Running, read_event
 from hart_studio.ui.security.access import Permissions
 
 
@@ -168,13 +168,19 @@ def build_run_components(watch: RunMonitor, launcher: RunLauncher, permissions: 
 
 def read_run(event: gr.EventData) -> str:
     """Run id from the browser, not validated."""
-    return str(event._data.get("run", "")) if isinstance(event._data, dict) else ""
+    return str(read_event(event).get("run", ""))
 
 
 def read_step(event: gr.EventData) -> int | None:
     """Checkpoint step from the browser, or None if invalid."""
-    step = event._data.get("step") if isinstance(event._data, dict) else None
+    step = read_event(event).get("step")
     return step if isinstance(step, int) and step >= 0 else None
+
+
+def update_run_choices(watch: RunMonitor) -> Any:
+    """Update that fills a list with the runs."""
+    runs = (watch.list_runs({}) or {"runs": []})["runs"]
+    return gr.update(choices=[(f"{run['title']} ({run['chain']}, {run['state']})", run["id"]) for run in runs])
 
 
 def show_run(pages: RunComponents, tabs: gr.Tabs, run_id: str) -> dict[Any, Any]:
@@ -198,10 +204,7 @@ def build_publish_form(watch: RunMonitor, permissions: Permissions) -> None:
         done = gr.Markdown(visible=False, elem_id="publish-done")
 
     def list_runs(user: gr.OAuthProfile | None = None) -> Any:
-        if not permissions.is_owner(user):
-            return gr.skip()
-        runs = (watch.list_runs({}) or {"runs": []})["runs"]
-        return gr.update(choices=[(f"{item['title']} ({item['chain']}, {item['state']})", item["id"]) for item in runs])
+        return update_run_choices(watch) if permissions.is_owner(user) else gr.skip()
 
     def publish(
         run_id: str | None, name: str, secret: str, hidden: bool, user: gr.OAuthProfile | None = None
@@ -221,6 +224,5 @@ def build_publish_form(watch: RunMonitor, permissions: Permissions) -> None:
         except Exception as error:
             yield {status: describe(error)}
 
-    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-    run.focus(list_runs, None, run, **quiet)
-    button.click(publish, [run, repo, token, is_private], [status, token, done], **quiet)
+    run.focus(list_runs, None, run, **QUIET)
+    button.click(publish, [run, repo, token, is_private], [status, token, done], **QUIET)
