@@ -9,7 +9,7 @@ fmt:  ## format and fix what can be fixed
 
 check:  ## what the style gate runs
 	ruff check . && ruff format --check . && mypy
-	npm ci --silent && npx prettier --check assets/js assets/css
+	npm ci --silent && npx prettier --check assets/js assets/css && python -m tests.script_types
 
 test:  ## default tests
 	pytest

@@ -39,8 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(number, signal.default_int_handler)
     try:
         from hart_studio.ui.cache import open_cache  # noqa: PLC0415 - imported after the environment is set
-        from hart_studio.ui.connections import raise_file_limit  # noqa: PLC0415
-        from hart_studio.ui.malloc_tuning import limit_malloc_arenas  # noqa: PLC0415
+        from hart_studio.ui.process_limits import limit_malloc_arenas, raise_file_limit  # noqa: PLC0415
 
         limit_malloc_arenas()
         raise_file_limit()
@@ -126,17 +125,16 @@ def _serve(flags: argparse.Namespace, cache: Path, closing: ExitStack) -> int:
     from hart_studio.ui.api.launch import RunLauncher  # noqa: PLC0415
     from hart_studio.ui.app import build_app, launch_options  # noqa: PLC0415
     from hart_studio.ui.cache import CacheCleaner, open_cache  # noqa: PLC0415
-    from hart_studio.ui.examples import load_examples  # noqa: PLC0415
-    from hart_studio.ui.mcp.availability import find_server  # noqa: PLC0415
+    from hart_studio.ui.mcp.endpoint import find_server  # noqa: PLC0415
     from hart_studio.ui.mcp.tools import Toolbox  # noqa: PLC0415
-    from hart_studio.ui.security.auth import load_auth_config  # noqa: PLC0415
+    from hart_studio.ui.pages.examples import load_examples  # noqa: PLC0415
+    from hart_studio.ui.security.access import load_auth_config, load_permissions  # noqa: PLC0415
     from hart_studio.ui.security.model_allowlist import (  # noqa: PLC0415
         build_allowlist,
         offered_models,
         operator_models,
         parse_added_models,
     )
-    from hart_studio.ui.security.permissions import load_permissions  # noqa: PLC0415
     from hart_studio.ui.security.proxy_headers import load_proxy_config  # noqa: PLC0415
     from hart_studio.ui.spaces.space import create_space_services  # noqa: PLC0415
 

@@ -25,10 +25,9 @@ from hart_studio.ui.api.ask import AskService
 from hart_studio.ui.api.labels import LabelApi
 from hart_studio.ui.api.launch import RunLauncher
 from hart_studio.ui.app import build_app, launch_options
-from hart_studio.ui.examples import load_examples
+from hart_studio.ui.pages.examples import load_examples
+from hart_studio.ui.security.access import LOOPBACK_HOSTS, SIGN_IN_VARIABLES, load_permissions
 from hart_studio.ui.security.model_allowlist import build_allowlist, offered_models
-from hart_studio.ui.security.origin_check import LOOPBACK_HOSTS
-from hart_studio.ui.security.permissions import SIGN_IN_VARIABLES, load_permissions
 from hart_studio.ui.security.proxy_headers import load_proxy_config
 from hart_studio.ui.spaces.space import SpaceServices, create_space_services
 

@@ -56,7 +56,7 @@ function drawList() {
   );
 }
 
-const copyOf = (copy) => ({ url: copy.image.url, width: copy.width });
+const copyOf = (copy) => ({ url: copy.path.url, width: copy.width });
 
 function load() {
   const value = props.value;

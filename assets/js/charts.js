@@ -51,7 +51,7 @@ function chartRange(lines, unit) {
 }
 
 const DASHES = [null, "5 4", "1.5 3"];
-const swatch = ({ label, color, dash }) =>
+const swatch = ({ label, color, dash = null }) =>
   build("span", { class: "hs-legend" }, [
     build("svg:svg", { class: "hs-swatch", viewBox: "0 0 18 6", "aria-hidden": "true" }, [
       build("svg:line", {

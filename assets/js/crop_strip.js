@@ -8,20 +8,21 @@ function figure(image, title, lines) {
   ]);
 }
 
-function cropFigure(crop, index) {
-  const show = () => resultColumn().dispatchEvent(new CustomEvent("hart-show-area", { detail: crop.area }));
+function cropFigure({ path, area }, index, pixels) {
+  const [width, height] = [area.x_max - area.x_min, area.y_max - area.y_min];
+  const show = () => resultColumn().dispatchEvent(new CustomEvent("hart-show-area", { detail: area }));
   return build(
     "button",
     {
       type: "button",
       class: "hs-crop",
       onclick: show,
-      "aria-label": `Crop ${index + 1}, ${formatSize(crop.width, crop.height)}: show it in the image`,
+      "aria-label": `Crop ${index + 1}, ${formatSize(width, height)}: show it in the image`,
     },
     [
-      figure(crop.image, `Crop ${index + 1}`, [
-        formatSize(crop.width, crop.height),
-        `${formatShare(crop.area_share)} of the area`,
+      figure(path, `Crop ${index + 1}`, [
+        formatSize(width, height),
+        `${formatShare((width * height) / pixels)} of the area`,
       ]),
     ],
   );
@@ -32,18 +33,23 @@ function load() {
   strip.replaceChildren();
   if (!value) return;
   const { overview, crops } = value;
+  const pixels = value.original_wh[0] * value.original_wh[1];
   strip.append(
     build("section", {}, [
       build("h3", { text: "Overview (model input)" }),
-      figure(overview.image, "Overview", [
+      figure(overview.path, "Overview", [
         formatSize(overview.width, overview.height),
-        `${formatShare(overview.pixel_share)} of the pixels`,
+        `${formatShare((overview.width * overview.height) / pixels)} of the pixels`,
       ]),
     ]),
     build("section", {}, [
       build("h3", { text: crops.length === 1 ? "Predicted region" : "Predicted regions" }),
       crops.length
-        ? build("div", { class: "hs-crops" }, crops.map(cropFigure))
+        ? build(
+            "div",
+            { class: "hs-crops" },
+            crops.map((crop, index) => cropFigure(crop, index, pixels)),
+          )
         : build("p", { class: "hs-muted", text: value.no_crops_reason }),
     ]),
   );

@@ -29,6 +29,58 @@ function fillSelect(select, options, value) {
   select.value = value;
 }
 
+// A table. A head or cell is a text or a node; a row is a list of cells or a node.
+function buildTable(heads, rows, name = null) {
+  const toNodes = (parts, make) => parts.map((part) => (part instanceof Node ? part : make(part)));
+  return build("table", { class: name }, [
+    heads.length
+      ? build("thead", {}, [
+          build(
+            "tr",
+            {},
+            toNodes(heads, (text) => build("th", { scope: "col", text })),
+          ),
+        ])
+      : null,
+    build(
+      "tbody",
+      {},
+      toNodes(rows, (row) =>
+        build(
+          "tr",
+          {},
+          toNodes(row, (text) => build("td", { text })),
+        ),
+      ),
+    ),
+  ]);
+}
+
+// share: done, in [0, 1].
+const progressBar = (label, share) =>
+  build(
+    "div",
+    {
+      class: "hs-progress",
+      role: "progressbar",
+      "aria-label": label,
+      "aria-valuemin": 0,
+      "aria-valuemax": 100,
+      "aria-valuenow": Math.round(share * 100),
+    },
+    [build("div", { style: `width:${share * 100}%` })],
+  );
+
+const LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
+
+// List items of a question's choices, the correct one of this class. Without choices: the known answer.
+const choiceItems = (choices, answer, name) =>
+  choices.length
+    ? choices.map((text, index) =>
+        build("li", { class: LETTERS[index] === answer ? name : null, text: `${LETTERS[index]}  ${text}` }),
+      )
+    : [build("li", { class: answer ? name : null, text: answer ?? "Answer unknown" })];
+
 // Opens a tab of the whole page by its name.
 const openTab = (name) =>
   [...document.querySelectorAll("#tabs > .tab-wrapper [role=tab]")]
@@ -69,9 +121,45 @@ const formatSeconds = (seconds) => `${seconds.toFixed(seconds < 10 ? 2 : 1)} s`;
 // Components of one result column talk through DOM events on their common ancestor.
 const resultColumn = () => element.closest(".hs-result") ?? element;
 
+// URL of a file in the served folder, which the marker file is in.
+const addressOf = (path) =>
+  (props.value?.marker?.url ?? "").replace(/[^/]*$/, "") + path.split("/").map(encodeURIComponent).join("/");
+
+// Set parameters of the address, so that a reload shows the same; empty ones are removed.
+function putIntoAddress(values) {
+  const address = new URL(location.href);
+  for (const [name, value] of Object.entries(values)) {
+    if (value) address.searchParams.set(name, value);
+    else address.searchParams.delete(name);
+  }
+  history.replaceState(null, "", address);
+}
+
 // Await a response. Gradio's client returns undefined for a failed call; null means nothing new.
 async function responseOf(call) {
   const answer = await call;
   if (answer === undefined) throw new Error("Server not responding");
   return answer;
+}
+
+// Call the server; the button is disabled meanwhile. A call without a response is an error, too.
+async function callServer(name, request, button) {
+  if (button) button.disabled = true;
+  try {
+    return await responseOf(server[name](request));
+  } catch {
+    return { error: "Server not responding. This change may not be saved; earlier ones are. Try again." };
+  } finally {
+    if (button) button.disabled = false;
+  }
+}
+
+// Poll while the component is on the page; less often while the browser shows another tab.
+function keepPolling(poll, milliseconds, hiddenMilliseconds) {
+  poll()
+    .catch(() => {})
+    .finally(() => {
+      const wait = document.hidden ? hiddenMilliseconds : milliseconds;
+      if (element.isConnected) setTimeout(() => keepPolling(poll, milliseconds, hiddenMilliseconds), wait);
+    });
 }

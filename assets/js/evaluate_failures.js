@@ -2,7 +2,6 @@
 const PAGE_ROWS = 50;
 const TYPING_MILLISECONDS = 250;
 const FAILURES_AGAIN_MILLISECONDS = 10000;
-const LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
 const VERDICT_CLASSES = {
   "right answer, wrong box": "partial",
   "wrong answer, right box": "wrong",
@@ -20,8 +19,8 @@ const OUTCOMES = {
   error: "This question failed to run.",
 };
 
-// call(name, request): asks the server. addressOf(path): of a served file. titleOf(protocol): for people.
-function createFailureBrowser(page, call, addressOf, titleOf, showMessage) {
+// call(name, request): asks the server. titleOf(protocol): for people.
+function createFailureBrowser(page, call, titleOf, showMessage) {
   const find = (name) => page.querySelector(name);
   const list = find(".hs-ev-questions");
   const stage = find(".hs-ev-scene .hs-canvas");
@@ -211,12 +210,7 @@ function createFailureBrowser(page, call, addressOf, titleOf, showMessage) {
     find(".hs-ev-problem").hidden = !problem;
     find(".hs-ev-ask").disabled = !scene;
     find(".hs-ev-scene").hidden = !scene;
-    const copy = (found) => ({ url: addressOf(found.path), width: found.width });
-    viewer.show(
-      scene
-        ? { width: scene.width, height: scene.height, preview: copy(scene.preview), detail: copy(scene.detail) }
-        : null,
-    );
+    viewer.show(scene ? servedScene(scene) : null);
     stage.setAttribute("aria-label", `Image with ${boxes.length} predicted and ${gold.length} gold boxes`);
     const found = shown.matches.filter((match) => match.is_found).length;
     const iou = shown.matches.length
@@ -244,17 +238,7 @@ function createFailureBrowser(page, call, addressOf, titleOf, showMessage) {
           : build("span", { class: "hs-muted", text: "No gold boxes in this benchmark" }),
       ]),
     );
-    find(".hs-ev-options").replaceChildren(
-      ...shown.choices.map((text, index) =>
-        build("li", {
-          class: LETTERS[index] === shown.answer ? "hs-known-answer" : null,
-          text: `${LETTERS[index]}  ${text}`,
-        }),
-      ),
-      ...(shown.choices.length
-        ? []
-        : [build("li", { class: shown.answer ? "hs-known-answer" : null, text: shown.answer ?? "Answer unknown" })]),
-    );
+    find(".hs-ev-options").replaceChildren(...choiceItems(shown.choices, shown.answer, "hs-known-answer"));
     find(".hs-ev-answers").replaceChildren(...shown.answers.map(drawAnswer));
   }
 

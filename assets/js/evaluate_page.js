@@ -24,12 +24,10 @@ let counted = {}; // run -> questions in the tables; the list may be older than 
 let reported = ""; // evaluations of the linked report
 let isReporting = false;
 
-const base = () => props.value?.marker?.url?.replace(/[^/]*$/, "") ?? "";
-const addressOf = (path) => base() + path.split("/").map(encodeURIComponent).join("/");
 const titleOf = (protocol) => props.value.protocols.find(([name]) => name === protocol)?.[1] ?? protocol;
 const rowOf = (id) => rows?.find((row) => row.id === id);
 const percent = (value) => (value === undefined || value === null ? "–" : formatShare(value));
-const failures = createFailureBrowser(page, call, addressOf, titleOf, showMessage);
+const failures = createFailureBrowser(page, call, titleOf, showMessage);
 const tabs = createTabs(page, "view", "#hs-ev-", openView);
 
 function showMessage(text, isBad = false) {
@@ -46,21 +44,10 @@ function showListError(text) {
 
 // Call the server. An error is shown and undefined is returned.
 async function call(name, request, button) {
-  if (button) button.disabled = true;
-  try {
-    const answer = await server[name](request);
-    if (answer === undefined) throw new Error("no answer");
-    if (answer?.error && Object.keys(answer).length === 1) {
-      showMessage(answer.error, true);
-      return undefined;
-    }
-    return answer ?? {};
-  } catch {
-    showMessage("Server not responding. This change may not be saved; earlier ones are. Try again.", true);
-    return undefined;
-  } finally {
-    if (button) button.disabled = false;
-  }
+  const answer = await callServer(name, request, button);
+  if (!answer?.error || Object.keys(answer).length > 1) return answer ?? {};
+  showMessage(answer.error, true);
+  return undefined;
 }
 
 // ---- address: a reload shows the same -----------------------------------------------------------------------------
@@ -69,11 +56,7 @@ async function call(name, request, button) {
 const wordOf = (name) => (props.value.examples.length ? `examples-${name}` : name);
 
 function remember() {
-  const address = new URL(location.href);
-  if (chosen.length) address.searchParams.set(wordOf("evaluations"), chosen.join(","));
-  else address.searchParams.delete(wordOf("evaluations"));
-  address.searchParams.set(wordOf("view"), view);
-  history.replaceState(null, "", address);
+  putIntoAddress({ [wordOf("evaluations")]: chosen.join(","), [wordOf("view")]: view });
 }
 
 function recall() {
@@ -210,18 +193,7 @@ function drawRow(row) {
             .join(" · "),
         }),
       ]),
-      build(
-        "div",
-        {
-          class: "hs-progress",
-          role: "progressbar",
-          "aria-label": `Questions of ${row.title}`,
-          "aria-valuemin": 0,
-          "aria-valuemax": 100,
-          "aria-valuenow": Math.round(share * 100),
-        },
-        [build("div", { style: `width:${share * 100}%` })],
-      ),
+      progressBar(`Questions of ${row.title}`, share),
     ]),
     build(
       "dl",
@@ -365,33 +337,20 @@ function drawTable(table) {
           "data-table": table.name,
         },
         [
-          build("table", {}, [
-            build("thead", {}, [
-              build(
-                "tr",
-                {},
-                table.columns.map((text) => build("th", { scope: "col", text })),
-              ),
-            ]),
-            build(
-              "tbody",
-              {},
-              table.rows.map((row) =>
-                build(
-                  "tr",
-                  { class: row.kind === "published" ? "hs-ev-published" : null },
-                  row.cells.map((text, index) =>
-                    index
-                      ? drawCell(text)
-                      : build("th", { scope: "row" }, [
-                          build("span", { text }),
-                          row.kind === "published" ? build("em", { class: "hs-tag", text: "published" }) : null,
-                        ]),
-                  ),
-                ),
-              ),
-            ),
-          ]),
+          buildTable(
+            table.columns,
+            table.rows.map((row) => {
+              const isPublished = row.kind === "published";
+              const [head, ...cells] = row.cells;
+              return build("tr", { class: isPublished ? "hs-ev-published" : null }, [
+                build("th", { scope: "row" }, [
+                  build("span", { text: head }),
+                  isPublished ? build("em", { class: "hs-tag", text: "published" }) : null,
+                ]),
+                ...cells.map(drawCell),
+              ]);
+            }),
+          ),
         ],
       ),
     ]),
@@ -614,8 +573,4 @@ recall();
 watch("value", load);
 load();
 openView(view);
-(function again() {
-  poll().finally(() => {
-    if (element.isConnected) setTimeout(again, document.hidden ? HIDDEN_POLL_MILLISECONDS : POLL_MILLISECONDS);
-  });
-})();
+keepPolling(poll, POLL_MILLISECONDS, HIDDEN_POLL_MILLISECONDS);

@@ -39,27 +39,7 @@ function createImportPanel(page, { call, showMessage, upload, isVisitor, onBegin
     if (needsQuestion && !isAsked) askForQuestion();
     isAsked = needsQuestion;
     const rows = shown ? shown.invalid_rows : earlierInvalidRows;
-    find(".hs-invalid-rows").replaceChildren(
-      ...(rows.length
-        ? [
-            build("table", {}, [
-              build("thead", {}, [
-                build("tr", {}, [
-                  build("th", { scope: "col", text: "Row" }),
-                  build("th", { scope: "col", text: "Reason" }),
-                ]),
-              ]),
-              build(
-                "tbody",
-                {},
-                rows.map(([place, reason]) =>
-                  build("tr", {}, [build("td", { text: place }), build("td", { text: reason })]),
-                ),
-              ),
-            ]),
-          ]
-        : []),
-    );
+    find(".hs-invalid-rows").replaceChildren(...(rows.length ? [buildTable(["Row", "Reason"], rows)] : []));
   }
 
   async function previewSource() {
@@ -180,26 +160,10 @@ function createImportPanel(page, { call, showMessage, upload, isVisitor, onBegin
             )
           : null,
         build("div", { class: "hs-table-host" }, [
-          build("table", {}, [
-            build("thead", {}, [
-              build(
-                "tr",
-                {},
-                preview.names.map((name) => build("th", { scope: "col", text: name })),
-              ),
-            ]),
-            build(
-              "tbody",
-              {},
-              preview.rows.map((row) =>
-                build(
-                  "tr",
-                  {},
-                  preview.names.map((name) => build("td", { text: row[name] })),
-                ),
-              ),
-            ),
-          ]),
+          buildTable(
+            preview.names,
+            preview.rows.map((row) => preview.names.map((name) => row[name])),
+          ),
         ]),
       ]),
     );

@@ -12,7 +12,6 @@ const STATUS_TITLES = {
   bad_question: "bad question",
   failed: "failed",
 };
-const BULK_POLL_MILLISECONDS = 500;
 const ACTIVE_RUNS = ["queued", "running", "stopping"];
 const REVIEWER_KEY = "hart-studio-reviewer";
 const SESSION_TOKEN_KEY = "hart-studio-session";
@@ -30,19 +29,15 @@ const withStorage = (act) => {
 let project = null;
 let state = null;
 let signature = "";
-let shownList = { offset: 0, count: 0, acceptable: { labels: 0, unscored: 0, empty: 0, auto_accepted: 0 } };
 let isPolling = false;
 let isScopeChosen = false; // whether a person has chosen which items to label
 let isModelChosen = false; // whether a person has chosen the model for this project
 let polledAt = -Infinity;
 let listed = []; // all projects, also those that the list does not show
 
-const base = () => props.value?.marker?.url?.replace(/[^/]*$/, "") ?? "";
-const addressOf = (path) => base() + path.split("/").map(encodeURIComponent).join("/");
 const review = createReview(
   page,
   (name, request) => server[name](withSessionToken(request)),
-  addressOf,
   () => {
     poll();
     find(".hs-start-review").focus();
@@ -103,25 +98,16 @@ function withSessionToken(request) {
 
 // Call the server. An error is shown and undefined is returned.
 async function call(name, request, button) {
-  if (button) button.disabled = true;
   const asked = project;
-  try {
-    const response = await server[name](withSessionToken({ project, ...request }));
-    // An answer about the project that was open before is dropped.
-    if (asked !== project && !["projects", "create", "trash", "restore"].includes(name)) return undefined;
-    if (response === undefined) throw new Error("no answer");
-    if (response?.error) {
-      showMessage(response.error, true);
-      return undefined;
-    }
-    if (button || message.classList.contains("hs-bad")) showMessage(""); // the result stays until the next action
-    return response ?? {};
-  } catch {
-    showMessage("Server not responding. This change may not be saved; earlier ones are. Try again.", true);
+  const response = await callServer(name, withSessionToken({ project, ...request }), button);
+  // An answer about the project that was open before is dropped.
+  if (asked !== project && !["projects", "create", "trash", "restore"].includes(name)) return undefined;
+  if (response?.error) {
+    showMessage(response.error, true);
     return undefined;
-  } finally {
-    if (button) button.disabled = false;
   }
+  if (button || message.classList.contains("hs-bad")) showMessage(""); // the result stays until the next action
+  return response ?? {};
 }
 
 // ---- project and panels ---------------------------------------------------------------------------------------------
@@ -160,10 +146,7 @@ function choose(id) {
   find(".hs-label-diff").replaceChildren();
   find(".hs-export-message").replaceChildren();
   find(".hs-project").value = id ?? "";
-  const address = new URL(location.href);
-  if (id) address.searchParams.set("project", id);
-  else address.searchParams.delete("project");
-  history.replaceState(null, "", address);
+  putIntoAddress({ project: id });
   poll();
   if (!id) return;
   showEarlierInvalidRows(id);
@@ -227,7 +210,6 @@ async function poll() {
 
 const totalOf = (found) => Object.values(found.statuses).reduce((sum, count) => sum + count, 0);
 const total = () => totalOf(state);
-const countOf = (...names) => names.reduce((sum, name) => sum + (state.statuses[name] ?? 0), 0);
 
 function draw() {
   const count = total();
@@ -334,18 +316,7 @@ function drawRuns() {
             : null,
           ["stopped", "failed", "lost"].includes(run.state) ? command("resume", "Resume") : null,
         ]),
-        build(
-          "div",
-          {
-            class: "hs-progress",
-            role: "progressbar",
-            "aria-label": "Items",
-            "aria-valuemin": 0,
-            "aria-valuemax": 100,
-            "aria-valuenow": Math.round(share * 100),
-          },
-          [build("div", { style: `width:${share * 100}%` })],
-        ),
+        progressBar("Items", share),
         run.error ? build("p", { class: "hs-bad", role: "alert", text: run.error }) : null,
       ]);
     }),
@@ -387,26 +358,14 @@ async function compareRuns() {
     ...(response.changes.length
       ? [
           build("div", { class: "hs-table-host" }, [
-            build("table", {}, [
-              build(
-                "tbody",
-                {},
-                response.changes.map((row) =>
-                  build("tr", {}, [
-                    build("td", { text: row.change }),
-                    build("td", {}, [
-                      build("button", {
-                        type: "button",
-                        class: "hs-link",
-                        text: row.question,
-                        onclick: () => openItem(row.id),
-                      }),
-                    ]),
-                    build("td", { class: "hs-number", text: row.iou === null ? "–" : `IoU ${row.iou.toFixed(2)}` }),
-                  ]),
-                ),
-              ),
-            ]),
+            buildTable(
+              [],
+              response.changes.map((row) => [
+                row.change,
+                build("td", {}, [openButton(row)]),
+                build("td", { class: "hs-number", text: row.iou === null ? "–" : `IoU ${row.iou.toFixed(2)}` }),
+              ]),
+            ),
           ]),
         ]
       : []),
@@ -497,339 +456,6 @@ function describeScoreBasisSoon() {
   scoresTimer = setTimeout(describeScoreBasis, 300);
 }
 
-// ---- review ---------------------------------------------------------------------------------------------------------
-
-function filter() {
-  const score = find(".hs-filter-score").value;
-  const status = find(".hs-filter-status").value;
-  return {
-    statuses: status ? [status] : [],
-    category: find(".hs-filter-category").value || null,
-    reviewer: find(".hs-filter-reviewer").value || null,
-    text: find(".hs-filter-text").value,
-    min_score: score === "" ? null : Number(score),
-    is_uncalibrated: find(".hs-filter-uncalibrated").checked,
-  };
-}
-
-const reviewer = () => find(".hs-reviewer").value.trim();
-
-function startReview() {
-  if (!reviewer()) {
-    showMessage("Enter your name first. It is saved with each decision.", true);
-    return find(".hs-reviewer").focus();
-  }
-  withStorage((storage) => storage.setItem(REVIEWER_KEY, reviewer()));
-  showMessage("");
-  return review.open({ project, reviewer: reviewer(), filter: filter() });
-}
-
-async function openItem(id) {
-  if (!reviewer()) return startReview();
-  return review.open({ project, reviewer: reviewer(), filter: filter() }, id);
-}
-
-// A label with a caution waits for review, whatever its score.
-const tagsOf = (row) =>
-  (row.status === "proposed" ? row.cautions : []).map((name) =>
-    build("span", {
-      class: "hs-tag hs-caution",
-      text: CAUTION_TAGS[name] ?? name,
-      title: `Never auto-accepted: ${CAUTIONS[name] ?? name}`,
-    }),
-  );
-
-async function list(offset) {
-  if (!project) return;
-  const response = await call("list_items", { filter: filter(), offset });
-  if (!response?.rows) return;
-  shownList = { offset, count: response.count, acceptable: response.acceptable };
-  find(".hs-list-count").textContent = `${formatCount(response.count)} item${response.count === 1 ? "" : "s"}`;
-  find(".hs-list-previous").disabled = offset === 0;
-  find(".hs-list-next").disabled = offset + response.rows.length >= response.count;
-  const button = find(".hs-accept-all");
-  button.disabled = !response.acceptable.labels || isAccepting;
-  button.textContent = response.acceptable.labels
-    ? `Accept all ${formatCount(response.acceptable.labels)}`
-    : "Accept all";
-  button.title = response.acceptable.auto_accepted ? "Auto-accepted labels are excluded." : "";
-  if (response.unfinished && !isAccepting) showMessage(response.unfinished, true);
-  find(".hs-list tbody").replaceChildren(
-    ...(response.rows.length
-      ? response.rows.map((row) =>
-          build("tr", {}, [
-            build("td", {}, [
-              build("button", {
-                type: "button",
-                class: "hs-link",
-                text: row.question,
-                onclick: () => openItem(row.id),
-              }),
-            ]),
-            build("td", { class: "hs-truncate", text: row.name, title: row.name }),
-            build("td", {}, [
-              build("i", { class: `hs-dot hs-part-${row.status}` }),
-              build("span", { text: STATUS_TITLES[row.status] }),
-              ...tagsOf(row),
-            ]),
-            build("td", { class: "hs-number", text: row.score_text, title: row.score_reason || null }),
-            build("td", { text: row.reviewer || row.note, title: row.note || null, class: "hs-truncate" }),
-          ]),
-        )
-      : [
-          build("tr", {}, [
-            build("td", {
-              colspan: 5,
-              class: "hs-muted",
-              text: state && total() ? "No matching items." : "No items yet. Import a dataset first.",
-            }),
-          ]),
-        ]),
-  );
-}
-
-// Confirmation text of a bulk accept.
-function describeAccept({ labels, unscored, empty, auto_accepted: autoAccepted }) {
-  const count = (number, one, many) => `${formatCount(number)} ${number === 1 ? one : many}`;
-  return present([
-    `Accept ${count(labels, "label", "labels")} as ${reviewer()}?`,
-    unscored ? `${count(unscored, "has", "have")} no calibrated score, so the error rate is unknown.` : null,
-    empty
-      ? `${count(empty, "label without a box is", "labels without a box are")} ` +
-        `skipped; review ${empty === 1 ? "it" : "them"} one by one.`
-      : null,
-    autoAccepted
-      ? `${count(autoAccepted, "auto-accepted label is", "auto-accepted labels are")} ` +
-        `skipped; the audit counts only individual decisions.`
-      : null,
-    "One undo in the review reverts all of them.",
-  ]).join("\n\n");
-}
-
-let isAccepting = false;
-
-async function acceptAll() {
-  if (!reviewer()) return startReview();
-  const { acceptable } = shownList;
-  if (isAccepting || !confirm(describeAccept(acceptable))) return;
-  const button = find(".hs-accept-all");
-  isAccepting = button.disabled = true;
-  const asked = project;
-  let response;
-  try {
-    response = await call("accept_all", { filter: filter(), expected: acceptable.labels, reviewer: reviewer() });
-    while (response && !response.is_over && asked === project) {
-      showMessage(`Accepting: ${formatCount(response.done)} of ${formatCount(response.total)}…`);
-      await new Promise((resolve) => setTimeout(resolve, BULK_POLL_MILLISECONDS));
-      response = await call("bulk_progress", {});
-    }
-  } finally {
-    isAccepting = false;
-  }
-  signature = "";
-  poll();
-  await list(0);
-  if (response?.is_over)
-    showMessage(
-      response.error
-        ? `${response.error} ${formatCount(response.done)} of ${formatCount(response.total)} were accepted.`
-        : response.summary,
-      Boolean(response.error),
-    );
-}
-
-// ---- quality --------------------------------------------------------------------------------------------------------
-
-const table = (heads, rows) =>
-  build("div", { class: "hs-table-host" }, [
-    build("table", {}, [
-      build("thead", {}, [
-        build(
-          "tr",
-          {},
-          heads.map((text) => build("th", { scope: "col", text, title: text === "IoG > 0.3" ? IOG_HELP : null })),
-        ),
-      ]),
-      build(
-        "tbody",
-        {},
-        rows.map((row) =>
-          build(
-            "tr",
-            {},
-            row.map((text) => build("td", { text })),
-          ),
-        ),
-      ),
-    ]),
-  ]);
-
-// How to get an error rate of auto-accepted labels.
-function howToAudit() {
-  if (state?.audits)
-    return (
-      ` To measure it, click Start review: ${formatCount(state.audits)} randomly sampled auto-accepted ` +
-      `${state.audits === 1 ? "label is" : "labels are"} at the end of the queue.`
-    );
-  return state?.statuses.auto_accepted ? " In Review, filter by the status auto-accepted and review these labels." : "";
-}
-
-async function measure() {
-  if (!project) return;
-  const host = find(".hs-quality");
-  const response = await call("quality", {});
-  if (!response?.figures) return;
-  host.replaceChildren(
-    build("p", {
-      class: "hs-muted",
-      text: "Known-answer and agreement evidence are reported separately. Intervals are 95 % Wilson intervals.",
-    }),
-    table(
-      [
-        "Evidence",
-        "Labels",
-        "Uncalibrated",
-        "Crop accuracy",
-        "Full-image accuracy",
-        "Crops - full image (points)",
-        "Region necessary (masking test)",
-      ],
-      response.evidence.map((row) => [
-        row.kind,
-        formatCount(row.labels),
-        formatCount(row.uncalibrated),
-        row.verified,
-        row.full_image,
-        row.accuracy_gain,
-        row.needed,
-      ]),
-    ),
-    build("p", {
-      text: response.audited
-        ? `Audit: of ${formatCount(response.audited)} auto-accepted ` +
-          `labels reviewed one by one, ${response.audit} were confirmed.`
-        : "Audit: no auto-accepted label has been reviewed yet, so the error rate is unknown." + howToAudit(),
-    }),
-    ...(response.gold.length
-      ? [
-          table(
-            ["Gold boxes", "IoG > 0.3", "Mean IoU", "Auto-accept precision", "Auto-accept recall"],
-            response.gold.map((row) => [row.kind, row.found, row.iou, row.precision, row.recall]),
-          ),
-        ]
-      : []),
-    ...(response.reviewers.length
-      ? [
-          table(
-            ["Reviewer", "Actions", "Median time"],
-            response.reviewers.map((row) => [
-              row.reviewer,
-              Object.entries(row.decisions)
-                .map(([name, count]) => `${count} ${name.replace("_", " ")}`)
-                .join(", "),
-              row.seconds === null ? "–" : formatSeconds(row.seconds),
-            ]),
-          ),
-        ]
-      : []),
-    ...(response.agreement.items
-      ? [
-          build("p", {
-            text:
-              `Inter-annotator agreement on ${response.agreement.items} items: mean IoU ` +
-              `${response.agreement.iou?.toFixed(2) ?? "–"}, Cohen's ` +
-              `kappa ${response.agreement.kappa?.toFixed(2) ?? "–"}.`,
-          }),
-        ]
-      : []),
-    build(
-      "div",
-      { class: "hs-figures" },
-      Object.entries(response.figures).map(([name, text]) => svgFigure(name.replaceAll("_", " "), text)),
-    ),
-    ...(response.missing ? [build("p", { class: "hs-muted", text: response.missing })] : []),
-    build("p", {}, [
-      build("a", {
-        class: "hs-link",
-        href: addressOf(response.report),
-        download: "quality.html",
-        text: "Download report (HTML)",
-      }),
-    ]),
-  );
-}
-
-// ---- export ---------------------------------------------------------------------------------------------------------
-
-const exportRequest = () => ({
-  format: find(".hs-format").value,
-  statuses: [...page.querySelectorAll(".hs-export-status:checked")].map((box) => box.value),
-  splits: ["train", "val", "test"].map((name) => Number(find(`.hs-split-${name}`).value) / 100),
-  min_score: find(".hs-export-score").value === "" ? null : Number(find(".hs-export-score").value),
-  box_class: find(".hs-export-class").value,
-  is_referring: find(".hs-keep-image-paths").checked,
-});
-
-async function losses() {
-  if (!project) return;
-  const response = await call("describe_export_loss", exportRequest());
-  const host = find(".hs-export-loss");
-  if (!response?.losses) return host.replaceChildren();
-  host.replaceChildren(
-    build("p", {}, [
-      build("strong", { text: `${formatCount(response.items)} labels. ` }),
-      build("span", {
-        text: response.losses.length ? "Lost or changed in this format:" : "This format stores everything.",
-      }),
-    ]),
-    build(
-      "ul",
-      {},
-      response.losses.map((text) => build("li", { text })),
-    ),
-    ...drawExcluded(response.excluded),
-  );
-}
-
-const drawExcluded = (reasons) =>
-  Object.entries(reasons).map(([reason, count]) =>
-    build("p", { class: "hs-muted", text: `${formatCount(count)} excluded: ${reason}` }),
-  );
-
-async function changeClasses() {
-  const response = await call("change_classes", { classes: find(".hs-classes").value });
-  if (!response?.classes) return;
-  find(".hs-classes").value = response.classes.join(", ");
-  await losses();
-}
-
-async function exportLabels() {
-  const response = await call("export", exportRequest(), find(".hs-export"));
-  if (!response?.archive) return;
-  const images = Object.entries(response.images)
-    .map(([split, count]) => `${count} ${split}`)
-    .join(", ");
-  find(".hs-export-message").replaceChildren(
-    build("p", {}, [
-      build("strong", { text: "Exported and verified by reading it back. " }),
-      build("span", {
-        text: `${formatCount(response.items)} questions, ${formatCount(response.boxes)} boxes, images: ${images}.`,
-      }),
-    ]),
-    ...drawExcluded(response.excluded),
-    ...response.notes.map((text) => build("p", { class: "hs-muted", text })),
-    build("p", {}, [
-      build("a", {
-        class: "hs-download-link",
-        href: addressOf(response.archive),
-        download: response.archive.split("/").at(-1),
-        text: "Download zip",
-      }),
-      build("span", { class: "hs-muted", text: response.folder ? ` Also saved in ${response.folder}` : "" }),
-    ]),
-  );
-}
-
 // ---- wiring ---------------------------------------------------------------------------------------------------------
 
 function load() {
@@ -895,8 +521,4 @@ watch("value", load);
 load();
 openPanel("import");
 listProjects(new URLSearchParams(location.search).get("project") ?? undefined);
-(function again() {
-  poll().finally(() => {
-    if (element.isConnected) setTimeout(again, document.hidden ? HIDDEN_POLL_MILLISECONDS : POLL_MILLISECONDS);
-  });
-})();
+keepPolling(poll, POLL_MILLISECONDS, HIDDEN_POLL_MILLISECONDS);

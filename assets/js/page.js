@@ -38,7 +38,7 @@
   if (saved && !new URLSearchParams(location.search).has("__theme")) apply(saved);
 
   document.addEventListener("click", (event) => {
-    if (!event.target.closest?.("#theme-button")) return;
+    if (!(event.target instanceof Element && event.target.closest("#theme-button"))) return;
     const theme = document.body.classList.contains("dark") ? "light" : "dark";
     stored((storage) => storage.setItem(KEY, theme));
     apply(theme);

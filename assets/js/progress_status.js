@@ -9,18 +9,7 @@ function running(value) {
       build("span", { text: value.stage }),
       build("span", { class: "hs-muted", text: `${percent} %` }),
     ]),
-    build(
-      "div",
-      {
-        class: "hs-progress",
-        role: "progressbar",
-        "aria-valuemin": 0,
-        "aria-valuemax": 100,
-        "aria-valuenow": percent,
-        "aria-label": value.stage,
-      },
-      [build("div", { style: `width:${percent}%` })],
-    ),
+    progressBar(value.stage, value.fraction),
   ];
 }
 

@@ -45,8 +45,8 @@ const CAUTIONS = {
   no_box: "no rollout predicted a box",
 };
 
-// host: parent element. ask(name, request): calls the server. addressOf(path): URL of a served file. onClose: callback.
-function createReview(host, ask, addressOf, onClose) {
+// host: parent element. ask(name, request): calls the server. onClose: callback.
+function createReview(host, ask, onClose) {
   const title = build("strong", { class: "hs-review-question" });
   const about = build("span", { class: "hs-muted" });
   const badge = build("span", { class: "hs-review-badge", role: "status" });
@@ -76,15 +76,10 @@ function createReview(host, ask, addressOf, onClose) {
     "div",
     { class: "hs-review-help", role: "dialog", "aria-label": "Keyboard shortcuts", hidden: true },
     [
-      build("table", {}, [
-        build(
-          "tbody",
-          {},
-          KEYS.map(([key, text]) =>
-            build("tr", {}, [build("th", { scope: "row" }, [build("kbd", { text: key })]), build("td", { text })]),
-          ),
-        ),
-      ]),
+      buildTable(
+        [],
+        KEYS.map(([key, text]) => [build("th", { scope: "row" }, [build("kbd", { text: key })]), text]),
+      ),
     ],
   );
   // Accepting without a box means "nothing here", so it has to be confirmed.
@@ -257,7 +252,6 @@ function createReview(host, ask, addressOf, onClose) {
     }
     if (!root.contains(document.activeElement) || document.activeElement.closest("header"))
       stage.focus({ preventScroll: true });
-    const copy = (found) => ({ url: addressOf(found.path), width: found.width });
     title.textContent = item.question;
     // The review reason comes first: text that does not fit is cut off at the end.
     about.textContent = present([
@@ -267,10 +261,10 @@ function createReview(host, ask, addressOf, onClose) {
       item.category || null,
     ]).join(" · ");
     about.title = about.textContent;
-    viewer.show({ width: item.width, height: item.height, preview: copy(item.preview), detail: copy(item.detail) });
+    viewer.show(servedScene(item));
     showCheck(item.check, false, item);
     showCrops(item.crops);
-    drawSide();
+    options.replaceChildren(...choiceItems(item.choices, item.answer, "hs-known-answer"));
     draw();
   }
 
@@ -296,7 +290,7 @@ function createReview(host, ask, addressOf, onClose) {
   }
 
   const formatAnswer = (answer) => {
-    const index = item.choices.length ? "ABCDEFGHIJKLMNOPQRSTUVWXYZ".indexOf(answer) : -1;
+    const index = item.choices.length ? LETTERS.indexOf(answer) : -1;
     return index >= 0 && item.choices[index] !== undefined ? `(${answer}) ${item.choices[index]}` : `“${answer}”`;
   };
   const mark = (isRight) => (isRight === null || isRight === undefined ? "" : isRight ? " ✓" : " ✕");
@@ -348,18 +342,6 @@ function createReview(host, ask, addressOf, onClose) {
       ]
         .filter(([, value]) => value)
         .flatMap(([name, value]) => [build("dt", { text: name }), build("dd", { text: value })]),
-    );
-  }
-
-  function drawSide() {
-    options.replaceChildren(
-      ...item.choices.map((text, index) => {
-        const letter = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[index];
-        return build("li", { class: letter === item.answer ? "hs-known-answer" : null, text: `${letter}  ${text}` });
-      }),
-      ...(item.choices.length
-        ? []
-        : [build("li", { class: item.answer ? "hs-known-answer" : null, text: item.answer ?? "Answer unknown" })]),
     );
   }
 

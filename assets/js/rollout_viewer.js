@@ -41,9 +41,8 @@ function inOneLine(text) {
   return line === text.trim() ? null : line;
 }
 
-// ask: {rollouts, track_question, gold_boxes} -> promises. urlOf: image name -> URL. describeNone: held-out? -> [title,
-// text] of the placeholder.
-function createRolloutViewer(host, ask, urlOf, describeNone) {
+// describeNone: held-out? -> [title, text] of the placeholder.
+function createRolloutViewer(host, describeNone) {
   const state = {
     run: null,
     trained: [],
@@ -212,7 +211,7 @@ function createRolloutViewer(host, ask, urlOf, describeNone) {
     const requestNumber = ++state.lastRequest;
     drawBar();
     if (!state.groups.length) drawGroup();
-    const answer = await ask.rollouts({ run: state.run, step: place[0], is_held_out: place[1] });
+    const answer = await server.rollouts({ run: state.run, step: place[0], is_held_out: place[1] });
     if (requestNumber !== state.lastRequest) return; // another step was chosen meanwhile
     if (!Array.isArray(answer)) {
       state.groups = [];
@@ -247,7 +246,7 @@ function createRolloutViewer(host, ask, urlOf, describeNone) {
       state.followed = null;
     } else {
       const { run } = state;
-      const trail = await ask.track_question({ run, sample: group.sample.id });
+      const trail = await server.track_question({ run, sample: group.sample.id });
       if (!Array.isArray(trail) || run !== state.run) return;
       Object.assign(state, { followed: group.sample.id, trail, isLive: false });
     }
@@ -328,7 +327,7 @@ function createRolloutViewer(host, ask, urlOf, describeNone) {
     if (!cards.childElementCount)
       cards.append(build("p", { class: "hs-muted", text: "No rollout matches the filter." }));
     if (state.showsGold) {
-      const boxes = await ask.gold_boxes({ run: state.run, sample: group.sample.id });
+      const boxes = await server.gold_boxes({ run: state.run, sample: group.sample.id });
       if (state.groups[state.group] === group && Array.isArray(boxes)) drawGold(boxes);
     }
   }
@@ -345,7 +344,7 @@ function createRolloutViewer(host, ask, urlOf, describeNone) {
         { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": "Overview with the boxes of every rollout" },
         [
           group.overview
-            ? build("svg:image", { href: urlOf(group.overview), width, height, preserveAspectRatio: "none" })
+            ? build("svg:image", { href: addressOf(group.overview), width, height, preserveAspectRatio: "none" })
             : build("svg:rect", { class: "hs-no-image", width, height }),
           build("svg:g", { class: "hs-boxes" }),
           build("svg:g", { class: "hs-gold" }),
@@ -380,23 +379,11 @@ function createRolloutViewer(host, ask, urlOf, describeNone) {
       ...present([
         build("p", { text: question }),
         choices.length
-          ? build(
-              "ul",
-              {},
-              choices.map((choice, index) => {
-                const letter = String.fromCharCode(65 + index);
-                return build("li", { class: letter === answer ? "hs-correct" : "", text: `${letter} ${choice}` });
-              }),
-            )
+          ? build("ul", {}, choiceItems(choices, answer, "hs-correct"))
           : build("p", { class: "hs-muted", text: `answer: ${answer ?? "unknown"}` }),
         build("p", {
           class: "hs-muted",
-          text: [
-            group.sample.id,
-            category,
-            group.protocol.replaceAll("_", " "),
-            `${formatCount(width)} × ${formatCount(height)} px`,
-          ]
+          text: [group.sample.id, category, group.protocol.replaceAll("_", " "), formatSize(width, height)]
             .filter(Boolean)
             .join(" · "),
         }),
@@ -482,7 +469,7 @@ function createRolloutViewer(host, ask, urlOf, describeNone) {
           rollout.images.length
             ? rollout.images.map((name) =>
                 name
-                  ? build("img", { src: urlOf(name), alt: "Crop", loading: "lazy" })
+                  ? build("img", { src: addressOf(name), alt: "Crop", loading: "lazy" })
                   : build("span", { class: "hs-muted", text: "image not saved" }),
               )
             : [

@@ -14,7 +14,7 @@ const emptyTable = () => ({ steps: [], metrics: {} });
 let run = null;
 let known = {};
 let about = null;
-let status = null;
+let runStatus = null;
 let pace = null;
 let warnings = { count: 0, newest: [] };
 let markers = [];
@@ -33,36 +33,16 @@ let statusAt = 0;
 let messageStates = null; // run states in which the shown message stays; null = all
 let checkpoint = null; // selected step; null = the newest
 
-const imageBase = () => props.value?.marker?.url?.replace(/[^/]*$/, "") ?? "";
-const rolloutViewer = createRolloutViewer(
-  find(".hs-rollout-viewer-host"),
-  server_calls(),
-  (name) => imageBase() + encodeURIComponent(name),
-  describeNoRollouts,
-);
-
-function server_calls() {
-  return {
-    rollouts: (request) => server.rollouts(request),
-    track_question: (request) => server.track_question(request),
-    gold_boxes: (request) => server.gold_boxes(request),
-  };
-}
+const rolloutViewer = createRolloutViewer(find(".hs-rollout-viewer-host"), describeNoRollouts);
 
 // The run of this page is in its address, so a reload or a second tab shows the same one.
 const runOfAddress = () => new URLSearchParams(location.search).get("run");
-function putIntoAddress(id) {
-  const address = new URL(location.href);
-  if (id) address.searchParams.set("run", id);
-  else address.searchParams.delete("run");
-  history.replaceState(null, "", address);
-}
 
 function choose(id) {
   run = id;
   choices++;
   known = {};
-  about = status = pace = checkpoint = null;
+  about = runStatus = pace = checkpoint = null;
   markers = [];
   warnings = { count: 0, newest: [] };
   steps = emptyTable();
@@ -70,7 +50,7 @@ function choose(id) {
   recent = {};
   heldOut = null;
   find(".hs-log pre").textContent = "";
-  putIntoAddress(id);
+  putIntoAddress({ run: id });
   rolloutViewer.reset(id);
   drawHead();
   drawCharts();
@@ -108,7 +88,7 @@ function showEmptyReason(reason) {
 
 // Hide the button to the Train tab where training is disabled.
 function showEmptyHint() {
-  const mayAct = Boolean(props.value?.can_control);
+  const mayAct = Boolean(props.value?.is_open);
   find(".hs-go-to-train").hidden = !mayAct;
   if (!mayAct)
     find(".hs-no-run p").textContent =
@@ -142,16 +122,16 @@ function applyResponse(response) {
   if (response.error) return;
   if (response.about) about = response.about;
   if (response.status) {
-    status = response.status;
+    runStatus = response.status;
     statusAt = Date.now();
-    known.status = status.signature;
+    known.status = runStatus.signature;
     // The list of runs is polled less often; keep its state consistent with the run.
     const listed = runs.find((item) => item.id === run);
-    if (listed && listed.state !== status.state) {
-      listed.state = status.state;
+    if (listed && listed.state !== runStatus.state) {
+      listed.state = runStatus.state;
       fillPicker();
     }
-    if (messageStates && !messageStates.includes(status.state)) showMessage("");
+    if (messageStates && !messageStates.includes(runStatus.state)) showMessage("");
   }
   if (response.log) appendLog(response.log);
   if (response.delta) applyDelta(response.delta, response.cursor);
@@ -200,14 +180,14 @@ const span = (seconds) => {
 
 // Current activity. The run reports phases other than steps; steps are counted here.
 function phaseOf() {
-  if (status.phase || !ACTIVE_STATES.includes(status.state)) return status.phase ?? "";
-  if (!status.total) return "";
-  return status.step >= status.total ? "finishing" : `running step ${formatCount(status.step + 1)}`;
+  if (runStatus.phase || !ACTIVE_STATES.includes(runStatus.state)) return runStatus.phase ?? "";
+  if (!runStatus.total) return "";
+  return runStatus.step >= runStatus.total ? "finishing" : `running step ${formatCount(runStatus.step + 1)}`;
 }
 
 // Placeholder of the rollout viewer: [title, text].
 function describeNoRollouts(isHeldOut) {
-  if (!run || !status) return ["Loading the run…", ""];
+  if (!run || !runStatus) return ["Loading the run…", ""];
   const { schedule, method } = about?.settings ?? {};
   const isOff = schedule && (isHeldOut ? !schedule.eval_steps : !schedule.rollout_log_steps);
   const isSft = method && !isHeldOut && method.chain === "sft";
@@ -216,37 +196,37 @@ function describeNoRollouts(isHeldOut) {
     : isOff
       ? `Recording is off: “${isHeldOut ? "Eval steps" : "Rollout log steps"}” is 0.`
       : "";
-  if (!ACTIVE_STATES.includes(status.state))
+  if (!ACTIVE_STATES.includes(runStatus.state))
     return ["No rollouts recorded", reason || "The run ended before its first record."];
   const phase = phaseOf();
   const next =
     reason ||
-    (status.step === 0 && schedule?.eval_steps
+    (runStatus.step === 0 && schedule?.eval_steps
       ? "Held-out questions appear first, then training rollouts from step 1 on: "
       : "Rollouts appear here: ") + "the image, every box, the crops and the answers.";
   return ["No rollouts yet", `${phase ? `Now: ${phase}. ` : ""}${next}`];
 }
 
 function drawTiming() {
-  if (!status) return;
-  const age = typeof status.age === "number" ? status.age + (Date.now() - statusAt) / 1000 : null;
-  const isRunning = status.state === "running" || status.state === "stopping";
+  if (!runStatus) return;
+  const age = typeof runStatus.age === "number" ? runStatus.age + (Date.now() - statusAt) / 1000 : null;
+  const isRunning = runStatus.state === "running" || runStatus.state === "stopping";
   const parts = [];
   if (pace) parts.push(`${formatNumber(pace)} s/step`);
-  if (isRunning && pace && status.step < status.total)
-    parts.push(`about ${span((status.total - status.step) * pace)} left`);
+  if (isRunning && pace && runStatus.step < runStatus.total)
+    parts.push(`about ${span((runStatus.total - runStatus.step) * pace)} left`);
   if (isRunning && age !== null) parts.push(age < 10 ? "active" : `last heartbeat ${span(age)} ago`);
-  if (status.attempt > 1) parts.push(`attempt ${status.attempt}`);
+  if (runStatus.attempt > 1) parts.push(`attempt ${runStatus.attempt}`);
   find(".hs-run-timing").textContent = parts.join(" · ");
   // A screen reader announces phases, not every step.
-  find(".hs-run-phase").setAttribute("aria-live", status.phase ? "polite" : "off");
+  find(".hs-run-phase").setAttribute("aria-live", runStatus.phase ? "polite" : "off");
   find(".hs-run-phase").textContent = phaseOf();
   rolloutViewer.refresh();
   view.classList.toggle("hs-stale", isRunning && age > 60);
 }
 
 function drawHead() {
-  const state = status?.state ?? "";
+  const state = runStatus?.state ?? "";
   view.classList.toggle("hs-run-empty", !run);
   find(".hs-run-title").textContent = about?.title ?? run ?? "";
   find(".hs-run-facts").textContent = about
@@ -257,14 +237,14 @@ function drawHead() {
   const pill = find(".hs-pill");
   pill.textContent = describeState(state);
   pill.className = `hs-pill hs-pill-${state}`;
-  const percent = status?.total ? Math.min(100, (status.step / status.total) * 100) : 0;
+  const percent = runStatus?.total ? Math.min(100, (runStatus.step / runStatus.total) * 100) : 0;
   find(".hs-run-progress > div").style.width = `${percent}%`;
   find(".hs-run-progress").setAttribute("aria-valuenow", Math.round(percent));
-  find(".hs-run-steps").textContent = status?.total
-    ? `${formatCount(status.step ?? 0)} of ${formatCount(status.total)} steps`
+  find(".hs-run-steps").textContent = runStatus?.total
+    ? `${formatCount(runStatus.step ?? 0)} of ${formatCount(runStatus.total)} steps`
     : "";
   const isActive = ACTIVE_STATES.includes(state);
-  const mayAct = Boolean(props.value?.can_control);
+  const mayAct = Boolean(props.value?.is_open);
   drawEnd(state, mayAct);
   rolloutViewer.refresh();
   find("[data-command=stop]").hidden = !isActive || !mayAct;
@@ -304,7 +284,7 @@ function drawEnd(state, mayAct) {
   const cause =
     state === "lost"
       ? "The process ended without an error message. It may have been killed, or the machine was restarted."
-      : status.error;
+      : runStatus.error;
   const lines = find(".hs-log pre").textContent.trimEnd().split("\n").slice(-4).join("\n");
   end.replaceChildren(
     ...(isBad
@@ -368,7 +348,7 @@ async function command(name) {
     !confirm(`Delete the run “${about?.title ?? run}” and its checkpoints? This cannot be undone.`)
   )
     return;
-  const now = name === "stop" && status?.state === "stopping";
+  const now = name === "stop" && runStatus?.state === "stopping";
   if (now && !confirm("Stop now, without finishing the step or saving a checkpoint?")) return;
   const response = await responseOf(server[name]({ run, now })).catch((error) => ({ error: error.message }));
   if (response?.error) showMessage(response.error, null, true);
@@ -410,8 +390,4 @@ watch("value", () => {
 if (props.value?.run) choose(props.value.run);
 drawHead();
 drawCharts();
-(function again() {
-  poll().finally(() => {
-    if (element.isConnected) setTimeout(again, document.hidden ? HIDDEN_POLL_MILLISECONDS : POLL_MILLISECONDS);
-  });
-})();
+keepPolling(poll, POLL_MILLISECONDS, HIDDEN_POLL_MILLISECONDS);

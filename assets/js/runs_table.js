@@ -226,40 +226,30 @@ function drawCompared() {
       build("button", {
         type: "button",
         text: "Download CSV",
-        onclick: () => saveFile("curves.csv", toCsv(), "text/csv"),
+        onclick: () => saveFile("curves.csv", new Blob([toCsv()], { type: "text/csv" })),
       }),
       build("button", { type: "button", text: "Download SVG", onclick: () => saveFigures(false) }),
       build("button", { type: "button", text: "Download PNG", onclick: () => saveFigures(true) }),
     ]),
     build("div", { class: "hs-differences-host" }, [
-      build("table", { class: "hs-differences" }, [
-        build("thead", {}, [
-          build("tr", {}, [
-            build("th", { text: "Setting" }),
-            ...shown.map((item) => build("th", { text: item.title })),
-          ]),
-        ]),
-        build(
-          "tbody",
-          {},
-          differing.length
-            ? differing.map((name) =>
-                build("tr", {}, [
-                  build("th", { scope: "row", text: name }),
-                  ...settings.map((map) => build("td", { text: plain(map.get(name)) })),
-                ]),
-              )
-            : [
-                build("tr", {}, [
-                  build("td", {
-                    colspan: shown.length + 1,
-                    class: "hs-muted",
-                    text: shown.length > 1 ? "All settings are identical." : "Select another run to compare settings.",
-                  }),
-                ]),
+      buildTable(
+        ["Setting", ...shown.map((item) => item.title)],
+        differing.length
+          ? differing.map((name) => [
+              build("th", { scope: "row", text: name }),
+              ...settings.map((map) => plain(map.get(name))),
+            ])
+          : [
+              [
+                build("td", {
+                  colspan: shown.length + 1,
+                  class: "hs-muted",
+                  text: shown.length > 1 ? "All settings are identical." : "Select another run to compare settings.",
+                }),
               ],
-        ),
-      ]),
+            ],
+        "hs-differences",
+      ),
     ]),
     ...present([warnOfSets(sets)]),
     build("div", { class: "hs-charts" }, present(figures)),
@@ -320,12 +310,6 @@ function warnOfSets(sets) {
       `These runs use different held-out questions: ${parts.join("; ")}. Their ` +
       `held-out metrics are not comparable and are shown in separate charts.`,
   });
-}
-
-function saveFile(name, content, type) {
-  const address = URL.createObjectURL(content instanceof Blob ? content : new Blob([content], { type }));
-  build("a", { href: address, download: name }).click();
-  setTimeout(() => URL.revokeObjectURL(address), 1000);
 }
 
 // Prefix cells that begin with = + - @ with an apostrophe, so that spreadsheets do not run them as formulas.
@@ -402,16 +386,8 @@ async function saveFigures(asPng) {
       .toLowerCase()
       .replace(/[^a-z0-9]+/g, "-");
     const text = standalone(figure);
-    if (!asPng) {
-      saveFile(`${name}.svg`, text, "image/svg+xml");
-      continue;
-    }
-    const image = new Image();
-    image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(text)}`;
-    await image.decode();
-    const canvas = build("canvas", { width: image.naturalWidth * 2, height: image.naturalHeight * 2 });
-    canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
-    saveFile(`${name}.png`, await new Promise((done) => canvas.toBlob(done, "image/png")));
+    if (asPng) saveFile(`${name}.png`, await paintSvg(text));
+    else saveFile(`${name}.svg`, svgBlob(text));
   }
 }
 
@@ -440,10 +416,4 @@ find(".hs-runs-search").addEventListener("input", draw);
 find(".hs-runs-state").addEventListener("change", draw);
 find(".hs-compare").addEventListener("click", compare);
 draw();
-(function again() {
-  poll()
-    .catch(() => {})
-    .finally(() => {
-      if (element.isConnected) setTimeout(again, document.hidden ? 5 * POLL_MILLISECONDS : POLL_MILLISECONDS);
-    });
-})();
+keepPolling(poll, POLL_MILLISECONDS, 5 * POLL_MILLISECONDS);

@@ -10,14 +10,7 @@ const card = (sample) =>
       build("span", { class: "hs-tag", text: sample.part }),
       build("p", { text: sample.question }),
       sample.choices.length
-        ? build(
-            "ul",
-            {},
-            sample.choices.map((choice, index) => {
-              const letter = String.fromCharCode(65 + index);
-              return build("li", { class: letter === sample.answer ? "hs-correct" : "", text: `${letter} ${choice}` });
-            }),
-          )
+        ? build("ul", {}, choiceItems(sample.choices, sample.answer, "hs-correct"))
         : build("p", { class: "hs-muted", text: sample.answer }),
     ]),
   ]);

@@ -20,22 +20,22 @@ from hart_studio.ui.api.labels import LabelApi
 from hart_studio.ui.api.launch import RunLauncher
 from hart_studio.ui.api.runs import RunMonitor
 from hart_studio.ui.cache import CacheCleaner
-from hart_studio.ui.call_limits import MAX_RUNNING, CallLimits
-from hart_studio.ui.components.example_picker import Example
-from hart_studio.ui.connections import install_connection_limits
+from hart_studio.ui.error_reporting import ErrorMiddleware
 from hart_studio.ui.event_streams import EventStreams
-from hart_studio.ui.mcp.auth import TokenAuth
-from hart_studio.ui.model_queue import MAX_MODEL_CALLS
+from hart_studio.ui.mcp.endpoint import TokenAuth
+from hart_studio.ui.model_calls import MAX_MODEL_CALLS
 from hart_studio.ui.pages.ask import NO_COMPARISON_MODEL, build_ask_tab
+from hart_studio.ui.pages.display import QUIET, read_event
 from hart_studio.ui.pages.evaluate import build_evaluate_tab
+from hart_studio.ui.pages.examples import Example
 from hart_studio.ui.pages.label import build_label_tab
-from hart_studio.ui.pages.publish import build_publish_form
 from hart_studio.ui.pages.train import build_train_tab
-from hart_studio.ui.pages.watch import build_run_components, read_run, read_step, show_run
+from hart_studio.ui.pages.watch import build_publish_form, build_run_components, read_run, read_step, show_run
+from hart_studio.ui.process_limits import install_connection_limits
+from hart_studio.ui.security.access import Permissions
+from hart_studio.ui.security.call_limits import MAX_RUNNING, CallLimits
 from hart_studio.ui.security.config_check import check_checkpoint
-from hart_studio.ui.security.error_middleware import ErrorMiddleware
 from hart_studio.ui.security.origin_check import OriginCheckMiddleware
-from hart_studio.ui.security.permissions import Permissions
 from hart_studio.ui.security.proxy_headers import NO_PROXY, ProxyConfig
 from hart_studio.ui.security.request_limits import UPLOAD_LIMIT_BYTES, RequestLimitMiddleware
 from hart_studio.ui.spaces.space import SpaceServices, build_space_banner
@@ -132,16 +132,14 @@ def build_app(
         def train_on(event: gr.EventData, user: gr.OAuthProfile | None = None) -> list[Any]:
             try:
                 permissions.require_write_access(user)
-                wanted = event._data if isinstance(event._data, dict) else {}
-                config = outputs.training_config(wanted)
+                config = outputs.training_config(read_event(event))
             except HartError as error:
                 raise gr.Error(str(error), title="No training data", print_exception=False) from error
             return [gr.update(selected="train"), *train.fill(config)]
 
-        quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-        pages.table.open_run(open_run, None, [tabs, pages.view], **quiet)
-        pages.view.open_model(open_model, None, [tabs, ask.model_a, ask.model_b], **quiet)
-        label.train_on(train_on, None, [tabs, *train.outputs], **quiet)
+        pages.table.open_run(open_run, None, [tabs, pages.view], **QUIET)
+        pages.view.open_model(open_model, None, [tabs, ask.model_a, ask.model_b], **QUIET)
+        label.train_on(train_on, None, [tabs, *train.outputs], **QUIET)
         build_endpoints(service, models[0][1])
     app.queue(max_size=MAX_QUEUED, api_open=False)
     return app

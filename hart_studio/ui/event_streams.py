@@ -18,7 +18,7 @@ from urllib.parse import parse_qs
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from hart_studio.ui.call_limits import JSON_SCOPE_KEY
+from hart_studio.ui.security.call_limits import JSON_SCOPE_KEY
 
 JOIN_PATH: Final = "/gradio_api/queue/join"
 STREAM_PATH: Final = "/gradio_api/queue/data"

@@ -27,7 +27,7 @@ from hart_studio.ui.api.ask import AskService
 from hart_studio.ui.api.labels import LabelApi
 from hart_studio.ui.api.launch import RunLauncher
 from hart_studio.ui.app import build_app, launch_options
-from hart_studio.ui.security.origin_check import LOOPBACK_HOSTS
+from hart_studio.ui.security.access import LOOPBACK_HOSTS
 from tests.browser.run_pages import write_run
 from tests.evaluations import draw_image, make_records, write_evaluation
 from tests.fakes import ScriptedModel

@@ -13,8 +13,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from hart_studio.ui import call_limits
-from hart_studio.ui.security import request_limits
+from hart_studio.ui.security import call_limits, request_limits
 from tests.attacks.targets import Target
 
 pytestmark = pytest.mark.integration

@@ -17,10 +17,10 @@ import httpx
 import pytest
 import uvicorn
 
-from hart_studio.ui.mcp.auth import TokenAuth
-from hart_studio.ui.security.origin_check import LOOPBACK_HOSTS, OriginCheckMiddleware
+from hart_studio.ui.mcp.endpoint import TokenAuth
+from hart_studio.ui.security.access import LOOPBACK_HOSTS, MAX_TRIES
+from hart_studio.ui.security.origin_check import OriginCheckMiddleware
 from hart_studio.ui.security.proxy_headers import load_proxy_config
-from hart_studio.ui.security.rate_limiter import MAX_TRIES
 from hart_studio.ui.security.request_limits import RequestLimitMiddleware
 from tests.asgi import accepting
 from tests.attacks.targets import Target

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from hart_studio.errors import InputError
-from hart_studio.ui import client_connection
+from hart_studio.ui import model_calls
 from hart_studio.ui.api.ask import AskService
 from hart_studio.ui.pages.train import read_base
 from tests.attacks.targets import Target
@@ -40,7 +40,7 @@ def test_the_base_that_a_page_sends_is_taken() -> None:
 
 
 def test_a_question_whose_answer_no_one_reads_is_not_asked(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_connection, "UNREAD_SECONDS", 0.5)
+    monkeypatch.setattr(model_calls, "UNREAD_SECONDS", 0.5)
     asked: list[str] = []
     answer = AskService.answer
 

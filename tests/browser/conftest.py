@@ -17,8 +17,8 @@ from hart_studio.ui.api.ask import AskService
 from hart_studio.ui.api.labels import LabelApi
 from hart_studio.ui.api.launch import RunLauncher
 from hart_studio.ui.app import build_app, launch_options
-from hart_studio.ui.examples import load_examples
-from hart_studio.ui.security.origin_check import LOOPBACK_HOSTS
+from hart_studio.ui.pages.examples import load_examples
+from hart_studio.ui.security.access import LOOPBACK_HOSTS
 from tests.browser.chromium import BROWSER_FLAGS, find_chromium
 from tests.fakes import ScriptedModel
 

@@ -35,13 +35,13 @@ def test_an_example_gives_regions_crops_and_three_answers(studio, open_page):
     cards = page.locator("#result-a .hs-card")
     expect(cards).to_have_count(3)
     assert [cards.nth(i).get_attribute("data-protocol") for i in range(3)] == ["crops_only", "direct", "full_and_crops"]
-    expect(cards.nth(0)).to_contain_text("Right")
+    expect(cards.nth(0)).to_contain_text("Correct")
     expect(cards.nth(0).locator(".hs-answer")).to_have_text("Afive")
     expect(cards.nth(1)).to_contain_text("Wrong")
-    expect(cards.nth(2)).to_contain_text("Right")
+    expect(cards.nth(2)).to_contain_text("Correct")
     expect(cards.nth(0).locator(".hs-verdict")).to_have_text("Correct from the crop (33 % by random guess)")
     expect(cards.nth(0).locator(".hs-verdict")).to_have_class("hs-verdict hs-unproven")
-    expect(page.locator("#result-a .hs-badges")).to_contain_text("Sufficientyes (33 % by random guess)")
+    expect(page.locator("#result-a .hs-badges")).to_contain_text("Sufficientyes (chance 33 %)")
     expect(page.locator(".hs-warning")).to_have_count(0)
     expect(page.locator("#result-a .hs-badges")).to_contain_text("Area3.1 % of the image")
 
@@ -109,7 +109,7 @@ def test_a_model_that_fails_is_explained(studio, open_page):
     for model, title, text in [
         ("absent/model", "Model unavailable", "Model 'absent/model' not found, neither as a folder nor on the Hub"),
         ("unreachable/model", "Model unavailable", "the Hub cannot be reached"),
-        ("full", "Out of memory", "Lower Overview max pixels"),
+        ("full", "Out of memory", "Choose a smaller model or a smaller image"),
         ("broken", "Internal error", "Search the log for"),
     ]:
         choose_model(page, model)

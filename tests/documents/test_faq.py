@@ -24,7 +24,7 @@ from hart_studio.runs.overrides import apply_overrides
 from hart_studio.runs.presets import get_preset
 from hart_studio.training import __main__ as training
 from hart_studio.training.train import explain_out_of_memory
-from hart_studio.ui.security.auth import load_auth_config
+from hart_studio.ui.security.access import load_auth_config
 from tests.documents.pages import ROOT, blocks
 
 FAQ = ROOT / "docs" / "faq.md"

@@ -21,7 +21,7 @@ from hart_studio.runs.reader import list_runs, read_events
 from hart_studio.runs.status import get_state, read_status, write_status
 from hart_studio.runs.writer import RunWriter, create_run
 from hart_studio.ui.api.runs import RunMonitor
-from hart_studio.ui.security.rate_limiter import RateLimiter
+from hart_studio.ui.security.access import RateLimiter
 from tests.integration.test_labeling_kills import make_project
 from tests.unit.labeling.conftest import add_label
 

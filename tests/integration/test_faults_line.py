@@ -19,8 +19,8 @@ from hart_studio.ui.api.ask import AskService
 from hart_studio.ui.api.labels import LabelApi
 from hart_studio.ui.api.launch import RunLauncher
 from hart_studio.ui.app import build_app, launch_options
-from hart_studio.ui.model_queue import MAX_WAITING
-from hart_studio.ui.security.origin_check import LOOPBACK_HOSTS
+from hart_studio.ui.model_calls import MAX_WAITING
+from hart_studio.ui.security.access import LOOPBACK_HOSTS
 from tests.fakes import ScriptedModel
 
 pytestmark = pytest.mark.integration

@@ -17,10 +17,9 @@ from hart_studio.ui.api.ask import AskService
 from hart_studio.ui.api.labels import LabelApi
 from hart_studio.ui.api.launch import RunLauncher
 from hart_studio.ui.app import build_app, launch_options
-from hart_studio.ui.mcp.images import MAX_TEXT
 from hart_studio.ui.mcp.server import MAX_CALLS, McpServer
-from hart_studio.ui.mcp.tools import Toolbox
-from hart_studio.ui.security.origin_check import LOOPBACK_HOSTS
+from hart_studio.ui.mcp.tools import MAX_TEXT, Toolbox
+from hart_studio.ui.security.access import LOOPBACK_HOSTS
 from hart_studio.ui.spaces.zero_gpu import load_model_here
 from tests.fakes import ScriptedModel
 from tests.images import encoded

@@ -16,8 +16,8 @@ from hart_studio.models.chat import ChatModel
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.presets import DEFAULT_PRESET, get_preset
 from hart_studio.runs.writer import create_run
-from hart_studio.ui.security.permissions import CLOSED, OWNER_ONLY
-from hart_studio.ui.train_form import list_widgets, write_values
+from hart_studio.ui.pages.train_form import WIDGETS, write_values
+from hart_studio.ui.security.access import CLOSED, OWNER_ONLY
 from tests.fakes import ScriptedModel
 from tests.spaces import OWNER, PROJECT_ROOT, Caller, Space, list_functions, serve_space, sign_in
 
@@ -95,7 +95,7 @@ def test_no_one_else_sees_or_touches_a_run(space: Space, run_id: str, kind: str)
 def order(space: Space) -> list[Any]:
     """What the Train page sends: its base, no processor, and a value for each field."""
     config = get_preset(DEFAULT_PRESET).config
-    assert len(list_widgets()) == len(write_values(config))
+    assert len(WIDGETS) == len(write_values(config))
     return [None, [], "ddp", *write_values(config)]
 
 

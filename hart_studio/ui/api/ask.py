@@ -37,14 +37,11 @@ from hart_studio.runs.overrides import load_config
 from hart_studio.ui.api.box_input import clip_boxes
 from hart_studio.ui.api.schemas import LocateResponse, VerifyResponse, to_locate_response, to_verify_response
 from hart_studio.ui.cache import renew
-from hart_studio.ui.components.answer_cards import AnswersPanel
-from hart_studio.ui.components.box_viewer import ImageCopy, ViewerImage
-from hart_studio.ui.components.crop_strip import ModelInputs
-from hart_studio.ui.model_queue import ModelQueue
-from hart_studio.ui.progress_stream import Progress
+from hart_studio.ui.model_calls import ModelQueue, Progress
+from hart_studio.ui.pages.answer_displays import AnswersPanel, ImageCopy, ModelInputs, ViewerImage
+from hart_studio.ui.pages.trace_view import build_answers_panel, build_model_inputs
 from hart_studio.ui.security.model_allowlist import ModelAllowlist
 from hart_studio.ui.spaces.zero_gpu import load_model_here
-from hart_studio.ui.trace_view import build_answers_panel, build_model_inputs
 
 PREVIEW_SIDE: Final = 2048
 """Greatest side of the first copy in the viewer, pixels."""

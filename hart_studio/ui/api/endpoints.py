@@ -17,10 +17,8 @@ from gradio.utils import get_upload_folder
 from hart_studio.errors import InputError
 from hart_studio.ui.api.ask import AskService, read_form
 from hart_studio.ui.api.box_input import parse_boxes
-from hart_studio.ui.client_connection import ClientConnection
 from hart_studio.ui.error_reporting import describe
-from hart_studio.ui.model_queue import MAX_MODEL_CALLS
-from hart_studio.ui.progress_stream import Progress
+from hart_studio.ui.model_calls import MAX_MODEL_CALLS, ClientConnection, Progress
 
 MAX_BOXES: Final = 16
 """Maximum number of boxes per ``/verify``; each is a crop for the model. Project default."""

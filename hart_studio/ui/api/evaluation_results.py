@@ -35,9 +35,9 @@ from hart_studio.ui.api.ask import AskService
 from hart_studio.ui.api.evaluations import EvaluationApi
 from hart_studio.ui.api.labels import read_request
 from hart_studio.ui.cache import renew
+from hart_studio.ui.pages.trace_view import PROTOCOL_TITLES
 from hart_studio.ui.security.config_check import find_offered_model
 from hart_studio.ui.security.path_redaction import redact_absolute_paths
-from hart_studio.ui.trace_view import PROTOCOL_TITLES
 
 MAX_COMPARED: Final = 6
 """Evaluations in one set of tables."""

@@ -9,8 +9,8 @@ import gradio as gr
 
 from hart_studio.errors import HartError, InputError
 from hart_studio.ui.error_reporting import describe
+from hart_studio.ui.security.access import PermissionCheck, allow_all
 from hart_studio.ui.security.path_redaction import redact_absolute_paths
-from hart_studio.ui.security.permissions import PermissionCheck, allow_all
 
 
 def api_handler(answer: Any, admit: PermissionCheck = allow_all, *, redact_paths: bool = False) -> Any:

@@ -25,9 +25,9 @@ from hart_studio.runs.overrides import to_arguments
 from hart_studio.runs.queue import LaunchPlan, RunQueue, enqueue_launch, read_unverified_plan, write_plan
 from hart_studio.runs.writer import create_run
 from hart_studio.ui.api.run_json import read_device
+from hart_studio.ui.security.access import CLOSED
 from hart_studio.ui.security.config_check import Origin, check_config, check_resumable, hash_new_config
 from hart_studio.ui.security.model_allowlist import ModelAllowlist
-from hart_studio.ui.security.permissions import CLOSED
 
 TRAINING_MODULE: Final = "hart_studio.training"
 """Module that ``python -m`` runs for training."""

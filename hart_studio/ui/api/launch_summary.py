@@ -15,9 +15,8 @@ from hart_studio.errors import HartError, InputError
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.presets import PRESETS
 from hart_studio.ui.api.launch import LaunchRequest, RunLauncher
-from hart_studio.ui.components.launch_report import LaunchState
 from hart_studio.ui.error_reporting import describe
-from hart_studio.ui.train_form import SOURCE_TITLES, label_problems, name_labels
+from hart_studio.ui.pages.train_form import SOURCE_TITLES, LaunchState, label_problems, name_labels
 
 
 def summarize_launch(launch_request: LaunchRequest) -> LaunchState:

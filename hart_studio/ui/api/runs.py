@@ -40,7 +40,7 @@ from hart_studio.ui.api.run_json import (
     select_metrics,
     status_to_dict,
 )
-from hart_studio.ui.train_form import SHORT_TITLES
+from hart_studio.ui.pages.train_form import SHORT_TITLES
 
 FIRST_LOG_BYTES: Final = 64 * 1024
 """Bytes of the log in the first response."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from hart_studio.ui.components.page_component import PageComponent
+from hart_studio.ui.pages.display import PageComponent
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,6 @@ class EvaluatePage(PageComponent):
 
     template = "evaluate_page.html"
     scripts = (
-        *("image_viewer.js", "image_viewer_controls.js", "svg_figure.js", "tabs.js"),
+        *("image_viewer.js", "svg_figure.js", "tabs.js"),
         *("evaluate_failures.js", "evaluate_page.js"),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hart_studio.ui.components.page_component import PageComponent
+from hart_studio.ui.pages.display import PageComponent
 
 
 @dataclass(frozen=True)
@@ -42,5 +42,7 @@ class LabelPage(PageComponent):
         "tabs.js",
         "label_import.js",
         "project_menu.js",
+        "label_items.js",
+        "label_results.js",
         "label_page.js",
     )

@@ -22,10 +22,9 @@ from starlette.types import Receive, Scope, Send
 
 import hart_studio
 from hart_studio.errors import BusyError
-from hart_studio.ui.client_connection import ClientDisconnectedError
 from hart_studio.ui.error_reporting import describe
-from hart_studio.ui.mcp.images import MAX_TEXT
-from hart_studio.ui.mcp.tools import TOOLS, Tool, Toolbox, ToolResult
+from hart_studio.ui.mcp.tools import MAX_TEXT, TOOLS, Tool, Toolbox, ToolResult
+from hart_studio.ui.model_calls import ClientDisconnectedError
 
 MAX_CALLS: Final = 8
 """Concurrent calls: one runs, the others wait in the queue with the users of the page. Project default."""
@@ -44,11 +43,6 @@ class McpServer:
     """Serves a toolbox; ``lifespan`` runs with the web server, ``__call__`` answers requests."""
 
     def __init__(self, toolbox: Toolbox) -> None:
-        """Create the server.
-
-        Args:
-            toolbox: The tools.
-        """
         self._toolbox = toolbox
         self._tools = {tool.name: tool for tool in TOOLS}
         self._manager: StreamableHTTPSessionManager | None = None
@@ -57,11 +51,7 @@ class McpServer:
 
     @asynccontextmanager
     async def lifespan(self, app: Any) -> AsyncIterator[None]:
-        """Start and stop the session manager.
-
-        Args:
-            app: The web application.
-        """
+        """Start and stop the session manager."""
         server: Server[Any] = Server(
             "hart-studio",
             title="HART Studio",

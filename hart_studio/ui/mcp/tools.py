@@ -1,24 +1,48 @@
-"""MCP tools: arguments and calls of ``AskService``, as for the API endpoints."""
+"""MCP tools: arguments and calls of ``AskService``, as for the API endpoints.
+
+Clients send image bytes, never a path or URL, which the server would have to open or fetch.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import base64
+import binascii
+import io
+import re
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from pydantic import ConfigDict, Field, ValidationError
 
-from hart_studio.errors import InputError
+from hart_studio.errors import ImageError, InputError
+from hart_studio.imaging import SourceImage
 from hart_studio.records import MAX_QUESTION_CHARS, Box, Protocol, Record
 from hart_studio.ui.api.ask import AskForm, AskService, read_form
 from hart_studio.ui.api.box_input import BoxInput, parse_boxes
 from hart_studio.ui.api.endpoints import MAX_BOXES
 from hart_studio.ui.api.schemas import AskResponse, LocateResponse, VerifyResponse
-from hart_studio.ui.mcp.images import cut_crops, open_base64_image
-from hart_studio.ui.progress_stream import Progress
+from hart_studio.ui.model_calls import Progress
 
 _MAX_CHOICES: Final = 26
+
+MAX_IMAGE_BYTES: Final = 24 * 2**20
+"""Largest image file; an 8192 x 5460 JPEG has about 15 MB. Project default."""
+
+MAX_TEXT: Final = MAX_IMAGE_BYTES // 3 * 4 + 4096
+"""Characters of the largest image in base64, including a ``data:`` prefix and line breaks."""
+
+MAX_SHOWN: Final = 4
+"""Maximum number of returned crops. Project default."""
+
+SHOWN_SIDE: Final = 1024
+"""Greatest side of a returned crop, pixels; smaller crops keep native resolution."""
+
+_DATA_URI: Final = re.compile(r"data:[\w.+/-]{0,64}(?:;[\w.+=-]{1,64}){0,4};base64,", re.IGNORECASE | re.ASCII)
+_BLANKS: Final = b" \t\r\n"
 
 
 class Question(Record):
@@ -63,15 +87,11 @@ class Tool:
     """One MCP tool."""
 
     name: str
-    """Name in calls."""
     title: str
-    """Display name."""
     description: str
-    """Description for the language model."""
+    """For the language model."""
     arguments: type[Question]
-    """Arguments."""
     reply: type[Record]
-    """Result."""
 
 
 TOOLS: Final = (
@@ -119,17 +139,11 @@ class Toolbox:
     """Calls the tools.
 
     Attributes:
-        models: Models that a client may choose; the first is the default. The list is fixed, because a free choice
-            would let clients make the server download models.
+        models: At least one model that a client may choose; the first is the default. The list is fixed, because a free
+            choice would let clients make the server download models.
     """
 
     def __init__(self, service: AskService, models: Sequence[str]) -> None:
-        """Create the toolbox.
-
-        Args:
-            service: Asks models.
-            models: At least one name.
-        """
         self._service = service
         self.models = tuple(dict.fromkeys(models))
 
@@ -141,11 +155,6 @@ class Toolbox:
 
     def call(self, tool: Tool, arguments: Mapping[str, Any], progress: Progress) -> ToolResult:
         """Call a tool; blocks until the model has answered.
-
-        Args:
-            tool: One of ``TOOLS``.
-            arguments: Arguments from the client.
-            progress: Called at each stage.
 
         Raises:
             HartError: If an argument or the image is not usable.
@@ -184,3 +193,53 @@ def _read(kind: type[Question], arguments: Mapping[str, Any]) -> Question:
         names = ", ".join(kind.model_fields)
         reason = first["msg"].removeprefix("Value error, ")
         raise InputError(f"Invalid argument {where}: {reason}. The arguments are {names}.") from error
+
+
+@contextmanager
+def open_base64_image(text: str, folder: Path) -> Iterator[Path]:
+    """Write an image from a message to a file that is removed after the block.
+
+    Args:
+        text: The file as a ``data:`` URI or plain base64. The media type of the URI is ignored; ``imaging`` detects it.
+        folder: Folder for the temporary file.
+
+    Raises:
+        ImageError: If it is too large or not base64.
+    """
+    data = _decode(text)
+    with tempfile.TemporaryDirectory(prefix="received-", dir=folder) as place:
+        path = Path(place) / "image"
+        path.write_bytes(data)
+        yield path
+
+
+def cut_crops(path: Path, boxes: Sequence[Box]) -> list[bytes]:
+    """Encode the first regions as JPEG; the boxes are in original pixels.
+
+    Raises:
+        ImageError: If the image is damaged.
+    """
+    found = []
+    with SourceImage(path) as image:
+        for crop in image.crops(boxes[:MAX_SHOWN]):
+            crop.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
+            stream = io.BytesIO()
+            crop.save(stream, "JPEG", quality=88)
+            found.append(stream.getvalue())
+    return found
+
+
+def _decode(text: str) -> bytes:
+    if len(text) > MAX_TEXT:
+        raise ImageError(
+            f"Image too large: about {len(text) * 3 // 4 >> 20} MiB, at most {MAX_IMAGE_BYTES >> 20} MiB are allowed. "
+            "Send a smaller copy or a JPEG."
+        )
+    beginning = _DATA_URI.match(text)
+    try:
+        content = text[beginning.end() if beginning else 0 :].encode("ascii").translate(None, _BLANKS)
+        return base64.b64decode(content, validate=True)
+    except (ValueError, binascii.Error) as error:
+        raise ImageError(
+            "The image is not base64 or a data: URI. Paths and URLs are not opened; read the file and send its bytes."
+        ) from error

@@ -13,22 +13,24 @@ from hart_studio.errors import InputError
 from hart_studio.models.catalog import BUILT_IN_FOLDERS
 from hart_studio.records import PROTOCOLS
 from hart_studio.ui.api.ask import AskForm, AskResult, AskService, default_comparison_model, read_form
-from hart_studio.ui.client_connection import ClientConnection
-from hart_studio.ui.components.answer_cards import AnswerCards
-from hart_studio.ui.components.box_viewer import BoxViewer
-from hart_studio.ui.components.crop_strip import CropStrip
-from hart_studio.ui.components.example_picker import Example, ExamplePicker
-from hart_studio.ui.components.model_notice import ModelNotice
-from hart_studio.ui.components.progress_status import Failed, ProgressStatus, Running
 from hart_studio.ui.error_reporting import describe
-from hart_studio.ui.model_queue import MAX_MODEL_CALLS
-from hart_studio.ui.progress_stream import Progress, follow
-from hart_studio.ui.trace_view import PROTOCOL_TITLES
+from hart_studio.ui.model_calls import MAX_MODEL_CALLS, ClientConnection, Progress, follow
+from hart_studio.ui.pages.answer_displays import AnswerCards, BoxViewer, CropStrip
+from hart_studio.ui.pages.display import QUIET, Display, Failed, ProgressStatus, Running, read_event
+from hart_studio.ui.pages.examples import Example, ExamplePicker
+from hart_studio.ui.pages.trace_view import PROTOCOL_TITLES
 
 NO_COMPARISON_MODEL: Final = ("None", "")
 """(title, name) for no comparison."""
 
 _ORDINALS: Final = ("First", "Second")
+
+
+class ModelNotice(Display):
+    """Shows which selected models do not support the domain of the image: text of a model field -> warning."""
+
+    template = '<div class="hs-model-notice" role="status" aria-live="polite"></div>'
+    scripts = ("model_notice.js",)
 
 
 @dataclass(frozen=True)
@@ -223,18 +225,12 @@ def build_ask_tab(service: AskService, examples: tuple[Example, ...], models: li
         except Exception as error:
             yield {status: compared.blame(describe(error))}
 
-    picker.pick(
-        fill_form, None, [image_file, question, choices, answer], api_visibility="private", show_progress="hidden"
-    )
+    picker.pick(fill_form, None, [image_file, question, choices, answer], **QUIET)
     # One event, and none for the model fields: an event that ends while Ask is pressed can lose Ask's answer.
     image_file.change(
-        open_image, [image_file, model_a, model_b], [notice, *displays], api_visibility="private",
-        show_progress="hidden", trigger_mode="always_last",
-    )  # fmt: skip
-    ask_button.click(
-        ask_models, [*form, *settings], displays, api_visibility="private", show_progress="hidden",
-        concurrency_limit=MAX_MODEL_CALLS,
-    )  # fmt: skip
+        open_image, [image_file, model_a, model_b], [notice, *displays], trigger_mode="always_last", **QUIET
+    )
+    ask_button.click(ask_models, [*form, *settings], displays, concurrency_limit=MAX_MODEL_CALLS, **QUIET)
     return AskInputs(image_file, question, choices, answer, model_a, model_b)
 
 
@@ -281,7 +277,7 @@ def _ask_one(
 
 def _example_index(event: gr.EventData, count: int) -> int:
     """Index of the chosen example; validated because it comes from the browser."""
-    index = event._data.get("index") if isinstance(event._data, dict) else None
+    index = read_event(event).get("index")
     if not isinstance(index, int) or not 0 <= index < count:
         raise gr.Error("Unknown example. Reload the page.", print_exception=False)
     return index

@@ -17,9 +17,9 @@ from hart_studio.ui.api.evaluations import EvaluationApi
 from hart_studio.ui.api.handler import api_handler
 from hart_studio.ui.components.evaluate_page import EvaluateChoices, EvaluatePage
 from hart_studio.ui.pages.ask import AskInputs
-from hart_studio.ui.security.permissions import Permissions
+from hart_studio.ui.pages.trace_view import PROTOCOL_TITLES
+from hart_studio.ui.security.access import Permissions
 from hart_studio.ui.spaces.example_evaluations import ExampleEvaluations
-from hart_studio.ui.trace_view import PROTOCOL_TITLES
 
 _MODEL_LEFT: Final = (
     "The model of this evaluation was not filled in: it is a served model, is not allowed here, or the evaluation was "

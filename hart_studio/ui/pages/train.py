@@ -30,18 +30,19 @@ from hart_studio.ui.api.launch_summary import (
 )
 from hart_studio.ui.api.runs import RunMonitor
 from hart_studio.ui.api.sample_preview import preview_samples
-from hart_studio.ui.components.launch_report import LaunchReport, LaunchState, SampleCards
-from hart_studio.ui.pages.watch import RunComponents, show_run
-from hart_studio.ui.preset_form import fill_from_preset
-from hart_studio.ui.security.permissions import CLOSED, Permissions
-from hart_studio.ui.train_form import (
+from hart_studio.ui.pages.display import QUIET, Display
+from hart_studio.ui.pages.train_form import (
     GROUPS,
+    WIDGETS,
+    LaunchState,
     Widget,
+    fill_from_preset,
     label_problems,
-    list_widgets,
     read_values,
     write_values,
 )
+from hart_studio.ui.pages.watch import RunComponents, show_run, update_run_choices
+from hart_studio.ui.security.access import CLOSED, Permissions
 
 TOAST_SECONDS: Final = 8.0
 """Duration of the toast about a started run, if another tab is open."""
@@ -67,6 +68,20 @@ _MAX_NOTES: Final = 20
 _MAX_NOTE_CHARS: Final = 1000
 
 
+class LaunchReport(Display):
+    """Shows a ``LaunchState``: summary of the settings, problems, and findings of the preflight check."""
+
+    template = '<div class="hs-report" role="status" aria-live="polite"></div>'
+    scripts = ("launch_report.js",)
+
+
+class SampleCards(Display):
+    """Shows a ``Preview`` of the samples."""
+
+    template = '<div class="hs-samples"></div>'
+    scripts = ("sample_cards.js",)
+
+
 @dataclass(frozen=True)
 class TrainForm:
     """The form, for other tabs that fill it.
@@ -83,19 +98,7 @@ class TrainForm:
 def build_train_tab(
     launcher: RunLauncher, watch: RunMonitor, pages: RunComponents, tabs: gr.Tabs, permissions: Permissions
 ) -> TrainForm:
-    """Build the tab inside the current ``gr.Blocks`` and connect its events.
-
-    Args:
-        launcher: Starts runs.
-        watch: Reads runs; has a served folder.
-        pages: Components of the Watch tab, which shows a started run.
-        tabs: The tabs of the page.
-        permissions: Who may train and who may see earlier runs.
-
-    Returns:
-        The form.
-    """
-    widgets = list_widgets()
+    """Build the tab inside the current ``gr.Blocks`` and connect its events; the Watch tab shows a started run."""
     base_config = get_preset(DEFAULT_PRESET).config
     gpus = launcher.gpus()
 
@@ -116,7 +119,7 @@ def build_train_tab(
             with gr.Accordion("Load settings", open=False):
                 earlier = gr.Dropdown([], label="Previous run", elem_id="train-earlier")
                 file = gr.File(label="Settings file", file_types=[".json"], type="filepath", height=90)
-            inputs, groups = _build_fields(widgets, base_config)
+            inputs, groups = _build_fields(base_config)
             with gr.Group(elem_id="train-device"):
                 chosen = gr.CheckboxGroup(
                     _list_choices(gpus), value=[gpu.index for gpu in gpus[:1]], label="GPUs", visible=bool(gpus),
@@ -192,7 +195,7 @@ def build_train_tab(
 
     bound = [
         (widget, block)
-        for widget, block in zip(widgets, inputs, strict=True)
+        for widget, block in zip(WIDGETS, inputs, strict=True)
         if widget.field.stage or widget.field.data
     ]
 
@@ -235,12 +238,7 @@ def build_train_tab(
             raise gr.Error(str(error).split("\n", 1)[-1], title="Cannot load file", print_exception=False) from error
 
     def list_earlier(user: gr.OAuthProfile | None = None) -> Any:
-        if not permissions.is_owner(user):
-            return gr.skip()
-        found = watch.list_runs({}) or {"runs": []}
-        return gr.update(
-            choices=[(f"{run['title']} ({run['chain']}, {run['state']})", run["id"]) for run in found["runs"]]
-        )
+        return update_run_choices(watch) if permissions.is_owner(user) else gr.skip()
 
     def show_sample_preview(user: gr.OAuthProfile | None, *given: Any) -> dict[Any, Any]:
         try:
@@ -312,23 +310,22 @@ def build_train_tab(
         found = launcher.gpus() if event.value == "Train" else []
         return gr.update(choices=_list_choices(found)) if found else gr.skip()
 
-    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     filled = [preset, earlier, file, setup, base, *inputs]
-    checked = check.click(run_preflight, form_inputs, [report, start], **quiet)
+    checked = check.click(run_preflight, form_inputs, [report, start], **QUIET)
     changes = [block.change for block in (*inputs, chosen, setup)]
     reviewed = [report, command, save, start, samples, previewed]
     # Cancel a preflight check when settings change.
-    gr.on(changes, review, [previewed, *form_inputs], reviewed, cancels=[checked], trigger_mode="always_last", **quiet)
-    by_name = {widget.field.name: block for widget, block in zip(widgets, inputs, strict=True)}
+    gr.on(changes, review, [previewed, *form_inputs], reviewed, cancels=[checked], trigger_mode="always_last", **QUIET)
+    by_name = {widget.field.name: block for widget, block in zip(WIDGETS, inputs, strict=True)}
     deciding = [by_name["method.chain"], by_name["data.source"]]
-    gr.on([block.change for block in deciding], show_used, deciding, [block for _, block in bound], **quiet)
+    gr.on([block.change for block in deciding], show_used, deciding, [block for _, block in bound], **QUIET)
     if gpus:
-        tabs.select(refresh_gpus, None, chosen, **quiet)
+        tabs.select(refresh_gpus, None, chosen, **QUIET)
     given = [preset, previewed, chosen, base, *inputs]
-    preset.select(use_preset, given, [*filled[1:], groups["Data"], *reviewed], **quiet)
-    earlier.focus(list_earlier, None, earlier, **quiet)
-    earlier.input(use_run, earlier, filled, **quiet)
-    file.upload(use_file, file, filled, **quiet)
+    preset.select(use_preset, given, [*filled[1:], groups["Data"], *reviewed], **QUIET)
+    earlier.focus(list_earlier, None, earlier, **QUIET)
+    earlier.input(use_run, earlier, filled, **QUIET)
+    file.upload(use_file, file, filled, **QUIET)
     preview.click(
         show_sample_preview,
         form_inputs,
@@ -336,8 +333,8 @@ def build_train_tab(
         api_visibility="private",
         show_progress="minimal",
     )
-    started = start.click(start_run_of_form, form_inputs, [report, queued_run, start], concurrency_limit=4, **quiet)
-    started.then(show_started_run, [queued_run, is_here], [tabs, pages.view], js=_IS_TAB_OPEN, **quiet)
+    started = start.click(start_run_of_form, form_inputs, [report, queued_run, start], concurrency_limit=4, **QUIET)
+    started.then(show_started_run, [queued_run, is_here], [tabs, pages.view], js=_IS_TAB_OPEN, **QUIET)
     return TrainForm(filled, fill)
 
 
@@ -367,11 +364,11 @@ def _write_settings(config: RunConfig, folder: Path) -> str:
     return str(path)
 
 
-def _build_fields(widgets: list[Widget], config: RunConfig) -> tuple[list[Any], dict[str, Any]]:
+def _build_fields(config: RunConfig) -> tuple[list[Any], dict[str, Any]]:
     """Widgets in order, and groups by name; the first group is always open, the others are accordions."""
     made: dict[str, Any] = {}
     groups: dict[str, Any] = {}
-    pairs = list(zip(widgets, write_values(config), strict=True))
+    pairs = list(zip(WIDGETS, write_values(config), strict=True))
     for group in GROUPS:
         members = [(widget, value) for widget, value in pairs if widget.field.group == group]
         is_open = group == GROUPS[0]
@@ -386,7 +383,7 @@ def _build_fields(widgets: list[Widget], config: RunConfig) -> tuple[list[Any], 
                 )
                 for widget, value in members
             }
-    return [made[widget.field.name] for widget in widgets], groups
+    return [made[widget.field.name] for widget in WIDGETS], groups
 
 
 def _find_visibility(widget: Widget, chain: str, source: str) -> bool | Literal["hidden"]:

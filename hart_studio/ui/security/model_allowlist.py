@@ -18,7 +18,7 @@ from hart_studio.models.catalog import BUILT_IN, BUILT_IN_FOLDERS
 from hart_studio.models.families import FAMILIES
 from hart_studio.runs.checkpoints import list_checkpoints
 from hart_studio.runs.layout import find_run
-from hart_studio.ui.security.auth import Profile
+from hart_studio.ui.security.access import Profile
 
 MODELS_VARIABLE: Final = "HART_STUDIO_MODELS"
 """Environment variable of a Space: additional allowed models, comma-separated."""

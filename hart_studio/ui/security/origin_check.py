@@ -1,9 +1,12 @@
-"""ASGI middleware: host and origin checks, login, response headers.
+"""ASGI middleware: checks of host, origin and path, login, response headers.
 
 The server can run models and read images, so two browser attacks matter: another site that calls the local port, and a
 foreign host name that resolves to 127.0.0.1 (DNS rebinding). The first is stopped by comparing ``Origin`` with
 ``Host``, the second by accepting only known host names. Login attempts are rate limited. The login is checked here,
 before all routes. Untrusted forwarding headers are dropped (``proxy_headers``).
+
+Gradio serves more routes than the pages use: a proxy to other sites, recordings, an editor, deep links that fill the
+disk. Paths that are not listed here are blocked, including routes of future Gradio versions.
 """
 
 from __future__ import annotations
@@ -18,12 +21,8 @@ from starlette.requests import cookie_parser
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from hart_studio.ui.security.proxy_headers import NO_PROXY, ProxyConfig, is_host, strip_proxy_headers
-from hart_studio.ui.security.rate_limiter import RateLimiter
-from hart_studio.ui.security.routes import is_open, is_served
-
-LOOPBACK_HOSTS: Final = frozenset({"127.0.0.1", "localhost", "::1"})
-"""Host names of a local page."""
+from hart_studio.ui.security.access import RateLimiter
+from hart_studio.ui.security.proxy_headers import NO_PROXY, ProxyConfig, client_address, is_host, strip_proxy_headers
 
 _CONTENT_POLICY: Final = "; ".join(
     [
@@ -46,6 +45,23 @@ _HEADERS: Final = (
     (b"referrer-policy", b"same-origin"),
     (b"content-security-policy", _CONTENT_POLICY.encode()),
 )
+
+_OPEN: Final = frozenset({
+    "/", "/login", "/logout", "/theme.css", "/favicon.ico", "/robots.txt", "/manifest.json", "/pwa_icon",
+    "/gradio_api/startup-events", "/gradio_api/theme.css", "/gradio_api/reset",
+    "/mcp",
+})  # fmt: skip
+# /mcp checks its own token.
+_OPEN_BELOW: Final = ("/assets/", "/static/", "/svelte/", "/login/", "/mcp/")
+_CLOSED: Final = frozenset({
+    "/config", "/gradio_api/app_id", "/gradio_api/cancel", "/gradio_api/component_server", "/gradio_api/info",
+    "/gradio_api/login_check", "/gradio_api/openapi.json", "/gradio_api/queue/data", "/gradio_api/queue/join",
+    "/gradio_api/queue/status", "/gradio_api/upload", "/gradio_api/upload_progress", "/gradio_api/user",
+})  # fmt: skip
+_CLOSED_BELOW: Final = ("/gradio_api/call/", "/gradio_api/heartbeat/", "/gradio_api/file=")
+_FOREIGN_FILE: Final = re.compile(r"/gradio_api/file=\s*(?:[a-z][a-z0-9+.-]+:|[/\\]{2})", re.IGNORECASE)
+_MALFORMED: Final = re.compile(r"[\0-\x1f\x7f]|[/\\=]\.\.(?:[/\\]|$)")
+"""Control characters and path traversal."""
 
 _API_INFO: Final = re.compile(rb"(<script>window\.gradio_api_info = ).*?(;</script>)", re.DOTALL)
 """API description that Gradio writes into its HTML, also into the login page."""
@@ -71,7 +87,7 @@ class OriginCheckMiddleware:
             await self.app(scope, receive, send)
             return
         cleaned = strip_proxy_headers(scope, self.proxying)
-        refusal = self._find_refusal(scope, (cleaned.get("client") or ("unknown",))[0])
+        refusal = self._find_refusal(scope, client_address(cleaned))
 
         is_anonymous = not _may_pass(scope)
         start: Message | None = None
@@ -193,3 +209,25 @@ def _host_name(host: str) -> str:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:
         return ""
+
+
+def is_open(path: str) -> bool:
+    """Whether a path needs no login: the login page and its assets."""
+    return _trim(path) in _OPEN or path.startswith(_OPEN_BELOW)
+
+
+def is_served(path: str) -> bool:
+    """Whether a path is served.
+
+    File paths that name another server are blocked, because the server would fetch them, and so is path traversal.
+
+    Args:
+        path: Percent-decoded path.
+    """
+    if _FOREIGN_FILE.match(path) or _MALFORMED.search(path):
+        return False
+    return is_open(path) or _trim(path) in _CLOSED or path.startswith(_CLOSED_BELOW)
+
+
+def _trim(path: str) -> str:
+    return path.rstrip("/") or "/"

@@ -127,6 +127,11 @@ def strip_proxy_headers(scope: Scope, proxying: ProxyConfig) -> Scope:
     return cleaned
 
 
+def client_address(scope: Scope) -> str:
+    """Address that limits per client count."""
+    return str((scope.get("client") or ("unknown",))[0])
+
+
 def _is_declared_proxy(scope: Scope, proxying: ProxyConfig) -> bool:
     """Whether the other end of the connection is a declared proxy."""
     try:

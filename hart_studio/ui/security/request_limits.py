@@ -6,6 +6,7 @@ Slow requests hold memory and connections, endless requests fill the disk, and d
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import time
 from collections.abc import Callable
@@ -16,10 +17,11 @@ from gradio.utils import get_upload_folder
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from hart_studio.files import is_url
 from hart_studio.ui.cache import CacheCleaner
-from hart_studio.ui.call_limits import CALLS_PATH, JSON_SCOPE_KEY
-from hart_studio.ui.json_bodies import BodyError, parse_body
-from hart_studio.ui.security.routes import is_open
+from hart_studio.ui.security.call_limits import CALLS_PATH, JSON_SCOPE_KEY, stated_length
+from hart_studio.ui.security.origin_check import is_open
+from hart_studio.ui.security.proxy_headers import client_address
 
 UPLOAD_LIMIT_BYTES: Final = 200 * 2**20
 """Largest file; an 8192 x 5460 JPEG has about 15 MB, a PNG of that size up to 130 MB."""
@@ -61,6 +63,13 @@ MAX_SHARE_PER_CLIENT: Final = 0.5
 RESERVED_STEP_BYTES: Final = 2**20
 """Upload space is reserved in steps of this many received bytes. Project default."""
 
+MAX_NESTED: Final = 64
+"""Maximum nesting of JSON; the pages send less than 10. Project default."""
+
+MAX_VALUES: Final = 20_000
+"""Objects, lists and separators in a body, counted before parsing, including commas in strings; the largest body of the
+pages has some hundred. Parsing that many takes a few milliseconds. Project default."""
+
 _UPLOAD: Final = "/gradio_api/upload"
 _FORMS: Final = (b"multipart/form-data", b"application/x-www-form-urlencoded")
 _FORM_PATHS: Final = (_UPLOAD, "/login")
@@ -69,7 +78,7 @@ _LEFT_OVER: Final = re.compile(r"tmp[a-z0-9_]{8}")
 
 
 class RequestLimitMiddleware:
-    """ASGI middleware that limits request bodies; responses are passed through."""
+    """ASGI middleware that limits request bodies; without a cache, the upload folder has no limit."""
 
     def __init__(
         self,
@@ -80,15 +89,6 @@ class RequestLimitMiddleware:
         max_per_client: int = MAX_UNFINISHED_PER_CLIENT,
         cache: CacheCleaner | None = None,
     ) -> None:
-        """Create the middleware.
-
-        Args:
-            app: The application.
-            timeout: Seconds, see ``TIMEOUT_SECONDS``.
-            max_unfinished: See ``MAX_UNFINISHED``.
-            max_per_client: See ``MAX_UNFINISHED_PER_CLIENT``.
-            cache: Limits the upload folder; None = no limit.
-        """
         self.app = app
         self._cache = cache
         self._timeout, self._max_unfinished, self._max_per_client = timeout, max_unfinished, max_per_client
@@ -113,9 +113,9 @@ class RequestLimitMiddleware:
             await send(message)
 
         max_bytes = _find_size_limit(scope["path"], is_upload=is_upload)
-        address = (scope.get("client") or ("unknown",))[0]
+        address = client_address(scope)
         space = _UploadSpace(self._cache) if is_upload and self._cache is not None else None
-        stated = _stated_length(scope)
+        stated = stated_length(scope)
         body = _Body(receive, max_bytes, self._timeout, stated, space, is_upload=is_upload)
         body.on_close = lambda: self._end(address, body)
         body.on_arrival = lambda: self._bound_bytes(address)
@@ -333,12 +333,6 @@ def _is_form(scope: Scope) -> bool:
     return False
 
 
-def _stated_length(scope: Scope) -> int:
-    """Content-Length; the largest of several, 0 if missing."""
-    found = [value for name, value in scope["headers"] if name.lower() == b"content-length" and value.isdigit()]
-    return max((int(value[:20]) for value in found), default=0)
-
-
 def _end_slowest(bodies: list[_Body]) -> None:
     min(bodies, key=lambda body: body.rate).end()
 
@@ -371,3 +365,61 @@ def _sweep(folder: Path) -> None:
         for path in folder.iterdir():
             if _LEFT_OVER.fullmatch(path.name) and path.is_file() and not path.is_symlink():
                 path.unlink(missing_ok=True)
+
+
+class BodyError(Exception):
+    """Refused JSON body; the message is for the client.
+
+    Attributes:
+        status: HTTP status.
+    """
+
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+
+
+def parse_body(text: bytes, *, takes_files: bool) -> Any:
+    """Parse and check a JSON body.
+
+    Args:
+        text: The body.
+        takes_files: Whether Gradio reads files named in it.
+
+    Raises:
+        BodyError: If it is not JSON, has too many values, is nested too deeply, or names a file by URL.
+    """
+    if text.count(b"{") + text.count(b"[") + text.count(b",") > MAX_VALUES:
+        raise BodyError(413, f"Request too large: at most {MAX_VALUES:,} JSON values are allowed. Send less at once.")
+    try:
+        value = json.loads(text, parse_constant=_refuse_word, object_pairs_hook=_read_object)
+    except (ValueError, RecursionError):
+        raise BodyError(400, "Invalid JSON, or JSON with NaN, infinity or duplicate names.") from None
+    layer, depth = [value], 0
+    while layer := [child for each in layer for child in _children(each)]:
+        depth += 1
+        if depth > MAX_NESTED:
+            raise BodyError(400, f"JSON is nested too deeply: at most {MAX_NESTED} levels are allowed.")
+        # Gradio would fetch a file from any server that the URL names.
+        if takes_files and any(isinstance(each, dict) and _is_address(each.get("path")) for each in layer):
+            raise BodyError(400, "Expected an uploaded file, got a URL. Upload the file.")
+    return value
+
+
+def _read_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("duplicate name")
+    return found
+
+
+def _is_address(path: Any) -> bool:
+    return isinstance(path, str) and is_url(path)
+
+
+def _refuse_word(word: str) -> NoReturn:
+    raise ValueError(f"{word} is not JSON")
+
+
+def _children(value: Any) -> list[Any]:
+    return list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []

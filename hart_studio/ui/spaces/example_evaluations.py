@@ -22,7 +22,7 @@ from hart_studio.ui.api.evaluations import MODULE, EvaluationApi
 from hart_studio.ui.api.launch import RunLauncher
 from hart_studio.ui.api.run_json import format_run_time
 from hart_studio.ui.api.runs import RunMonitor
-from hart_studio.ui.components.example_picker import Example
+from hart_studio.ui.pages.examples import Example
 from hart_studio.ui.spaces.session_labels import stop_immediately
 
 _TITLE: Final = "{model} on the examples"

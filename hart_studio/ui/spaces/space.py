@@ -10,8 +10,8 @@ from typing import Final
 import gradio as gr
 
 from hart_studio.ui.api.ask import AskService
-from hart_studio.ui.components.example_picker import Example
-from hart_studio.ui.security.permissions import Permissions
+from hart_studio.ui.pages.examples import Example
+from hart_studio.ui.security.access import Permissions
 from hart_studio.ui.spaces.example_evaluations import ExampleEvaluations
 from hart_studio.ui.spaces.sessions import SessionStore
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 from weakref import WeakValueDictionary
 
 from hart_studio.models.chat import ChatModel, ChatRequest, Completion, CountsTokens, SamplingParams
-from hart_studio.ui.security.permissions import is_zero_gpu
+from hart_studio.ui.security.access import is_zero_gpu
 
 TURN_SECONDS: Final = 60
 """Time limit of a turn in seconds; the quota of the visitor must have this much left."""

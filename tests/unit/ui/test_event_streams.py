@@ -4,8 +4,8 @@ import time
 import pytest
 
 from hart_studio.ui import event_streams
-from hart_studio.ui.call_limits import JSON_SCOPE_KEY
 from hart_studio.ui.event_streams import JOIN_PATH, STREAM_PATH, EventStreams
+from hart_studio.ui.security.call_limits import JSON_SCOPE_KEY
 from tests.asgi import run_async
 
 CLOSE = b'data: {"msg":"close_stream"}\n\n'

@@ -20,7 +20,7 @@ from hart_studio.ui.api.launch_summary import (
     summarize_findings,
     summarize_launch,
 )
-from hart_studio.ui.components.launch_report import LaunchState
+from hart_studio.ui.pages.train_form import LaunchState
 
 
 def config_of(**sections: Any) -> RunConfig:

@@ -12,7 +12,8 @@ from PIL import Image
 from hart_studio.errors import DataError, InputError
 from hart_studio.runs.config import RunConfig
 from hart_studio.ui.api.sample_preview import THUMBNAIL_SIDE, Preview, preview_samples
-from hart_studio.ui.components.launch_report import LaunchReport, LaunchState, SampleCards
+from hart_studio.ui.pages.train import LaunchReport, SampleCards
+from hart_studio.ui.pages.train_form import LaunchState
 
 
 def config_of(folder: Path, rows: list[dict[str, Any]], **counts: int) -> RunConfig:
@@ -78,6 +79,6 @@ def test_what_the_displays_send_is_json(folder: Path) -> None:
     shown = SampleCards().postprocess(preview)
     assert shown is not None and len(json.dumps(shown)) > 100 and shown["cards"][0]["image"]["path"].endswith(".jpg")
     assert SampleCards().postprocess(None) is None
-    assert SampleCards().postprocess(Preview("none", (), ())) == {"headline": "none", "left_out": (), "cards": []}
+    assert SampleCards().postprocess(Preview("none", (), ())) == {"headline": "none", "left_out": [], "cards": []}
     state = LaunchState("AP-GRPO", problems=(("Group size G", "too small"),), is_checking=True)
     assert json.loads(json.dumps(LaunchReport(state).postprocess(state)))["problems"] == [["Group size G", "too small"]]

@@ -8,10 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from hart_studio.ui import json_bodies
 from hart_studio.ui.cache import MIN_AGE_SECONDS, CacheCleaner
 from hart_studio.ui.security import request_limits
-from hart_studio.ui.security.request_limits import RequestLimitMiddleware
+from hart_studio.ui.security.request_limits import BodyError, RequestLimitMiddleware, parse_body
 from tests.asgi import JSON, accepting, call, part
 
 UPLOAD = "/gradio_api/upload"
@@ -112,11 +111,11 @@ def test_the_first_of_several_kinds_counts(limit):
     assert call(limit, in_parts(b"[]"), headers=[JSON, plain]).status == 200
 
 
-@pytest.mark.parametrize("depth", [json_bodies.MAX_NESTED, json_bodies.MAX_NESTED + 1])
+@pytest.mark.parametrize("depth", [request_limits.MAX_NESTED, request_limits.MAX_NESTED + 1])
 def test_json_is_nested_so_deep_and_no_deeper(limit, depth):
     for text in ("[" * depth + "1" + "]" * depth, '{"a":' * depth + "1" + "}" * depth):
         assert call(limit, in_parts(text.encode()), headers=[JSON]).status == (
-            200 if depth == json_bodies.MAX_NESTED else 400
+            200 if depth == request_limits.MAX_NESTED else 400
         )
 
 
@@ -371,3 +370,41 @@ def test_a_body_without_a_length_has_an_end_too(clock, late, status):
 
     messages = [part(b"0" * 9_000_000), pass_time, part(b"0"), part(b"0", is_last=True)]
     assert call(RequestLimitMiddleware(accepting), messages, path=UPLOAD, headers=[FORM]).status == status
+
+
+def test_a_body_is_parsed():
+    assert parse_body(b'{"data": [1, {"a": "x"}]}', takes_files=True) == {"data": [1, {"a": "x"}]}
+
+
+@pytest.mark.parametrize("unit", [b'{"a":1},', b"[[]],", b"1,", b"{},"])
+def test_many_values_are_refused_before_they_are_parsed(unit):
+    body = b"[" + unit * (2**20 // len(unit)) + b"1]"
+    began = time.process_time()
+    with pytest.raises(BodyError, match="at most 20,000 JSON values") as caught:
+        parse_body(body, takes_files=True)
+    assert caught.value.status == 413
+    assert time.process_time() - began < 0.05, "counting takes a few milliseconds, parsing some hundred"
+
+
+def test_as_many_values_as_are_allowed_pass():
+    body = b"[" + b"1," * (request_limits.MAX_VALUES - 1) + b"1]"
+    assert len(parse_body(body, takes_files=True)) == request_limits.MAX_VALUES
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"[" * 70 + b"]" * 70, "at most 64 levels"),
+        (b"[NaN]", "with NaN"),
+        (b'{"a": 1, "a": 2}', "duplicate names"),
+        (b'{"data": [{"path": "http://169.254.169.254/"}]}', "got a URL"),
+    ],
+)
+def test_what_a_page_never_sends_is_refused(body, words):
+    with pytest.raises(BodyError, match=words) as caught:
+        parse_body(body, takes_files=True)
+    assert caught.value.status == 400
+
+
+def test_a_call_that_takes_no_files_may_name_an_address():
+    assert parse_body(b'{"path": "http://x/"}', takes_files=False) == {"path": "http://x/"}

@@ -14,7 +14,7 @@ from hart_studio.models.catalog import BUILT_IN_FOLDERS
 from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.provenance import collect_provenance
 from hart_studio.runs.writer import RunWriter
-from hart_studio.ui.components.example_picker import Example
+from hart_studio.ui.pages.examples import Example
 from hart_studio.ui.spaces import example_evaluations
 from hart_studio.ui.spaces.example_evaluations import ExampleEvaluations
 from tests.evaluations import draw_image
