@@ -135,25 +135,6 @@ function putIntoAddress(values) {
   history.replaceState(null, "", address);
 }
 
-// Await a response. Gradio's client returns undefined for a failed call; null means nothing new.
-async function responseOf(call) {
-  const answer = await call;
-  if (answer === undefined) throw new Error("Server not responding");
-  return answer;
-}
-
-// Call the server; the button is disabled meanwhile. A call without a response is an error, too.
-async function callServer(name, request, button) {
-  if (button) button.disabled = true;
-  try {
-    return await responseOf(server[name](request));
-  } catch {
-    return { error: "Server not responding. This change may not be saved; earlier ones are. Try again." };
-  } finally {
-    if (button) button.disabled = false;
-  }
-}
-
 // Poll while the component is on the page; less often while the browser shows another tab.
 function keepPolling(poll, milliseconds, hiddenMilliseconds) {
   poll()

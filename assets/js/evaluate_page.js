@@ -27,6 +27,7 @@ let isReporting = false;
 const titleOf = (protocol) => props.value.protocols.find(([name]) => name === protocol)?.[1] ?? protocol;
 const rowOf = (id) => rows?.find((row) => row.id === id);
 const percent = (value) => (value === undefined || value === null ? "–" : formatShare(value));
+const call = createCall(showMessage);
 const failures = createFailureBrowser(page, call, titleOf, showMessage);
 const tabs = createTabs(page, "view", "#hs-ev-", openView);
 
@@ -40,14 +41,6 @@ function showMessage(text, isBad = false) {
 function showListError(text) {
   if (text !== listError) showMessage(text, Boolean(text));
   listError = text;
-}
-
-// Call the server. An error is shown and undefined is returned.
-async function call(name, request, button) {
-  const answer = await callServer(name, request, button);
-  if (!answer?.error || Object.keys(answer).length > 1) return answer ?? {};
-  showMessage(answer.error, true);
-  return undefined;
 }
 
 // ---- address: a reload shows the same -----------------------------------------------------------------------------
@@ -71,7 +64,7 @@ async function poll() {
   if (isPolling || page.offsetParent === null) return;
   isPolling = true;
   try {
-    const answer = await responseOf(server.evaluations({ signature }));
+    const answer = await askServer("evaluations", { signature });
     missed = 0;
     showListError(answer?.error ?? "");
     if (answer?.error) return;
@@ -480,7 +473,7 @@ function describe() {
   clearTimeout(commandTimer);
   commandTimer = setTimeout(async () => {
     const number = ++commandsAsked;
-    const answer = await Promise.resolve(server.command(request())).catch(() => undefined);
+    const answer = await askServer("command", request()).catch(() => undefined);
     if (number !== commandsAsked) return;
     const line = find(".hs-ev-command code");
     showEstimate(answer?.line ? answer : null);

@@ -211,7 +211,7 @@ function createRolloutViewer(host, describeNone) {
     const requestNumber = ++state.lastRequest;
     drawBar();
     if (!state.groups.length) drawGroup();
-    const answer = await server.rollouts({ run: state.run, step: place[0], is_held_out: place[1] });
+    const answer = await askServer("rollouts", { run: state.run, step: place[0], is_held_out: place[1] });
     if (requestNumber !== state.lastRequest) return; // another step was chosen meanwhile
     if (!Array.isArray(answer)) {
       state.groups = [];
@@ -246,7 +246,7 @@ function createRolloutViewer(host, describeNone) {
       state.followed = null;
     } else {
       const { run } = state;
-      const trail = await server.track_question({ run, sample: group.sample.id });
+      const trail = await askServer("track_question", { run, sample: group.sample.id });
       if (!Array.isArray(trail) || run !== state.run) return;
       Object.assign(state, { followed: group.sample.id, trail, isLive: false });
     }
@@ -327,7 +327,7 @@ function createRolloutViewer(host, describeNone) {
     if (!cards.childElementCount)
       cards.append(build("p", { class: "hs-muted", text: "No rollout matches the filter." }));
     if (state.showsGold) {
-      const boxes = await server.gold_boxes({ run: state.run, sample: group.sample.id });
+      const boxes = await askServer("gold_boxes", { run: state.run, sample: group.sample.id });
       if (state.groups[state.group] === group && Array.isArray(boxes)) drawGold(boxes);
     }
   }

@@ -1,6 +1,7 @@
 """Rules of the code base: allowed imports between layers, and lengths of files and lines."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,12 @@ def test_no_line_of_a_script_or_style_is_longer_than_120_characters() -> None:
     files = [*(ROOT / "assets" / "js").glob("*.js"), *(ROOT / "assets" / "css").glob("*.css")]
     lines = [(path.name, line) for path in files for line in path.read_text("utf-8").split("\n")]
     assert lines and [each for each in lines if len(each[1]) > 120] == []
+
+
+def test_one_script_calls_the_server() -> None:
+    calls = re.compile(r"\bserver\s*(?:\.\w+\(|\[)|\bfetch\(|\bXMLHttpRequest\b")
+    found = {path.name for path in (ROOT / "assets" / "js").glob("*.js") if calls.search(path.read_text("utf-8"))}
+    assert found == {"server_calls.js"}
 
 
 def test_no_module_is_a_drawer() -> None:

@@ -10,21 +10,23 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
+
+from pydantic import Field
 
 from hart_studio.errors import HartError, InputError
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.devices import Gpu, list_gpus
-from hart_studio.runs.launcher import PACKAGE_PARENT, job_environment, stop_in_background
+from hart_studio.runs.launcher import PACKAGE_PARENT, job_environment, stop_in_background, stop_run
 from hart_studio.runs.layout import RunLayout, find_run
 from hart_studio.runs.overrides import to_arguments
 from hart_studio.runs.queue import LaunchPlan, RunQueue, enqueue_launch, read_unverified_plan, write_plan
 from hart_studio.runs.writer import create_run
-from hart_studio.ui.api.run_json import read_device
+from hart_studio.ui.api.runs import RunIdRequest, read_device
 from hart_studio.ui.security.access import CLOSED
 from hart_studio.ui.security.config_check import Origin, check_config, check_resumable, hash_new_config
 from hart_studio.ui.security.model_allowlist import ModelAllowlist
@@ -45,6 +47,14 @@ DOUBLE_CLICK_SECONDS: Final = 3.0
 
 _SETUP_FOLDER: Final = PACKAGE_PARENT / "hart_studio" / "training" / "accelerate_configs"
 _PREFLIGHT_SECONDS: Final = 300.0
+_END_SECONDS: Final = 2.0
+
+
+class StopRequest(RunIdRequest):
+    """Request to stop a run."""
+
+    now: bool = Field(default=False, strict=True)
+    """Whether to stop without waiting."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +81,7 @@ class RunLauncher:
         runs_root: Folder of all runs, absolute.
         queue: Starts the queued runs.
         is_open: Whether runs may be started here at all; ``Permissions`` decides who may.
-        allowed: Base models that runs may use.
+        allowed: Base models that runs may use; by default any.
     """
 
     def __init__(
@@ -82,21 +92,14 @@ class RunLauncher:
         find_gpus: Callable[[], list[Gpu]] = list_gpus,
         allowed: ModelAllowlist | None = None,
     ) -> None:
-        """Open the queue, which continues with runs that were waiting.
-
-        Args:
-            runs_root: May be missing.
-            is_open: Whether runs may be started here.
-            find_gpus: Replaced in tests.
-            allowed: Base models that runs may use; None = any.
-        """
+        """Open the queue, which continues with runs that were waiting; ``find_gpus`` is replaced in tests."""
         self.runs_root = runs_root.resolve()
         self.is_open = is_open
         self.allowed = allowed or ModelAllowlist()
         self.queue = RunQueue(self.runs_root)
         self._find_gpus = find_gpus
         self._lock = threading.Lock()
-        self._last: tuple[LaunchPlan, float, str] | None = None
+        self._last: dict[type, tuple[object, float, str]] = {}
         self._has_gpus = False
         if is_open:
             self.queue.open()
@@ -196,37 +199,51 @@ class RunLauncher:
         """
         self.ensure_open()
         check_config(launch_request.config, self.allowed)
-        plan = self._plan(launch_request)
+        plan, config = self._plan(launch_request), launch_request.config
+        return self.create_once(
+            plan,
+            lambda: create_run(
+                self.runs_root, "training", config, config.method.chain, config.total_steps,
+                lambda layout: write_plan(layout, plan),
+            ),
+        )  # fmt: skip
+
+    def create_once(self, wanted: object, create: Callable[[], RunLayout]) -> str:
+        """Create a run, unless the same was wanted a moment ago.
+
+        Args:
+            wanted: What identifies a second click.
+            create: Creates the run.
+
+        Returns:
+            The run id; that of the last run for a second click.
+
+        Raises:
+            InputError: If the folder of runs cannot be written.
+        """
         with self._lock:
-            if self._last and self._last[0] == plan and time.monotonic() - self._last[1] < DOUBLE_CLICK_SECONDS:
-                return self._last[2]
-            config = launch_request.config
+            last, at, run_id = self._last.get(type(wanted), (None, 0.0, ""))
+            if last == wanted and time.monotonic() - at < DOUBLE_CLICK_SECONDS:
+                return run_id
             try:
-                layout = create_run(
-                    self.runs_root, "training", config, config.method.chain, config.total_steps,
-                    lambda layout: write_plan(layout, plan),
-                )  # fmt: skip
+                run_id = create().run_id
             except OSError as error:
                 raise InputError(
                     f"Cannot create a run in {self.runs_root}: {error.strerror}. Check --runs-root."
                 ) from error
-            self._last = (plan, time.monotonic(), layout.run_id)
-        return layout.run_id
+            self._last[type(wanted)] = (wanted, time.monotonic(), run_id)
+            return run_id
 
-    def stop(self, request: Mapping[str, Any]) -> None:
+    def stop(self, request: StopRequest) -> None:
         """Request a run to save and stop, and kill it if it does not; returns at once.
-
-        Args:
-            request: ``run``, and ``now`` to stop without waiting.
 
         Raises:
             InputError: If there is no such run.
         """
         self.ensure_open()
-        layout = find_run(self.runs_root, str(request.get("run")))
-        stop_in_background(layout, now=request.get("now") is True)
+        stop_in_background(find_run(self.runs_root, request.run), now=request.now)
 
-    def resume(self, request: Mapping[str, Any]) -> None:
+    def resume(self, request: RunIdRequest) -> None:
         """Queue the next attempt of a run that ended early; it continues from the newest checkpoint.
 
         Raises:
@@ -234,7 +251,7 @@ class RunLauncher:
                 its config may not be used here (``check_resumable``).
         """
         self.ensure_open()
-        layout = find_run(self.runs_root, str(request.get("run")))
+        layout = find_run(self.runs_root, request.run)
         sha256 = check_resumable(layout, RunConfig, self.allowed, self.origin(layout, TRAINING_MODULE))
         earlier = read_unverified_plan(layout)
         device = read_device(layout)
@@ -272,6 +289,12 @@ class RunLauncher:
             gpus=launch_request.gpus,
             config_sha256=hash_new_config(launch_request.config),
         )
+
+
+def stop_immediately(layout: RunLayout) -> None:
+    """Kill a run without waiting; a run that cannot be killed keeps the state running."""
+    with suppress(HartError, OSError):
+        stop_run(layout, save_seconds=0.0, end_seconds=_END_SECONDS)
 
 
 def _program(gpus: tuple[int, ...], setup: str) -> list[str]:

@@ -22,9 +22,8 @@ from hart_studio.errors import ImageError, InputError
 from hart_studio.imaging import SourceImage
 from hart_studio.records import MAX_QUESTION_CHARS, Box, Protocol, Record
 from hart_studio.ui.api.ask import AskForm, AskService, read_form
-from hart_studio.ui.api.box_input import BoxInput, parse_boxes
 from hart_studio.ui.api.endpoints import MAX_BOXES
-from hart_studio.ui.api.schemas import AskResponse, LocateResponse, VerifyResponse
+from hart_studio.ui.api.schemas import AskResponse, BoxInput, LocateResponse, VerifyResponse, parse_boxes
 from hart_studio.ui.model_calls import Progress
 
 _MAX_CHOICES: Final = 26

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import gradio as gr
@@ -14,9 +14,9 @@ from hart_studio.records import PROTOCOLS
 from hart_studio.ui.api.ask import AskService
 from hart_studio.ui.api.evaluation_results import EvaluationResultsApi
 from hart_studio.ui.api.evaluations import EvaluationApi
-from hart_studio.ui.api.handler import api_handler
-from hart_studio.ui.components.evaluate_page import EvaluateChoices, EvaluatePage
+from hart_studio.ui.api.handler import Handler, api_handler, call_handler
 from hart_studio.ui.pages.ask import AskInputs
+from hart_studio.ui.pages.display import PageComponent
 from hart_studio.ui.pages.trace_view import PROTOCOL_TITLES
 from hart_studio.ui.security.access import Permissions
 from hart_studio.ui.spaces.example_evaluations import ExampleEvaluations
@@ -25,6 +25,40 @@ _MODEL_LEFT: Final = (
     "The model of this evaluation was not filled in: it is a served model, is not allowed here, or the evaluation was "
     "not started by this server. Choose a model below, or type the model name if you trust it."
 )
+
+
+@dataclass(frozen=True)
+class EvaluateChoices:
+    """Options shown on the page."""
+
+    benchmarks: list[dict[str, Any]]
+    """``name``, ``title``, ``hub_id`` and ``has_boxes`` of each benchmark."""
+    benchmark: str
+    """Name of the preselected benchmark."""
+    models: list[tuple[str, str]]
+    """(title, name) of the models."""
+    model: str
+    """Preselected model."""
+    protocols: list[tuple[str, str]]
+    """(name, title) of the protocols; the first is preselected."""
+    gpus: list[tuple[int, str]]
+    """(index, title) of the GPUs; empty = CPU only."""
+    model_hint: str = ""
+    """Placeholder of the model field."""
+    examples: list[tuple[str, str]] = field(default_factory=list)
+    """(title, name) of the models that every visitor may evaluate on the examples; empty = none."""
+    example_count: int = 0
+    """Number of examples."""
+
+
+class EvaluatePage(PageComponent):
+    """Shows evaluations; fires ``open_ask`` with ``run`` and ``sample``."""
+
+    template = "evaluate_page.html"
+    scripts = (
+        *("server_calls.js", "image_viewer.js", "svg_figure.js", "tabs.js"),
+        *("evaluate_failures.js", "evaluate_page.js"),
+    )
 
 
 def build_evaluate_tab(
@@ -69,11 +103,11 @@ def _build_page(
     marker = service.folder / "evaluate_marker.txt"
     marker.write_text("Files of the Evaluate tab are next to this one.\n", encoding="utf-8")
     outputs = EvaluationResultsApi(api, service)
-    readers: list[Callable[[Mapping[str, Any]], Any]] = [
+    readers: list[Handler] = [
         api.evaluations,
         *(outputs.tables, outputs.failures, outputs.failure, outputs.report),
     ]
-    actions: list[Callable[[Mapping[str, Any]], Any]] = [api.command, api.start, api.stop, api.resume, api.delete]
+    actions: list[Handler] = [api.command, api.start, api.stop, api.resume, api.delete]
     redact_paths = permissions.is_public or examples is not None or not api.is_open
     answers = [api_handler(each, permissions.require_owner, redact_paths=redact_paths) for each in readers]
     answers += [api_handler(each, permissions.require_write_access) for each in actions if api.is_open]
@@ -100,7 +134,7 @@ def _build_page(
         wanted = event._data if isinstance(event._data, dict) else {}
         try:
             permissions.require_owner(user)
-            found = outputs.prefill_ask({name: wanted.get(name) for name in ("run", "sample")})
+            found = call_handler(outputs.prefill_ask, {name: wanted.get(name) for name in ("run", "sample")})
         except HartError as error:
             raise gr.Error(str(error), title="Cannot open question", print_exception=False) from error
         model: Any = found.model

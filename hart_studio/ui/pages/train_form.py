@@ -10,6 +10,7 @@ import re
 import types
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, Literal, Union, get_args, get_origin
 
 from hart_studio.algorithms.methods import CHAIN_TITLES
@@ -188,6 +189,30 @@ class LaunchState:
     """Result of the last start or check."""
     is_refused: bool = False
     """Whether no run can be started."""
+
+
+@dataclass(frozen=True)
+class PreviewCard:
+    """One sample without gold boxes, which training does not get either."""
+
+    question: str
+    choices: tuple[str, ...]
+    answer: str
+    part: str
+    """Stage that uses the sample."""
+    image: Path | None
+    """Scaled copy; None if the image cannot be opened."""
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Preview:
+    """Preview of a data source."""
+
+    headline: str
+    cards: tuple[PreviewCard, ...]
+    left_out: tuple[str, ...]
+    """Reasons for skipped rows, with counts."""
 
 
 @dataclass(frozen=True)

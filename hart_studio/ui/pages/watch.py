@@ -14,8 +14,9 @@ from hart_studio.errors import HartError, InputError
 from hart_studio.runs.layout import find_run
 from hart_studio.runs.metric_series import RECENT_STEPS
 from hart_studio.runs.publishing import Destination, publish_checkpoint
-from hart_studio.ui.api.handler import api_handler
+from hart_studio.ui.api.handler import PollRequest, api_handler
 from hart_studio.ui.api.launch import RunLauncher
+from hart_studio.ui.api.rollouts import RolloutApi
 from hart_studio.ui.api.runs import RunMonitor
 from hart_studio.ui.error_reporting import describe
 from hart_studio.ui.pages.display import QUIET, Display, Failed, PageComponent, ProgressStatus, Running, read_event
@@ -122,7 +123,7 @@ class RunView(PageComponent):
     """Shows a run; its script polls ``RunMonitor`` every second. Fires ``open_model`` with ``run`` and ``step``."""
 
     template = "run_view.html"
-    scripts = ("charts.js", "rollout_viewer.js", "run_view.js")
+    scripts = ("server_calls.js", "charts.js", "rollout_viewer.js", "run_view.js")
 
     def postprocess(self, value: object) -> Any:
         """The selection and the chart definitions."""
@@ -133,7 +134,7 @@ class RunsTable(Display):
     """Table of all runs to search, filter and compare; fires ``open_run`` with ``run``."""
 
     template = "runs_table.html"
-    scripts = ("charts.js", "svg_figure.js", "runs_table.js")
+    scripts = ("server_calls.js", "charts.js", "svg_figure.js", "runs_table.js")
 
     def postprocess(self, value: object) -> Any:
         """The chart definitions."""
@@ -153,7 +154,8 @@ def build_run_components(watch: RunMonitor, launcher: RunLauncher, permissions: 
     marker = Path(watch.image_folder) / "marker.txt"
     marker.write_text("Images of rollouts are next to this file.\n", encoding="utf-8")
     redact_paths = permissions.is_public or not launcher.is_open
-    readers = (watch.list_runs, watch.poll, watch.rollouts, watch.track_question, watch.gold_boxes)
+    recorded = RolloutApi(watch)
+    readers = (watch.list_runs, watch.poll, recorded.rollouts, recorded.track_question, recorded.gold_boxes)
     actions = (launcher.stop, launcher.resume, watch.delete) if launcher.is_open else ()
     answers = [api_handler(each, permissions.require_owner, redact_paths=redact_paths) for each in readers]
     answers += [api_handler(each, permissions.require_write_access) for each in actions]
@@ -179,7 +181,7 @@ def read_step(event: gr.EventData) -> int | None:
 
 def update_run_choices(watch: RunMonitor) -> Any:
     """Update that fills a list with the runs."""
-    runs = (watch.list_runs({}) or {"runs": []})["runs"]
+    runs = (watch.list_runs(PollRequest()) or {"runs": []})["runs"]
     return gr.update(choices=[(f"{run['title']} ({run['chain']}, {run['state']})", run["id"]) for run in runs])
 
 

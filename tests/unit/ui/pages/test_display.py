@@ -4,7 +4,6 @@ from pathlib import Path
 import pytest
 
 from hart_studio.records import Box
-from hart_studio.ui.components.evaluate_page import EvaluateChoices, EvaluatePage
 from hart_studio.ui.pages.answer_displays import (
     AnswerCard,
     AnswerCards,
@@ -20,6 +19,7 @@ from hart_studio.ui.pages.answer_displays import (
     ViewerImage,
 )
 from hart_studio.ui.pages.display import Failed, ProgressStatus, Running
+from hart_studio.ui.pages.evaluate import EvaluateChoices, EvaluatePage
 from hart_studio.ui.pages.train import LaunchReport, SampleCards
 from hart_studio.ui.pages.train_form import LaunchState
 from hart_studio.ui.pages.watch import RunChoice, RunsTable, RunView

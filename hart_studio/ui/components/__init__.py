@@ -1,1 +1,0 @@
-"""Display components: a static template, and a script that builds nodes from data with text as text."""
