@@ -13,7 +13,7 @@ const isRefusal = (answer) => Boolean(answer?.error) && Object.keys(answer).leng
 // createCall(showMessage)(name, request, button) asks the server for a person: an error is shown and undefined is
 // returned; the button is disabled meanwhile. expect(name) is called before, and the function that it returns after:
 // whether the answer is still wanted.
-function createCall(showMessage, ask = askServer, expect = () => () => true) {
+function createCall(showMessage, ask = askServer, expect = (name) => () => true) {
   return async (name, request, button) => {
     if (button) button.disabled = true;
     try {
