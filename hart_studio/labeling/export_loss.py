@@ -68,7 +68,6 @@ class CountedLabel(NamedTuple):
     """Boxes that can be exported."""
     has_evidence: bool
     is_model_made: bool
-    """Whether a model made it."""
     is_reviewed: bool
     """Whether it has a reviewer or a note."""
     has_history: bool

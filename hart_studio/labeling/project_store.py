@@ -32,9 +32,7 @@ class ProjectEntry(NamedTuple):
     name: str
     """Display name; the id if the project cannot be opened."""
     items: int
-    """Number of items."""
     is_archived: bool
-    """Whether it is archived."""
     problem: str
     """Why it cannot be opened; empty if it can."""
 

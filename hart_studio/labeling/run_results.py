@@ -125,7 +125,6 @@ class ItemChange(NamedTuple):
     """One item in two labeling runs."""
 
     item_id: str
-    """Id of the item."""
     kind: EvidenceKind
     """Kind of evidence."""
     change: LabelChange
