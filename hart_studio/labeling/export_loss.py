@@ -326,10 +326,6 @@ NOTHING_EXCLUDED: Final = Exclusions({}, {})
 def read_exclusions(project: Project, statuses: tuple[Status, ...]) -> Exclusions:
     """Count the items that an export excludes by status, without reading the labels.
 
-    Args:
-        project: The project.
-        statuses: Statuses to export.
-
     Raises:
         DataError: If the project cannot be read.
     """

@@ -41,11 +41,7 @@ _MAX_PAIRS: Final = 1_000_000
 
 
 def clip_imported_boxes(boxes: Sequence[Box], image: ImageFile) -> tuple[Box, ...]:
-    """Clip the boxes of a label to its image.
-
-    Args:
-        boxes: Boxes in original pixels.
-        image: The image.
+    """Clip the boxes of a label, in original pixels, to its image.
 
     Raises:
         ValueError: If there are too many boxes, or one is outside of the image.

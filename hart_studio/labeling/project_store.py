@@ -81,10 +81,6 @@ class ProjectStore:
     def create_project(self, name: str, settings: ProjectSettings | None = None) -> Project:
         """Create an empty project.
 
-        Args:
-            name: Display name.
-            settings: Settings of the project.
-
         Raises:
             InputError: If the name is invalid or taken.
         """
