@@ -155,6 +155,7 @@ def _read_project(project: Project, options: ExportOptions) -> Generator[_LabelO
         SHA-256 and size of an image, and one of its labels.
     """
     clause, values = ItemFilter(statuses=options.statuses).to_sql()
+    # The index provides the order, so that nothing is sorted.
     query = f"""SELECT items.label, images.sha256, items.revision, images.width, images.height
         FROM items INDEXED BY items_by_image JOIN images ON images.id = items.image WHERE {clause}
         ORDER BY items.image"""  # noqa: S608 - placeholders
