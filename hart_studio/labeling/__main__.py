@@ -45,7 +45,6 @@ from hart_studio.labeling.run_results import summarize_run
 from hart_studio.labeling.self_verify import ProposalSettings
 from hart_studio.labeling.sources import KINDS, SourceSettings
 from hart_studio.models.catalog import BUILT_IN_HART, resolve_model_name
-from hart_studio.models.chat import ChatModel
 from hart_studio.models.model_identity import identify_model
 from hart_studio.models.model_loading import load_chat_model
 from hart_studio.models.served_settings import add_served_options, describe_endpoint, read_served
@@ -154,7 +153,7 @@ def _run(options: argparse.Namespace) -> int:
             )  # before the model loads, so that the user can still change the settings
     try:
         with nullcontext() if run_id else removing_empty_run(layout, _report_removal):
-            run_labeling(layout, load_model, ProgressReporter("item", shown=("accepted", "failed")))
+            run_labeling(layout, load_chat_model, ProgressReporter("item", shown=("accepted", "failed")))
     finally:
         delete_missing_run(project, layout)
     summary = summarize_run(project, layout.run_id)
@@ -264,7 +263,7 @@ def _calibrate(options: argparse.Namespace) -> None:
     records = []
     with ProgressReporter("question", len(samples)) as progress:
         progress.set_phase("loading the model")
-        model = load_chat_model(name, served=served) if served else load_model(name, options.device)
+        model = load_chat_model(name, options.device, served=served)
         progress.begin()
         for batch in evaluate_proposals(model, samples, settings, options.batch):
             records += batch
@@ -302,14 +301,9 @@ def _serve_ml_backend(options: argparse.Namespace) -> None:
     calibration = get_calibration(name, Path(name))
     if calibration is None:
         print("No calibration found for this model. Predictions have no score.")
-    model = load_model(name, options.device)
+    model = load_chat_model(name, options.device)
     backend = server.HartBackend(model, identify_model(name).name, loader, settings, calibration)
     server.serve(server.build_app(backend, credentials), options.host, options.port)
-
-
-def load_model(name: str, device: str) -> ChatModel:
-    """Load a model in this process."""
-    return load_chat_model(name, device)
 
 
 def _split_pair(text: str) -> tuple[str, str]:

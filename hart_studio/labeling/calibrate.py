@@ -116,9 +116,6 @@ class CalibrationResult(NamedTuple):
 def select_gold_samples(loaded: LoadedSamples[GoldSample]) -> GoldSelection:
     """Select the samples that are usable for a calibration. Each image is decoded once.
 
-    Args:
-        loaded: From ``load_jsonl``.
-
     Raises:
         DataError: If there are too few.
     """
@@ -176,12 +173,6 @@ def evaluate_proposals(
     model: ChatModel, samples: Sequence[GoldSample], settings: ProposalSettings, batch: int
 ) -> Iterator[list[EvaluatedProposal]]:
     """Propose boxes for samples with gold boxes, with and without their answers.
-
-    Args:
-        model: The model.
-        samples: Samples from ``select_gold_samples``.
-        settings: Settings of the proposals.
-        batch: Questions per batch.
 
     Yields:
         The records of a batch. A question on which the model fails has no example.
@@ -319,11 +310,6 @@ def fit_curve(
 
     The weights are fitted on all labels. The test metrics count labels with a score. Labels with contradicting evidence
     have no score; right ones among them count as not accepted.
-
-    Args:
-        fitted: Labels for the fit.
-        tested: Labels for the threshold and the metrics.
-        target_precision: Target precision of the threshold.
 
     Raises:
         DataError: If a part has fewer labels than ``MIN_LABELS``, or fewer right or wrong ones than

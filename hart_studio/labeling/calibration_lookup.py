@@ -45,12 +45,7 @@ class ScoreBasis(NamedTuple):
 
 
 def describe_score_basis(model: str, project: Project, proposals: ProposalSettings) -> ScoreBasis:
-    """Describe the source of the scores of a run.
-
-    Args:
-        model: Model folder or hub id.
-        project: Project to label.
-        proposals: Settings of the proposals.
+    """Describe the source of the scores of a run with a model (folder or hub id).
 
     Raises:
         DataError: If a calibration exists and is unreadable.
@@ -99,14 +94,10 @@ def describe_score_basis(model: str, project: Project, proposals: ProposalSettin
 
 
 def get_calibration(model: str, project: Path) -> Calibration | None:
-    """Return the calibration of a model: the project's own, else the one in the model folder.
+    """Return the calibration of a model (folder or hub id): the one in the project folder, else in the model folder.
 
     A calibration for a dataset of other images counts only in the project folder, where someone put it on purpose: its
     domain is only the name of the dataset.
-
-    Args:
-        model: Model folder or hub id.
-        project: Project folder.
 
     Raises:
         DataError: If a calibration exists and is unreadable.

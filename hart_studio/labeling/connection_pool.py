@@ -184,9 +184,6 @@ class ConnectionPool:
     def acquire(self, path: Path) -> PooledConnection:
         """Acquire a connection to the file at a path. Release it with ``release``.
 
-        Args:
-            path: Absolute path of the file.
-
         Raises:
             DataError: If the file is gone or was overwritten, or no connection is free for 30 seconds.
             sqlite3.Error: If it cannot be opened.

@@ -107,10 +107,6 @@ class Database:
     def __init__(self, path: Path, pool: ConnectionPool = CONNECTION_POOL) -> None:
         """Open the file and migrate it to the newest version.
 
-        Args:
-            path: The file.
-            pool: Connection pool; tests pass their own.
-
         Raises:
             DataError: If the file is missing, a link, not a project, of a newer version, or cannot be written.
         """

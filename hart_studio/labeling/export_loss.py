@@ -68,7 +68,6 @@ class CountedLabel(NamedTuple):
     """Boxes that can be exported."""
     has_evidence: bool
     is_model_made: bool
-    """Whether a model made it."""
     is_reviewed: bool
     """Whether it has a reviewer or a note."""
     has_history: bool
@@ -156,6 +155,7 @@ def _read_project(project: Project, options: ExportOptions) -> Generator[_LabelO
         SHA-256 and size of an image, and one of its labels.
     """
     clause, values = ItemFilter(statuses=options.statuses).to_sql()
+    # The index provides the order, so that nothing is sorted.
     query = f"""SELECT items.label, images.sha256, items.revision, images.width, images.height
         FROM items INDEXED BY items_by_image JOIN images ON images.id = items.image WHERE {clause}
         ORDER BY items.image"""  # noqa: S608 - placeholders
@@ -326,10 +326,6 @@ NOTHING_EXCLUDED: Final = Exclusions({}, {})
 
 def read_exclusions(project: Project, statuses: tuple[Status, ...]) -> Exclusions:
     """Count the items that an export excludes by status, without reading the labels.
-
-    Args:
-        project: The project.
-        statuses: Statuses to export.
 
     Raises:
         DataError: If the project cannot be read.

@@ -264,11 +264,6 @@ def class_of(label: str, origin: Origin, options: ExportOptions) -> str:
 
     The text that a model writes beside a box is an answer, not a class, so its box gets the first class of the project.
     Other boxes keep the label of the reviewer or other tool if the project has that class.
-
-    Args:
-        label: Label of the box.
-        origin: Origin of the boxes.
-        options: Options with the classes.
     """
     first = options.classes[0] if options.classes else DEFAULT_CLASS
     if options.box_class:

@@ -37,14 +37,11 @@ NO_BOXES: Final = "hart: an image without boxes"
 """Question assigned to images without boxes and question, so that their records are found."""
 
 _TOLERANCE_PX: Final = 0.01
+_MAX_PAIRS: Final = 1_000_000
 
 
 def clip_imported_boxes(boxes: Sequence[Box], image: ImageFile) -> tuple[Box, ...]:
-    """Clip the boxes of a label to its image.
-
-    Args:
-        boxes: Boxes in original pixels.
-        image: The image.
+    """Clip the boxes of a label, in original pixels, to its image.
 
     Raises:
         ValueError: If there are too many boxes, or one is outside of the image.
@@ -273,11 +270,16 @@ def _item_id(sample: Sample, image: ImageFile) -> str:
     return make_item_id(image.sha256, sample.question, sample.choices)
 
 
-def _is_same(some: Sequence[NamedBox], samples: Sequence[LabeledSample], info: FormatInfo) -> bool:
+def _is_same(boxes: Iterable[NamedBox], samples: Sequence[LabeledSample], info: FormatInfo) -> bool:
     """Whether the samples have the same boxes, ignoring duplicates."""
-    others = info.name_boxes(box for sample in samples for box in sample.boxes)
-    tolerance = (_TOLERANCE_PX, _TOLERANCE_PX)
-    return get_unmatched_box(some, others, tolerance) is None and get_unmatched_box(others, some, tolerance) is None
+    some = sorted(set(boxes))
+    others = sorted(set(info.name_boxes(box for sample in samples for box in sample.boxes)))
+    pairs = [(some, others), (others, some)]
+    if len(some) * len(others) > _MAX_PAIRS:  # crafted files could make the search take quadratic time
+        if len(some) != len(others):
+            return False
+        pairs = [([one], [other]) for one, other in zip(some, others, strict=True)]
+    return all(get_unmatched_box(*pair, (_TOLERANCE_PX, _TOLERANCE_PX)) is None for pair in pairs)
 
 
 def _read_records(path: Path, info: FormatInfo) -> dict[str, _Record]:

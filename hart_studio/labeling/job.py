@@ -150,11 +150,6 @@ def read_config(layout: RunLayout) -> LabelingConfig:
 def run_labeling(layout: RunLayout, load: LoadModel, progress: ProgressReporter | None = None) -> None:
     """Process the remaining items of a run. Stops after the current batch on request, and waits while paused.
 
-    Args:
-        layout: Run from ``prepare_run``.
-        load: Loads a local model.
-        progress: Shows the progress; None = no output.
-
     Raises:
         HartError: If the model or the project is unusable. Failing images and items are counted, and the run continues.
     """

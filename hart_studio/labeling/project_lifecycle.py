@@ -303,10 +303,6 @@ def restore_project(root: Path, entry: str) -> Project:
 def purge_trash(root: Path, keep_days: float = TRASH_DAYS) -> int:
     """Purge projects that were deleted long ago, and drafts left by a crash.
 
-    Args:
-        root: Folder of all projects.
-        keep_days: Days to keep deleted projects.
-
     Returns:
         Number of projects removed.
     """

@@ -32,9 +32,7 @@ class ProjectEntry(NamedTuple):
     name: str
     """Display name; the id if the project cannot be opened."""
     items: int
-    """Number of items."""
     is_archived: bool
-    """Whether it is archived."""
     problem: str
     """Why it cannot be opened; empty if it can."""
 
@@ -82,10 +80,6 @@ class ProjectStore:
 
     def create_project(self, name: str, settings: ProjectSettings | None = None) -> Project:
         """Create an empty project.
-
-        Args:
-            name: Display name.
-            settings: Settings of the project.
 
         Raises:
             InputError: If the name is invalid or taken.

@@ -52,7 +52,6 @@ class ReviewerStats(NamedTuple):
     """Statistics of one reviewer."""
 
     reviewer: str
-    """Name of the reviewer."""
     decisions: dict[str, int]
     """Kind of action -> count."""
     seconds: float | None
@@ -63,7 +62,6 @@ class Agreement(NamedTuple):
     """Agreement on items that two reviewers decided independently."""
 
     items: int
-    """Number of items."""
     iou: float | None
     """Mean IoU of their boxes, if both kept some."""
     kappa: float | None
@@ -86,7 +84,6 @@ class Quality(NamedTuple):
     audited: int
     """Auto-accepted labels with an individual decision."""
     reviewers: list[ReviewerStats]
-    """One entry per reviewer."""
     agreement: Agreement
     """Agreement between reviewers."""
 
@@ -232,7 +229,6 @@ class GoldMetrics(NamedTuple):
     """Metrics of labels against the gold boxes of their questions."""
 
     labels: int
-    """Number of labels."""
     found: Estimate
     """Share of labels that find all gold boxes, IoG > 0.3 (paper, Sec. 4.1)."""
     iog: float

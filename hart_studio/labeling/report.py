@@ -92,10 +92,6 @@ def reliability_bars(calibration: Calibration, kind: EvidenceKind) -> list[Bar]:
 def draw_calibration(calibration: Calibration, quality: Quality) -> tuple[dict[str, str], str]:
     """Reliability diagrams of a project, and why a kind of evidence has none.
 
-    Args:
-        calibration: Calibration of the project's model.
-        quality: Shows which kinds of evidence have scores.
-
     Returns:
         Name -> SVG document, and a sentence about missing diagrams; empty if all are shown.
     """

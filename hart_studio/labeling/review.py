@@ -229,10 +229,6 @@ class ReviewQueue:
     def undo(self, reviewer: str, report: ProgressCallback = lambda done, skipped: None) -> UndoneAction | None:
         """Undo the reviewer's last action; None if there is none. A bulk accept is undone as a whole.
 
-        Args:
-            reviewer: Name of the reviewer.
-            report: Progress callback of a bulk action.
-
         Raises:
             ConflictError: If someone else has changed the item since.
         """
@@ -240,10 +236,6 @@ class ReviewQueue:
 
     def redo(self, reviewer: str, report: ProgressCallback = lambda done, skipped: None) -> UndoneAction | None:
         """Redo the action that the reviewer undid last; None if there is none.
-
-        Args:
-            reviewer: Name of the reviewer.
-            report: Progress callback of a bulk action.
 
         Raises:
             ConflictError: If someone else has changed the item since.

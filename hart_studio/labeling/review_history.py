@@ -167,12 +167,7 @@ def step(
 
 
 def next_chunk_size(size: int, seconds: float) -> int:
-    """Compute the number of items of the next transaction of a bulk action.
-
-    Args:
-        size: Items of the last transaction.
-        seconds: Duration of the last transaction.
-    """
+    """Number of items of the next transaction of a bulk action, from the size and seconds of the last one."""
     fitting = int(size * LOCK_SECONDS / max(seconds, 1e-3))
     return min(max(fitting, FIRST_CHUNK), size * 2, MAX_IN_CHUNK)
 

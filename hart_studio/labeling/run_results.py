@@ -79,12 +79,7 @@ class LabelingSummary(Record):
 
 
 def summarize_run(project: Project, run_id: str) -> LabelingSummary:
-    """Count the items of a labeling run by what it made of them.
-
-    Args:
-        project: The project.
-        run_id: A labeling run of it.
-    """
+    """Count the items of a labeling run by what it made of them."""
     with project.database.reading() as connection:
         rows = connection.execute(
             """SELECT json_extract(label, '$.status') AS status, json_extract(label, '$.note') AS note,
@@ -125,7 +120,6 @@ class ItemChange(NamedTuple):
     """One item in two labeling runs."""
 
     item_id: str
-    """Id of the item."""
     kind: EvidenceKind
     """Kind of evidence."""
     change: LabelChange
@@ -149,11 +143,6 @@ class LabelDiff(NamedTuple):
 
 def compare_runs(project: Project, before: str, after: str) -> LabelDiff:
     """Compare the predictions of two runs, ignoring later reviews.
-
-    Args:
-        project: The project.
-        before: Id of the earlier run.
-        after: Id of the later run.
 
     Raises:
         InputError: If a run does not belong to this project, or the runs have no item in common.

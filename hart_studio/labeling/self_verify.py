@@ -102,16 +102,7 @@ def propose_safely(
     open_image: ImageOpener = SourceImage,
     describe: Callable[[Exception], str] = describe_failure,
 ) -> list[Proposal]:
-    """Propose for a batch; if it fails as a whole, for its halves, so that one question cannot fail others.
-
-    Args:
-        model: See ``propose``.
-        samples: See ``propose``; at least one.
-        settings: See ``propose``.
-        given: See ``propose``.
-        open_image: See ``propose``.
-        describe: Text of an error; a proposal shows its beginning.
-    """
+    """Propose for a batch; if it fails as a whole, for its halves, so that one question cannot fail others."""
     try:
         return propose(model, samples, settings, given, open_image)
     except Exception as error:  # a library may raise anything for one question; the others continue

@@ -39,7 +39,6 @@ KIND_TITLES: Final = {
     "table": "Table (CSV, TSV, JSON, Parquet)",
     "images": "Images only",
     "hugging_face": "Hugging Face dataset",
-    "native": "HART records (JSONL)",
 }
 """Display names of kinds; other kinds have the title of their format."""
 

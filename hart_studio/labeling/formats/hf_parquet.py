@@ -37,11 +37,7 @@ _PlannedRow = tuple[PlannedImage, PlannedItem]
 
 
 def features_of(classes: tuple[str, ...]) -> datasets.Features:
-    """Features of the dataset.
-
-    Args:
-        classes: Class names.
-    """
+    """Features of the dataset."""
     text = datasets.Value("string")
     objects = {
         "id": datasets.List(datasets.Value("int64")),

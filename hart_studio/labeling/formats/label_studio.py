@@ -80,11 +80,7 @@ def describe_serving(plan: ExportPlan) -> str:
 
 
 def label_config(classes: tuple[str, ...]) -> str:
-    """Create the labeling configuration of the tasks.
-
-    Args:
-        classes: Label names.
-    """
+    """Create the labeling configuration of the tasks."""
     view = ElementTree.Element("View")
     ElementTree.SubElement(view, "Header", value="$question")
     image = {"name": "image", "value": "$image", "zoom": "true", "zoomControl": "true", "rotateControl": "false"}
@@ -295,10 +291,6 @@ def _decision(result: list[Any], status: Any) -> Any:
 
 def read_region(region: Any, image: FoundImage) -> Box:
     """Read the box of a result.
-
-    Args:
-        region: The result.
-        image: Image of the task.
 
     Returns:
         Box in original pixels, clipped to the image.

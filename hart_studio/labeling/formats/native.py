@@ -81,13 +81,7 @@ def write_records(
 
 
 def to_record(item: Item, file: str, split: str = "") -> dict[str, Any]:
-    """Convert an item to a JSON object.
-
-    Args:
-        item: The item.
-        file: File name of its image.
-        split: Its split.
-    """
+    """Convert an item to a JSON object."""
     sample = item.sample.model_dump(mode="json")
     label = _label_record(item.label)
     return {

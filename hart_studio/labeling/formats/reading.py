@@ -326,9 +326,6 @@ def read_bytes(path: Path) -> bytes:
 def iterate_lines(path: Path) -> Iterator[tuple[int, bytes | ValueError]]:
     """Iterate over the lines of a JSONL file of any size, one line in memory at a time.
 
-    Args:
-        path: The file.
-
     Yields:
         Number from 1 and content of each line that is not blank, or an error if it is too long.
 

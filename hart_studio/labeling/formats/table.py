@@ -38,18 +38,15 @@ from hart_studio.labeling.records import LabeledSample
 from hart_studio.records import Box
 
 LabelAspect = Literal[
-    "unlabeled", "negatives", "questions", "choices", "classes", "scores", "scores_if_all_known", "box_scores",
-    "statuses", "records",
-]  # fmt: skip
-"""Part of a label that a format can hold. ``questions``: questions with answers and their own boxes. ``records``: the
-whole native record, with the boxes as they are, evidence, provenance, reviews and history."""
+    "unlabeled", "negatives", "questions", "classes", "scores", "scores_if_all_known", "statuses", "records"
+]
+"""Part of a label that a format can hold. ``questions``: questions with choices, answers and their own
+boxes. ``records``: the whole native record, with the boxes as they are, evidence, provenance, reviews and history."""
 
 Loader = Callable[[Path, ImportOptions | None], LoadedSamples[LabeledSample]]
 Saver = Callable[[ExportPlan, Path], None]
 
-_QUESTION_ASPECTS: Final[frozenset[LabelAspect]] = frozenset(
-    {"negatives", "questions", "choices", "classes", "statuses"}
-)
+_QUESTION_ASPECTS: Final[frozenset[LabelAspect]] = frozenset({"negatives", "questions", "classes", "statuses"})
 _FLOAT_NOISE_PX: Final = 1e-6
 """Rounding error of conversions between corners, sizes, centers and percent, for all supported image sizes."""
 
@@ -190,7 +187,7 @@ _TABLE: Final = (
         "HART records (JSONL)",
         native.load_native,
         native.save_native,
-        _QUESTION_ASPECTS | {"unlabeled", "scores", "box_scores", "records"},
+        _QUESTION_ASPECTS | {"unlabeled", "scores", "records"},
         "images/{name}",
         can_reference=True,
     ),
@@ -199,7 +196,7 @@ _TABLE: Final = (
         "COCO JSON",
         coco.load_coco,
         coco.save_coco,
-        _QUESTION_ASPECTS | {"scores", "box_scores"},
+        _QUESTION_ASPECTS | {"scores"},
         "images/{name}",
         can_reference=True,
         is_detection_set=True,
@@ -233,7 +230,7 @@ _TABLE: Final = (
         "Label Studio tasks",
         label_studio.load_label_studio,
         label_studio.save_label_studio,
-        _QUESTION_ASPECTS | {"scores", "box_scores"},
+        _QUESTION_ASPECTS | {"scores"},
         "images/{name}",
         can_reference=True,
         note=label_studio.describe_serving,
@@ -261,7 +258,7 @@ _TABLE: Final = (
         "Hugging Face Parquet",
         _load_hf_parquet,
         _save_hf_parquet,
-        _QUESTION_ASPECTS | {"scores", "box_scores"},
+        _QUESTION_ASPECTS | {"scores"},
     ),
     FormatInfo(
         "grounded_chat",

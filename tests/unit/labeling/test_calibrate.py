@@ -176,7 +176,9 @@ def test_samples_that_cannot_be_used_are_left_out_and_counted(
 def test_missing_gold_boxes_are_reported_before_the_model_is_loaded(
     samples: list[GoldSample], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hart_studio.labeling.__main__.load_model", lambda *_: pytest.fail("loaded the model"))
+    monkeypatch.setattr(
+        "hart_studio.labeling.__main__.load_chat_model", lambda *_, **__: pytest.fail("loaded the model")
+    )
     path = write_samples(tmp_path / "gold", samples, **{f"s{number}": {"gold_boxes": []} for number in range(4)})
     assert main(["calibrate", "--data", str(path.parent), "--out", str(tmp_path / "c.json")]) == 2
     reported = capsys.readouterr().err
@@ -192,7 +194,7 @@ def test_the_command_makes_no_calibration_from_labels_that_are_all_right(
 ) -> None:
     monkeypatch.setattr(calibrate, "MIN_LABELS", 1)
     model = ScriptedModel(grounding=boxes_text(HERE), crops_only="A", direct="A")
-    monkeypatch.setattr("hart_studio.labeling.__main__.load_model", lambda *_: model)
+    monkeypatch.setattr("hart_studio.labeling.__main__.load_chat_model", lambda *_, **__: model)
     path = write_samples(tmp_path / "gold", samples, s1={"gold_boxes": []})
     command = ["calibrate", "--data", str(path.parent), "--rollouts", "2", "--out", str(tmp_path / "c.json")]
     assert main(command) == 2

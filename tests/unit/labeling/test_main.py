@@ -31,7 +31,7 @@ def table(image: Path) -> Path:
 @pytest.fixture(autouse=True)
 def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
     model = ScriptedModel(grounding=boxes_text((250, 333, 500, 667)), crops_only="B", direct="B")
-    monkeypatch.setattr(command, "load_model", lambda name, device: model)
+    monkeypatch.setattr(command, "load_chat_model", lambda name, device: model)
 
 
 def test_the_whole_path(tmp_path: Path, table: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -110,7 +110,7 @@ def test_a_labeling_run_that_could_not_begin_leaves_nothing(
         raise ModelError("expected a model, got none")
 
     with monkeypatch.context() as patch:
-        patch.setattr(command, "load_model", no_model)
+        patch.setattr(command, "load_chat_model", no_model)
         assert command.main(["run", str(project.folder)]) == 2
     assert "had done no work and was removed" in capsys.readouterr().err
     assert list_runs(project.runs) == []
@@ -133,7 +133,7 @@ def test_warnings_about_the_scores_are_printed_before_the_model_is_loaded(
         reported.append(capsys.readouterr().out)
         return ScriptedModel()
 
-    monkeypatch.setattr(command, "load_model", load)
+    monkeypatch.setattr(command, "load_chat_model", load)
     command.main(["run", project, "--rollouts", "2"])
     assert (
         "WARNING: hart-tiny was trained only on synthetic needle scenes; its answers on images of this project"
