@@ -20,7 +20,7 @@ from hart_studio.labeling.job import open_verified_image
 from hart_studio.labeling.project import Project
 from hart_studio.labeling.records import REVIEWED_STATUSES, BoxCheck, Item, Label
 from hart_studio.labeling.review import MAX_BOXES, ReviewQueue
-from hart_studio.labeling.review_evidence import describe_chance_level, get_review_reason
+from hart_studio.labeling.review_evidence import describe_chance_level
 from hart_studio.labeling.review_history import ProgressCallback, UndoneAction, check_reviewer, is_next_action_bulk
 from hart_studio.models.catalog import describe_domain_mismatch
 from hart_studio.records import Box
@@ -342,7 +342,7 @@ class ReviewApi:
             "score_text": describe_score(label),
             "score_reason": REASONS[label.uncalibrated] if label.uncalibrated else "",
             "status": label.status,
-            "reason": get_review_reason(label, project.audit_hash(item.id), project.get_audit_threshold()),
+            "reason": project.get_review_reason(item.id, label),
             "model": label.provenance.model if label.provenance else "",
             **_show_chance(item, label.check),
             "reviewer": label.reviewer,
