@@ -7,6 +7,7 @@ import json
 import secrets
 import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from PIL import Image
 
 from hart_studio.runs.launcher import start_run
 from hart_studio.runs.layout import RunLayout
+from hart_studio.ui.api.handler import call_handler
+from hart_studio.ui.pages.label import ACTIONS, READERS
 from hart_studio.ui.spaces.sessions import SessionStore
 
 
@@ -31,8 +34,27 @@ def make_session_token() -> str:
     return secrets.token_hex(32)
 
 
+HANDLERS = {
+    handler.__name__: (kind, handler)
+    for table in (READERS, ACTIONS)
+    for kind, handlers in table.items()
+    for handler in handlers
+}
+"""Functions of the Label tab: name -> (class, method)."""
+
+
 def call(sessions: SessionStore, session_token: Any, function: str, **request: Any) -> Any:
-    return sessions.handler_for(function)({**request, "session_token": session_token})
+    kind, handler = HANDLERS[function]
+    fields = {**request, "session_token": session_token}
+    with sessions.open_api(kind, handler, fields) as api:
+        return call_handler(handler, fields, api)
+
+
+def set_limits(sessions: SessionStore, **changes: Any) -> None:
+    """Change the limits of all visitors, also those who are there already."""
+    sessions.limits = replace(sessions.limits, **changes)
+    for session in sessions._sessions.values():
+        session.labels.limits = replace(session.labels.limits, **changes)
 
 
 def make_image(number: int = 0) -> bytes:

@@ -295,6 +295,12 @@ class Project:
                 raise InputError(f"No item {item_id[:40]!r} in this project. Reload the list.")
             return self._to_item(row, with_history=with_history)
 
+    def audit_hash(self, item_id: str) -> float:
+        """Hash of an item in [0, 1) that decides whether it is audited, see ``get_audit_threshold``."""
+        with self.database.reading() as connection:
+            row = connection.execute("SELECT audit_hash FROM items WHERE id = ?", (item_id,)).fetchone()
+            return float(row["audit_hash"])
+
     def history(self, item_id: str) -> tuple[Label, ...]:
         """Revisions before the newest one, oldest first."""
         return self._revisions(item_id)[:-1]

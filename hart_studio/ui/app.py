@@ -15,7 +15,8 @@ from hart_studio.runs.layout import RunLayout
 from hart_studio.ui.api.ask import AskService
 from hart_studio.ui.api.endpoints import build_endpoints
 from hart_studio.ui.api.evaluations import EvaluationApi
-from hart_studio.ui.api.label_exports import LabelExportApi
+from hart_studio.ui.api.exports import LabelExportApi
+from hart_studio.ui.api.handler import call_handler
 from hart_studio.ui.api.labels import LabelApi
 from hart_studio.ui.api.launch import RunLauncher
 from hart_studio.ui.api.runs import RunMonitor
@@ -133,7 +134,7 @@ def build_app(
             try:
                 permissions.require_write_access(user)
                 wanted = event._data if isinstance(event._data, dict) else {}
-                config = outputs.training_config(wanted)
+                config = call_handler(outputs.training_config, wanted)
             except HartError as error:
                 raise gr.Error(str(error), title="No training data", print_exception=False) from error
             return [gr.update(selected="train"), *train.fill(config)]

@@ -30,6 +30,7 @@ from hart_studio.runs.status import read_status
 from hart_studio.ui.api import labels as labels_module
 from hart_studio.ui.api.ask import AskService
 from hart_studio.ui.api.evaluations import EvaluationApi
+from hart_studio.ui.api.handler import call_handler
 from hart_studio.ui.api.labels import LabelApi
 from hart_studio.ui.api.launch import LaunchRequest, RunLauncher
 from hart_studio.ui.api.review import ReviewApi
@@ -59,11 +60,11 @@ def labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LabelApi:
     """A label API with the project ``p`` and one run of it that waits for its process."""
     monkeypatch.setattr(labels_module, "start_run", lambda *arguments: None)
     api = LabelApi(tmp_path / "labels")
-    api.create({"name": "p"})
+    call_handler(api.create, {"name": "p"})
     Image.new("RGB", (64, 48)).save(tmp_path / "a.png")
     sample = Sample(id="s", image=str(tmp_path / "a.png"), question="What?", answer="red")
     import_samples(api.open_project("p"), LoadedSamples("x", (sample,)))
-    api.start({"project": "p", "rollouts": 2})
+    call_handler(api.start, {"project": "p", "rollouts": 2})
     return api
 
 
@@ -89,12 +90,12 @@ def served(canary: Canary) -> dict[str, Any]:
 
 def test_a_labeling_run_that_names_a_server_and_a_secret_is_not_resumed(labels: LabelApi, canary: Canary) -> None:
     layout = newest(labels.open_project("p"))
-    labels.resume({"project": "p", "run": layout.run_id})  # as it was made
+    call_handler(labels.resume, {"project": "p", "run": layout.run_id})  # as it was made
     edit(layout, served=served(canary))
     with pytest.raises(
         InputError, match=f"{canary.url}/v1 with the key in the environment variable {VARIABLE}"
     ) as reported:
-        labels.resume({"project": "p", "run": layout.run_id})
+        call_handler(labels.resume, {"project": "p", "run": layout.run_id})
     assert f"run {labels.root.resolve() / 'p'} --resume {layout.run_id}" in str(reported.value)
     assert VALUE not in str(reported.value)
 
@@ -114,11 +115,11 @@ def test_no_model_of_an_edited_project_is_opened(labels: LabelApi, tmp_path: Pat
     boxes = [{"x_min": 1, "y_min": 1, "x_max": 30, "y_max": 30}]
     request = {"project": "p", "reviewer": "ada", "item": item.id, "boxes": boxes}
     with pytest.raises(InputError, match=r"not created by this server|not started by this server|is a URL"):
-        labels.resume({"project": "p", "run": newest(project).run_id})
+        call_handler(labels.resume, {"project": "p", "run": newest(project).run_id})
     with pytest.raises(ModelError, match=r"is not loaded|is a URL"):
-        calls.check(request)
-    calls.open_item(request)
-    calls.decide({**request, "decision": "edit", "revision": project.item(item.id).label.revision})
+        call_handler(calls.check, request)
+    call_handler(calls.open_item, request)
+    call_handler(calls.decide, {**request, "decision": "edit", "revision": project.item(item.id).label.revision})
     assert project.item(item.id).label.status == "edited", "what a person decides is saved all the same"
     assert opened == []
 
@@ -132,22 +133,22 @@ def test_a_project_that_was_copied_here_signs_nothing(labels: LabelApi, tmp_path
         shutil.copyfile(labels.root / KEY_FILE, root / "q" / KEY_FILE)
         api = LabelApi(root)
         with pytest.raises(InputError, match="not started by this server"):
-            api.resume({"project": "q", "run": layout.run_id})
+            call_handler(api.resume, {"project": "q", "run": layout.run_id})
 
 
 def test_the_key_of_labeling_lies_beside_the_projects(labels: LabelApi) -> None:
     assert (labels.root / KEY_FILE).stat().st_mode & 0o077 == 0
-    assert not list((labels.root / "p").rglob(KEY_FILE)) and labels.projects({})[0]["id"] == "p"
+    assert not list((labels.root / "p").rglob(KEY_FILE)) and call_handler(labels.projects, {})[0]["id"] == "p"
 
 
 def test_a_signed_labeling_run_of_a_hub_model_goes_on_until_it_is_edited(labels: LabelApi) -> None:
     project = labels.open_project("p")
     shutil.rmtree(newest(project).folder)
-    run = labels.start({"project": "p", "model": "owner/name", "rollouts": 2})["run"]
-    labels.resume({"project": "p", "run": run})
+    run = call_handler(labels.start, {"project": "p", "model": "owner/name", "rollouts": 2})["run"]
+    call_handler(labels.resume, {"project": "p", "run": run})
     edit(find_run(project.runs, run), batch=1)
     with pytest.raises(InputError, match="its files were changed since, and it opens the model 'owner/name'"):
-        labels.resume({"project": "p", "run": run})
+        call_handler(labels.resume, {"project": "p", "run": run})
 
 
 @pytest.mark.parametrize("place", ["run", "runs"])
@@ -158,13 +159,13 @@ def test_runs_that_are_links_to_elsewhere_are_not_started(labels: LabelApi, tmp_
     shutil.move(moved, tmp_path / "moved")
     moved.symlink_to(tmp_path / "moved")
     with pytest.raises(InputError):
-        labels.resume({"project": "p", "run": layout.run_id})
+        call_handler(labels.resume, {"project": "p", "run": layout.run_id})
 
 
 def test_a_training_run_is_not_resumed_with_what_others_wrote(launch: RunLauncher) -> None:
     run = launch.enqueue(LaunchRequest(RunConfig(), "cpu-demo"))
     layout = find_run(launch.runs_root, run)
-    launch.resume({"run": run})
+    call_handler(launch.resume, {"run": run})
     data = json.loads(layout.config.read_text())["data"]
     for changes in (
         {"trackers": ["wandb"]}, {"data": {**data, "source": "hf", "path": "evil/data"}},
@@ -172,30 +173,30 @@ def test_a_training_run_is_not_resumed_with_what_others_wrote(launch: RunLaunche
     ):  # fmt: skip
         edit(layout, **{"trackers": [], "data": data, "model": {}, **changes})
         with pytest.raises(InputError, match="its files were changed since"):
-            launch.resume({"run": run})
+            call_handler(launch.resume, {"run": run})
 
 
 def test_an_evaluation_is_not_resumed_with_what_others_wrote(
     launch: RunLauncher, canary: Canary, tmp_path: Path
 ) -> None:
     api = EvaluationApi(launch, RunMonitor(launch.runs_root, tmp_path / "seen"))
-    run = api.start({"benchmark": "needle"})["run"]
+    run = call_handler(api.start, {"benchmark": "needle"})["run"]
     layout = find_run(launch.runs_root, run)
-    api.resume({"run": run})
+    call_handler(api.resume, {"run": run})
     with pytest.raises(InputError, match="served model"):
         edit(layout, served=served(canary))
-        api.resume({"run": run})
+        call_handler(api.resume, {"run": run})
     for changes in ({"model": "evil/model"}, {"path": "evil/data"}, {"image_root": "/etc"}, {"benchmark": "vstar"}):
         edit(layout, **{**json.loads(EvaluationConfig().model_dump_json()), **changes})
         with pytest.raises(InputError, match="its files were changed since"):
-            api.resume({"run": run})
+            call_handler(api.resume, {"run": run})
 
 
 def test_a_run_that_is_edited_while_it_waits_is_not_started(
     launch: RunLauncher, canary: Canary, tmp_path: Path
 ) -> None:
     api = EvaluationApi(launch, RunMonitor(launch.runs_root, tmp_path / "seen"))
-    evaluation = find_run(launch.runs_root, api.start({"benchmark": "needle"})["run"])
+    evaluation = find_run(launch.runs_root, call_handler(api.start, {"benchmark": "needle"})["run"])
     training = find_run(launch.runs_root, launch.enqueue(LaunchRequest(RunConfig(), "cpu-demo")))
     edit(evaluation, served=served(canary))
     edit(training, seed=5)
@@ -220,7 +221,7 @@ def test_a_config_that_is_replaced_after_the_last_check_is_refused_by_the_job(
     assert "were changed after it was started" in capsys.readouterr().err
 
     api = EvaluationApi(launch, RunMonitor(launch.runs_root, tmp_path / "seen"))
-    evaluation = find_run(launch.runs_root, api.start({"benchmark": "needle"})["run"])
+    evaluation = find_run(launch.runs_root, call_handler(api.start, {"benchmark": "needle"})["run"])
     reported = config_variables(evaluation.run_id, hash_config(evaluation.config.read_bytes()))
     monkeypatch.setenv(CONFIG_VARIABLE, *reported.values())
     edit(evaluation, served=served(canary))
@@ -261,7 +262,7 @@ def test_a_terminal_says_where_images_go_before_they_do(
     monkeypatch.setattr(labeling_command, "run_labeling", stop)
     assert labeling_command.main(["run", str(project.folder), "--resume", layout.run_id]) == 2
     api = EvaluationApi(launch, RunMonitor(launch.runs_root, tmp_path / "seen"))
-    evaluation = find_run(launch.runs_root, api.start({"benchmark": "needle"})["run"])
+    evaluation = find_run(launch.runs_root, call_handler(api.start, {"benchmark": "needle"})["run"])
     edit(evaluation, served=served(canary))
     monkeypatch.setattr(evaluation_command, "run_evaluation", stop)
     assert evaluation_command.main(["--resume", evaluation.run_id, "--runs-root", str(launch.runs_root)]) == 2
@@ -273,9 +274,9 @@ def test_a_copied_project_cannot_send_anything_by_itself(labels: LabelApi, canar
     project = labels.open_project("p")
     edit(newest(project), served=served(canary), model="evil/model")
     calls = ReviewApi(labels, AskService(tmp_path / "cache" / "work", lambda name: ScriptedModel()))
-    labels.projects({})
-    labels.poll({"project": "p"})
-    calls.next_item({"project": "p", "reviewer": "ada"})
-    calls.list_items({"project": "p", "reviewer": "ada"})
+    call_handler(labels.projects, {})
+    call_handler(labels.poll, {"project": "p"})
+    call_handler(calls.next_item, {"project": "p", "reviewer": "ada"})
+    call_handler(calls.list_items, {"project": "p", "reviewer": "ada"})
     time.sleep(0.5)
     assert canary.hits == []

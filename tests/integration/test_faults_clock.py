@@ -20,6 +20,7 @@ from hart_studio.runs.processes import get_process_start
 from hart_studio.runs.reader import list_runs, read_events
 from hart_studio.runs.status import get_state, read_status, write_status
 from hart_studio.runs.writer import RunWriter, create_run
+from hart_studio.ui.api.handler import call_handler
 from hart_studio.ui.api.runs import RunMonitor
 from hart_studio.ui.security.rate_limiter import RateLimiter
 from tests.integration.test_labeling_kills import make_project
@@ -56,7 +57,7 @@ def test_a_run_goes_on_through_a_jump(tmp_path: Path, put_clock: Callable[[float
         run.log_step(1, "ap_grpo", {"loss": 1.0})
         put_clock(jump)
         assert get_state(layout)[0] == "running", "the state of a run does not depend on the clock"
-        shown = watch.poll({"run": layout.run_id})
+        shown = call_handler(watch.poll, {"run": layout.run_id})
         assert shown is not None and shown["status"]["state"] == "running" and shown["status"]["age"] >= 0
         run.log_step(2, "ap_grpo", {"loss": 1.0})
         with run.saving_checkpoint(2, "ap_grpo") as folder:

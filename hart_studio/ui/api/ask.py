@@ -34,8 +34,13 @@ from hart_studio.records import MAX_QUESTION_CHARS, PROTOCOLS, Box, Protocol, Sa
 from hart_studio.runs.checkpoints import list_checkpoints
 from hart_studio.runs.layout import find_run
 from hart_studio.runs.overrides import load_config
-from hart_studio.ui.api.box_input import clip_boxes
-from hart_studio.ui.api.schemas import LocateResponse, VerifyResponse, to_locate_response, to_verify_response
+from hart_studio.ui.api.schemas import (
+    LocateResponse,
+    VerifyResponse,
+    clip_boxes,
+    to_locate_response,
+    to_verify_response,
+)
 from hart_studio.ui.cache import renew
 from hart_studio.ui.components.answer_cards import AnswersPanel
 from hart_studio.ui.components.box_viewer import ImageCopy, ViewerImage

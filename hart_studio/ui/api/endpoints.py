@@ -16,7 +16,7 @@ from gradio.utils import get_upload_folder
 
 from hart_studio.errors import InputError
 from hart_studio.ui.api.ask import AskService, read_form
-from hart_studio.ui.api.box_input import parse_boxes
+from hart_studio.ui.api.schemas import parse_boxes
 from hart_studio.ui.client_connection import ClientConnection
 from hart_studio.ui.error_reporting import describe
 from hart_studio.ui.model_queue import MAX_MODEL_CALLS

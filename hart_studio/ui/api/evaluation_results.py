@@ -6,7 +6,6 @@ import hashlib
 import shutil
 import threading
 import uuid
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,11 +29,12 @@ from hart_studio.evaluation.tables.writers import show_cell
 from hart_studio.files import copy_regular_file, from_stored_path
 from hart_studio.formatting import LIST_TEXT_CHARS, shorten
 from hart_studio.imaging import SourceImage
-from hart_studio.records import Box, Protocol, Record, Score
+from hart_studio.records import Box, Protocol, Score
 from hart_studio.runs.layout import RunLayout
 from hart_studio.ui.api.ask import AskService
+from hart_studio.ui.api.changes import StampedCache, file_stamp
 from hart_studio.ui.api.evaluations import EvaluationApi
-from hart_studio.ui.api.labels import read_request
+from hart_studio.ui.api.handler import Request
 from hart_studio.ui.cache import renew
 from hart_studio.ui.security.config_check import find_offered_model
 from hart_studio.ui.security.path_redaction import redact_absolute_paths
@@ -52,14 +52,14 @@ MAX_KEPT: Final = 8
 MAX_CATEGORIES: Final = 300
 
 
-class SelectedRunsRequest(Record):
+class SelectedRunsRequest(Request, extra="forbid"):
     """Selected evaluations."""
 
     runs: tuple[str, ...] = Field(min_length=1, max_length=MAX_COMPARED)
     """Ids in the order of the tables."""
 
 
-class FailuresRequest(Record):
+class FailuresRequest(Request, extra="forbid"):
     """Request for a page of failures."""
 
     run: str = Field(max_length=200)
@@ -76,7 +76,7 @@ class FailuresRequest(Record):
     """Number of questions before this page."""
 
 
-class FailureRequest(Record):
+class FailureRequest(Request, extra="forbid"):
     """Request for one question."""
 
     run: str = Field(max_length=200)
@@ -111,70 +111,59 @@ class EvaluationResultsApi:
     def __init__(self, api: EvaluationApi, service: AskService) -> None:
         self.api = api
         self.service = service
-        self._lock = threading.Lock()
-        self._loaded: OrderedDict[str, tuple[object, Evaluation]] = OrderedDict()
-        self._shown: OrderedDict[object, dict[str, Any]] = OrderedDict()
-        self._reports: OrderedDict[object, Path] = OrderedDict()
+        self._loaded: StampedCache[Evaluation] = StampedCache(MAX_KEPT)
+        self._shown: StampedCache[dict[str, Any]] = StampedCache(MAX_KEPT)
+        self._reports: StampedCache[Path] = StampedCache(MAX_KEPT)
         self._reporting = threading.Lock()
 
-    def tables(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def tables(self, request: SelectedRunsRequest) -> dict[str, Any]:
         """Tables as text and figures as SVG of one to six evaluations.
-
-        Args:
-            request: A ``SelectedRunsRequest``.
 
         Returns:
             ``tables``, ``figures``; ``notes``, why an evaluation is missing; ``answered``, run -> (answered questions,
             all questions); ``gaps``, what the metrics do not cover.
         """
         evaluations, notes = self._choose(request)
-        key = tuple((each.run_id, len(each.records), each.total) for each in evaluations)
-        with self._lock:
-            shown = self._shown.get(key)
-        if shown is None:
-            shown = {
+        shown = self._shown.get(
+            tuple(each.run_id for each in evaluations),
+            lambda: [(len(each.records), each.total) for each in evaluations],
+            lambda: {
                 "tables": [_show_table(table) for table in make_tables(evaluations)],
                 "figures": [
                     {"name": figure.name, "caption": figure.caption, "svg": to_svg(figure.chart)}
                     for figure in make_figures(evaluations)
                 ],
-            }
-            with self._lock:
-                _keep(self._shown, key, shown)
+            },
+        )
         answered = {each.run_id: (len(each.records), each.total) for each in evaluations}
         gaps = [sentence for each in evaluations for sentence in describe_gaps(each)]
         return {**shown, "notes": notes, "answered": answered, "gaps": gaps}
 
-    def failures(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def failures(self, request: FailuresRequest) -> dict[str, Any]:
         """A page of the questions of an evaluation, worst first.
-
-        Args:
-            request: A ``FailuresRequest``.
 
         Returns:
             ``verdicts`` with counts, ``categories``, ``count`` of matching questions, and ``rows``.
         """
-        wanted: FailuresRequest = read_request(FailuresRequest, request)
-        evaluation = self._load(self.api.find(wanted.run))
-        if wanted.protocol not in evaluation.protocols:
-            raise InputError(f"expected one of {', '.join(evaluation.protocols)}, got {wanted.protocol}; choose one")
-        verdicts = (wanted.verdict,) if wanted.verdict else ()
+        evaluation = self._load(self.api.find(request.run))
+        if request.protocol not in evaluation.protocols:
+            raise InputError(f"expected one of {', '.join(evaluation.protocols)}, got {request.protocol}; choose one")
+        verdicts = (request.verdict,) if request.verdict else ()
         found = filter_records(
-            evaluation.records, wanted.protocol, verdicts=verdicts, category=wanted.category, text=wanted.text
+            evaluation.records, request.protocol, verdicts=verdicts, category=request.category, text=request.text
         )
-        page = sort_records(found, wanted.protocol)[wanted.offset : wanted.offset + LIST_ROWS]
+        page = sort_records(found, request.protocol)[request.offset : request.offset + LIST_ROWS]
         return {
-            "verdicts": count_verdicts(evaluation.records, wanted.protocol),
+            "verdicts": count_verdicts(evaluation.records, request.protocol),
             "categories": _list_categories(evaluation.records),
             "count": len(found),
-            "rows": [_show_row(record, wanted.protocol) for record in page],
+            "rows": [_show_row(record, request.protocol) for record in page],
         }
 
-    def failure(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def failure(self, request: FailureRequest) -> dict[str, Any]:
         """One question: image, predicted and gold boxes, and the answer of each protocol.
 
-        Args:
-            request: A ``FailureRequest``. The image path comes from the record, never from the request.
+        The image path comes from the record, never from the request.
         """
         evaluation, record = self._find(request)
         scores = [answer_result.score for answer_result in record.answers.values()]
@@ -198,11 +187,8 @@ class EvaluationResultsApi:
             **self._show_image(record),
         }
 
-    def report(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def report(self, request: SelectedRunsRequest) -> dict[str, Any]:
         """Write the report of one to six evaluations to the served folder; an unchanged report is reused.
-
-        Args:
-            request: A ``SelectedRunsRequest``.
 
         Returns:
             ``archive`` and ``page``: names of the zip and of the HTML file; ``notes`` as for ``tables``.
@@ -210,26 +196,25 @@ class EvaluationResultsApi:
         evaluations, notes = self._choose(request)
         if not evaluations:
             raise InputError("; ".join(notes))
-        key = tuple((each.run_id, repr(_stamp(self.api.find(each.run_id)))) for each in evaluations)
+        key = tuple(each.run_id for each in evaluations)
+        stamp = [_stamp(self.api.find(run_id)) for run_id in key]
         with self._reporting:  # one at a time: takes seconds of CPU
-            page = self._reports.get(key)
+            known = self._reports.newest(key)
+            page = known[1] if known and known[0] == stamp else None
             if page is None or not (page.exists() and _archive_of(page).exists()):  # may be evicted from the cache
                 folder = self.service.folder / "evaluations" / uuid.uuid4().hex / "report"
                 folder.mkdir(parents=True)
                 page = write_report(evaluations, folder)
                 shutil.make_archive(str(_archive_of(page).with_suffix("")), "zip", folder)
-                _keep(self._reports, key, page)
+                self._reports.keep(key, stamp, page)
             for path in (page, _archive_of(page)):
                 renew(path)
         names = {"archive": _archive_of(page), "page": page}
         found = {name: path.relative_to(self.service.folder).as_posix() for name, path in names.items()}
         return {**found, "notes": notes}
 
-    def prefill_ask(self, request: Mapping[str, Any]) -> AskPrefill:
+    def prefill_ask(self, request: FailureRequest) -> AskPrefill:
         """Values of the Ask tab for a question.
-
-        Args:
-            request: A ``FailureRequest``.
 
         Raises:
             InputError: If there is no such question.
@@ -237,7 +222,7 @@ class EvaluationResultsApi:
         """
         _, record = self._find(request)
         # Do not use the cached config: check the current file.
-        model = find_offered_model(self.api.find(request.get("run")), self.service.allowed, self.api.launch.runs_root)
+        model = find_offered_model(self.api.find(request.run), self.service.allowed, self.api.launch.runs_root)
         source = from_stored_path(record.image)
         with SourceImage(record.image) as image:  # copy only valid images to the served folder
             name = image.name
@@ -256,11 +241,10 @@ class EvaluationResultsApi:
             model=model if model is not None and self.api.display_name(model) == model else None,
         )
 
-    def _choose(self, request: Mapping[str, Any]) -> tuple[list[Evaluation], list[str]]:
+    def _choose(self, request: SelectedRunsRequest) -> tuple[list[Evaluation], list[str]]:
         """Evaluations with results, and notes on those without."""
-        wanted: SelectedRunsRequest = read_request(SelectedRunsRequest, request)
         found, notes = [], []
-        for layout in [self.api.find(run_id) for run_id in dict.fromkeys(wanted.runs)]:
+        for layout in [self.api.find(run_id) for run_id in dict.fromkeys(request.runs)]:
             try:
                 if not (layout.folder / DATASET_INFO_FILE).exists():
                     notes.append(f"{self.api.config(layout).shown_title} has not loaded its questions yet")
@@ -277,29 +261,26 @@ class EvaluationResultsApi:
 
     def _load(self, layout: RunLayout) -> Evaluation:
         """Load an evaluation, cached while its files are unchanged."""
-        stamp = _stamp(layout)
-        with self._lock:
-            known = self._loaded.get(layout.run_id)
-        if known is None or known[0] != stamp:
-            evaluation = load_evaluation(layout)
-            if not self.api.is_open:  # paths in the report file are not redacted by the handler
-                title, model = redact_absolute_paths([evaluation.title, evaluation.model])
-                records = tuple(
-                    each.model_copy(update={"error": redact_absolute_paths(each.error)}) for each in evaluation.records
-                )
-                evaluation = replace(evaluation, title=title, model=model, records=records)
-            known = (stamp, evaluation)
-        with self._lock:
-            _keep(self._loaded, layout.run_id, known)
-        return known[1]
 
-    def _find(self, request: Mapping[str, Any]) -> tuple[Evaluation, SampleResult]:
-        wanted: FailureRequest = read_request(FailureRequest, request)
-        evaluation = self._load(self.api.find(wanted.run))
+        def load() -> Evaluation:
+            evaluation = load_evaluation(layout)
+            if self.api.is_open:
+                return evaluation
+            # Paths in the report file are not redacted by the handler.
+            title, model = redact_absolute_paths([evaluation.title, evaluation.model])
+            records = tuple(
+                each.model_copy(update={"error": redact_absolute_paths(each.error)}) for each in evaluation.records
+            )
+            return replace(evaluation, title=title, model=model, records=records)
+
+        return self._loaded.get(layout.run_id, lambda: _stamp(layout), load)
+
+    def _find(self, request: FailureRequest) -> tuple[Evaluation, SampleResult]:
+        evaluation = self._load(self.api.find(request.run))
         for record in evaluation.records:
-            if record.sample_id == wanted.sample:
+            if record.sample_id == request.sample:
                 return evaluation, record
-        raise InputError(f"Question {wanted.sample[:60]!r} is not in this evaluation. Choose another one.")
+        raise InputError(f"Question {request.sample[:60]!r} is not in this evaluation. Choose another one.")
 
     def _show_image(self, record: SampleResult) -> dict[str, Any]:
         try:
@@ -314,23 +295,15 @@ class EvaluationResultsApi:
         return {"image": {"name": scene.name, "width": scene.width, "height": scene.height, **shown}, "problem": ""}
 
 
-def _stamp(layout: RunLayout) -> list[tuple[str, int, int]]:
-    """Name, size and time of the record files; changes with new results."""
+def _stamp(layout: RunLayout) -> list[object]:
+    """Stamps of the record files; changes with new results."""
     parts = sorted((layout.folder / RECORDS_FOLDER).glob("shard_*.jsonl"))
-    return [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in parts]
+    return [(path.name, file_stamp(path)) for path in parts]
 
 
 def _archive_of(page: Path) -> Path:
     """The zip of a report, beside its folder."""
     return page.parent.parent / "evaluation-report.zip"
-
-
-def _keep(kept: OrderedDict[Any, Any], key: object, value: object) -> None:
-    """Insert into an LRU cache."""
-    kept[key] = value
-    kept.move_to_end(key)
-    while len(kept) > MAX_KEPT:
-        kept.popitem(last=False)
 
 
 def _show_table(table: Table) -> dict[str, Any]:

@@ -10,12 +10,12 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import PureWindowsPath
-from typing import Any, Final
+from typing import Any, Final, Self
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from hart_studio.data.benchmarks.catalog import BENCHMARKS
 from hart_studio.data.benchmarks.published_files import is_hub_id
@@ -25,15 +25,15 @@ from hart_studio.evaluation.job import prepare_run
 from hart_studio.evaluation.results import is_evaluation, is_unreadable, list_evaluations
 from hart_studio.models.catalog import BUILT_IN_HART
 from hart_studio.pipeline.settings import LoopSettings
-from hart_studio.records import Protocol, Record
+from hart_studio.records import Protocol
 from hart_studio.runs.events import RunEvent, Started, StepDone, Warned
 from hart_studio.runs.layout import RunLayout, find_run
 from hart_studio.runs.queue import LaunchPlan, enqueue_launch, read_unverified_plan, write_plan
 from hart_studio.runs.reader import RunSummary, list_runs, read_events, summarize_run
-from hart_studio.ui.api.labels import read_request
-from hart_studio.ui.api.launch import DOUBLE_CLICK_SECONDS, RunLauncher
-from hart_studio.ui.api.run_json import format_run_time, status_to_dict
-from hart_studio.ui.api.runs import RunMonitor
+from hart_studio.ui.api.changes import StampedCache, delta, file_stamp
+from hart_studio.ui.api.handler import PollRequest, Request
+from hart_studio.ui.api.launch import DOUBLE_CLICK_SECONDS, RunLauncher, StopRequest
+from hart_studio.ui.api.runs import MAX_SUMMARIES, RunIdRequest, RunMonitor, format_run_time, status_to_dict
 from hart_studio.ui.error_reporting import describe
 from hart_studio.ui.security.config_check import check_config, check_resumable, hash_new_config
 
@@ -52,7 +52,7 @@ _MAX_SECONDS: Final = 1e9
 _EMPTY_SUMMARY: Final[dict[str, Any]] = {"figures": {}, "pace": None, "warnings": []}
 
 
-class EvaluationRequest(Record):
+class EvaluationRequest(Request, extra="forbid"):
     """Request for an evaluation. Served models cannot be chosen: the page would make the server contact any URL."""
 
     benchmark: str = Field(max_length=80)
@@ -79,6 +79,18 @@ class EvaluationRequest(Record):
             raise ValueError("expected text without NUL")
         return value.strip()
 
+    @field_validator("benchmark")
+    @classmethod
+    def _check_benchmark(cls, value: str) -> str:
+        if value not in BENCHMARKS:
+            raise ValueError(f"expected one of {', '.join(BENCHMARKS)}, got {value!r}; choose one from the list")
+        return value
+
+    @model_validator(mode="after")
+    def _check_config(self) -> Self:
+        _ = self.config
+        return self
+
     @property
     def config(self) -> EvaluationConfig:
         """Settings of the evaluation."""
@@ -92,6 +104,11 @@ class EvaluationRequest(Record):
             loop=LoopSettings(temperature=0.0, fallback="direct" if self.fallback else "none"),
             device="cpu" if self.gpu is None else "auto",
         )
+
+    @property
+    def gpus(self) -> tuple[int, ...]:
+        """GPU indices of the driver; empty = CPU."""
+        return () if self.gpu is None else (self.gpu,)
 
 
 class EvaluationApi:
@@ -113,8 +130,8 @@ class EvaluationApi:
         self.watch = watch
         self._lock = threading.Lock()
         self._last: tuple[EvaluationRequest, float, str] | None = None
-        self._summaries: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {}
-        self._configs: dict[str, EvaluationConfig] = {}
+        self._summaries: StampedCache[dict[str, Any]] = StampedCache(MAX_SUMMARIES)
+        self._configs: StampedCache[EvaluationConfig] = StampedCache(MAX_SUMMARIES)
         self._broken: set[str] = set()
 
     @property
@@ -122,32 +139,28 @@ class EvaluationApi:
         """Whether evaluations may be started and stopped."""
         return self.launch.is_open
 
-    def find(self, run_id: Any) -> RunLayout:
+    def find(self, run_id: str) -> RunLayout:
         """Find an evaluation by its untrusted id.
 
         Raises:
             InputError: If there is none.
         """
-        layout = find_run(self.launch.runs_root, str(run_id))
+        layout = find_run(self.launch.runs_root, run_id)
         status = summarize_run(layout).status
         if status is None or status.job != "evaluation":
             raise InputError(f"Run {layout.run_id} is not an evaluation. Choose one from the list.")
         return layout
 
-    def evaluations(self, request: Mapping[str, Any]) -> dict[str, Any] | None:
+    def evaluations(self, request: PollRequest) -> dict[str, Any] | None:
         """All evaluations with their current metrics, newest first; None if nothing has changed.
-
-        Args:
-            request: ``signature`` of the last response.
 
         Returns:
             ``signature``, ``evaluations``, and ``unreadable``, the number of evaluations that could not be read.
         """
         runs = list_runs(self.launch.runs_root)
-        found = [run for run in runs if is_evaluation(run)]
         unreadable = sum(is_unreadable(run) for run in runs)
         rows = []
-        for run in found:
+        for run in filter(is_evaluation, runs):
             try:
                 rows.append(self._row(run))
             except Exception as error:
@@ -155,19 +168,10 @@ class EvaluationApi:
                 if run.layout.run_id not in self._broken:
                     self._broken.add(run.layout.run_id)
                     describe(error)  # logs it, once per run
-        for gone in self._summaries.keys() - {run.layout.run_id for run in found}:
-            self._summaries.pop(gone, None)
-            self._configs.pop(gone, None)
-        now = str(hash(str((rows, unreadable))))
-        if now == request.get("signature"):
-            return None
-        return {"signature": now, "evaluations": rows, "unreadable": unreadable}
+        return delta({"evaluations": rows, "unreadable": unreadable}, request.signature)
 
-    def command(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def command(self, request: EvaluationRequest) -> dict[str, Any]:
         """Preview of an evaluation before it is started.
-
-        Args:
-            request: An ``EvaluationRequest``.
 
         Returns:
             ``line``, the equivalent terminal command; ``count``, the number of questions, None if not known before the
@@ -177,27 +181,23 @@ class EvaluationApi:
             InputError: If evaluations may not be started here, or the settings are invalid.
         """
         self.launch.ensure_open()
-        wanted = _read(request)
-        config = wanted.config
+        config = request.config
         words = [sys.executable, "-m", MODULE, f"--benchmark={config.benchmark}", f"--model={config.model}"]
         words += [f"--protocol={name}" for name in config.protocols]
         words += [f"--path={config.path}"] if config.path else []
         words += [f"--title={config.title}"] if config.title else []
         words += [f"--limit={config.limit}"] if config.limit else []
-        words += ["--fallback=direct"] if wanted.fallback else []
+        words += ["--fallback=direct"] if request.fallback else []
         words += [f"--device={config.device}", f"--runs-root={self.launch.runs_root}"]
         count, pace = config.known_count, self._find_pace(config)
         return {
-            "line": self.launch.shell_line(LaunchPlan(argv=tuple(words), gpus=_gpus(wanted))),
+            "line": self.launch.shell_line(LaunchPlan(argv=tuple(words), gpus=request.gpus)),
             "count": count,
             "seconds": round(count * pace) if count and pace else None,
         }
 
-    def start(self, request: Mapping[str, Any]) -> dict[str, str]:
+    def start(self, request: EvaluationRequest) -> dict[str, str]:
         """Create an evaluation and queue it.
-
-        Args:
-            request: An ``EvaluationRequest``.
 
         Returns:
             The run id; that of the last run if the same request was sent a moment ago.
@@ -206,33 +206,28 @@ class EvaluationApi:
             InputError: If evaluations may not be started here, or the settings are invalid.
         """
         self.launch.ensure_open()
-        wanted = _read(request)
-        check_config(wanted.config, self.launch.allowed)
+        check_config(request.config, self.launch.allowed)
         with self._lock:
-            if self._last and self._last[0] == wanted and time.monotonic() - self._last[1] < DOUBLE_CLICK_SECONDS:
+            if self._last and self._last[0] == request and time.monotonic() - self._last[1] < DOUBLE_CLICK_SECONDS:
                 return {"run": self._last[2]}
             try:
                 layout = prepare_run(
-                    self.launch.runs_root, wanted.config,
-                    lambda new: write_plan(new, self._plan(new, _gpus(wanted), hash_new_config(wanted.config))),
+                    self.launch.runs_root, request.config,
+                    lambda new: write_plan(new, self._plan(new, request.gpus, hash_new_config(request.config))),
                 )  # fmt: skip
             except OSError as error:
                 root = self.launch.runs_root
                 raise InputError(f"Cannot create a run in {root}: {error.strerror}. Check --runs-root.") from error
-            self._last = (wanted, time.monotonic(), layout.run_id)
+            self._last = (request, time.monotonic(), layout.run_id)
         return {"run": layout.run_id}
 
-    def stop(self, request: Mapping[str, Any]) -> None:
-        """Request an evaluation to stop after its batch; results are kept.
-
-        Args:
-            request: ``run``, and ``now`` to stop without waiting.
-        """
+    def stop(self, request: StopRequest) -> None:
+        """Request an evaluation to stop after its batch; results are kept."""
         self.launch.ensure_open()
-        layout = self.find(request.get("run"))
-        self.launch.stop({"run": layout.run_id, "now": request.get("now")})
+        self.find(request.run)
+        self.launch.stop(request)
 
-    def resume(self, request: Mapping[str, Any]) -> None:
+    def resume(self, request: RunIdRequest) -> None:
         """Queue the next attempt of an evaluation that ended early; it continues with the remaining questions.
 
         Raises:
@@ -240,16 +235,17 @@ class EvaluationApi:
                 (``check_resumable``).
         """
         self.launch.ensure_open()
-        layout = self.find(request.get("run"))
+        layout = self.find(request.run)
         origin = self.launch.origin(layout, MODULE)
         sha256 = check_resumable(layout, EvaluationConfig, self.launch.allowed, origin)
         earlier = read_unverified_plan(layout)
         enqueue_launch(layout, self._plan(layout, earlier.gpus if earlier else (), sha256))
 
-    def delete(self, request: Mapping[str, Any]) -> None:
+    def delete(self, request: RunIdRequest) -> None:
         """Delete an ended evaluation with all its files."""
         self.launch.ensure_open()
-        self.watch.delete({"run": self.find(request.get("run")).run_id})
+        self.find(request.run)
+        self.watch.delete(request)
 
     def config(self, layout: RunLayout) -> EvaluationConfig:
         """Settings of an evaluation, cached.
@@ -257,9 +253,7 @@ class EvaluationApi:
         Raises:
             InputError: If they cannot be read.
         """
-        if layout.run_id not in self._configs:
-            self._configs[layout.run_id] = read_config(layout)
-        return self._configs[layout.run_id]
+        return self._configs.get(layout.run_id, lambda: file_stamp(layout.config), lambda: read_config(layout))
 
     def _find_pace(self, config: EvaluationConfig) -> float | None:
         """Seconds per question of the newest evaluation with the same model, questions, protocols and device."""
@@ -279,7 +273,6 @@ class EvaluationApi:
 
     def _row(self, run: RunSummary) -> dict[str, Any]:
         status = status_to_dict(run, self.launch.queue_position(run.layout.run_id) if run.state == "queued" else None)
-        status.pop("signature")
         status.pop("heartbeat", None)
         summary = self._summary(run.layout)
         # Metrics and their number of questions come from the same event; the status may be older.
@@ -322,16 +315,15 @@ class EvaluationApi:
 
     def _summary(self, layout: RunLayout) -> dict[str, Any]:
         """Summary of the newest events, cached until the file changes."""
+
+        def summarize() -> dict[str, Any]:
+            size = layout.events.stat().st_size
+            return _summarize_events(read_events(layout, max(0, size - TAIL_BYTES)).events)
+
         try:
-            file = layout.events.stat()
+            return self._summaries.get(layout.run_id, lambda: file_stamp(layout.events), summarize)
         except OSError:
             return _EMPTY_SUMMARY
-        stamp = (file.st_size, file.st_mtime_ns)
-        known = self._summaries.get(layout.run_id)
-        if known is None or known[0] != stamp:
-            events = read_events(layout, max(0, file.st_size - TAIL_BYTES)).events
-            known = self._summaries[layout.run_id] = (stamp, _summarize_events(events))
-        return known[1]
 
 
 def _summarize_events(events: Sequence[RunEvent]) -> dict[str, Any]:
@@ -358,23 +350,3 @@ def _summarize_events(events: Sequence[RunEvent]) -> dict[str, Any]:
         "pace": (last.at - first.at).total_seconds() / done if done > 0 else None,
         "warnings": warnings[-SHOWN_WARNINGS:],
     }
-
-
-def _read(request: Mapping[str, Any]) -> EvaluationRequest:
-    """Validate a request of the form.
-
-    Raises:
-        InputError: If the settings are invalid.
-    """
-    wanted: EvaluationRequest = read_request(EvaluationRequest, request)
-    if wanted.benchmark not in BENCHMARKS:
-        raise InputError(f"expected one of {', '.join(BENCHMARKS)}, got {wanted.benchmark!r}; choose one from the list")
-    try:
-        _ = wanted.config
-    except ValidationError as error:
-        raise InputError(f"Invalid settings: {error.errors()[0]['msg']}") from error
-    return wanted
-
-
-def _gpus(wanted: EvaluationRequest) -> tuple[int, ...]:
-    return () if wanted.gpu is None else (wanted.gpu,)

@@ -10,22 +10,24 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
+
+from pydantic import Field
 
 from hart_studio.errors import HartError, InputError
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.devices import Gpu, list_gpus
-from hart_studio.runs.launcher import PACKAGE_PARENT, job_environment
+from hart_studio.runs.launcher import PACKAGE_PARENT, job_environment, stop_run
 from hart_studio.runs.layout import RunLayout, find_run
 from hart_studio.runs.overrides import to_arguments
 from hart_studio.runs.queue import LaunchPlan, RunQueue, enqueue_launch, read_unverified_plan, write_plan
 from hart_studio.runs.stopping import stop_in_background
 from hart_studio.runs.writer import create_run
-from hart_studio.ui.api.run_json import read_device
+from hart_studio.ui.api.runs import RunIdRequest, read_device
 from hart_studio.ui.security.config_check import Origin, check_config, check_resumable, hash_new_config
 from hart_studio.ui.security.model_allowlist import ModelAllowlist
 from hart_studio.ui.security.permissions import CLOSED
@@ -46,6 +48,14 @@ DOUBLE_CLICK_SECONDS: Final = 3.0
 
 _SETUP_FOLDER: Final = PACKAGE_PARENT / "hart_studio" / "training" / "accelerate_configs"
 _PREFLIGHT_SECONDS: Final = 300.0
+_END_SECONDS: Final = 2.0
+
+
+class StopRequest(RunIdRequest):
+    """Request to stop a run."""
+
+    now: bool = Field(default=False, strict=True)
+    """Whether to stop without waiting."""
 
 
 @dataclass(frozen=True)
@@ -214,20 +224,16 @@ class RunLauncher:
             self._last = (plan, time.monotonic(), layout.run_id)
         return layout.run_id
 
-    def stop(self, request: Mapping[str, Any]) -> None:
+    def stop(self, request: StopRequest) -> None:
         """Request a run to save and stop, and kill it if it does not; returns at once.
-
-        Args:
-            request: ``run``, and ``now`` to stop without waiting.
 
         Raises:
             InputError: If there is no such run.
         """
         self.ensure_open()
-        layout = find_run(self.runs_root, str(request.get("run")))
-        stop_in_background(layout, now=request.get("now") is True)
+        stop_in_background(find_run(self.runs_root, request.run), now=request.now)
 
-    def resume(self, request: Mapping[str, Any]) -> None:
+    def resume(self, request: RunIdRequest) -> None:
         """Queue the next attempt of a run that ended early; it continues from the newest checkpoint.
 
         Raises:
@@ -235,7 +241,7 @@ class RunLauncher:
                 its config may not be used here (``check_resumable``).
         """
         self.ensure_open()
-        layout = find_run(self.runs_root, str(request.get("run")))
+        layout = find_run(self.runs_root, request.run)
         sha256 = check_resumable(layout, RunConfig, self.allowed, self.origin(layout, TRAINING_MODULE))
         earlier = read_unverified_plan(layout)
         device = read_device(layout)
@@ -273,6 +279,12 @@ class RunLauncher:
             gpus=launch_request.gpus,
             config_sha256=hash_new_config(launch_request.config),
         )
+
+
+def stop_immediately(layout: RunLayout) -> None:
+    """Kill a run without waiting; a run that cannot be killed keeps the state running."""
+    with suppress(HartError, OSError):
+        stop_run(layout, save_seconds=0.0, end_seconds=_END_SECONDS)
 
 
 def _program(gpus: tuple[int, ...], setup: str) -> list[str]:

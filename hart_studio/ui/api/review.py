@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, ClassVar, Final
 
-from pydantic import ValidationError
+from pydantic import BeforeValidator, Field
 
-from hart_studio.errors import ImageError, InputError, ModelError
+from hart_studio.errors import HartError, ImageError, InputError, ModelError
 from hart_studio.formatting import LIST_TEXT_CHARS, shorten
 from hart_studio.geometry import plan_crops
 from hart_studio.imaging import SourceImage
@@ -23,15 +24,17 @@ from hart_studio.labeling.item_locks import check_reviewer
 from hart_studio.labeling.job import open_verified_image
 from hart_studio.labeling.project import Project
 from hart_studio.labeling.records import REVIEWED_STATUSES, BoxCheck, Item, Label
-from hart_studio.labeling.review import MAX_BOXES, ReviewQueue
+from hart_studio.labeling.review import MAX_BOXES, Decision, ReviewQueue
 from hart_studio.labeling.review_history import ProgressCallback, UndoneAction, is_next_action_bulk
 from hart_studio.labeling.review_priority import get_review_reason
 from hart_studio.models.catalog import describe_domain_mismatch
 from hart_studio.records import Box
 from hart_studio.ui.api.ask import DECODING, AskService
-from hart_studio.ui.api.box_input import parse_boxes
-from hart_studio.ui.api.bulk_jobs import BulkJobs
+from hart_studio.ui.api.changes import StampedCache
+from hart_studio.ui.api.label_launch import ProjectRequest
 from hart_studio.ui.api.labels import LabelApi
+from hart_studio.ui.api.schemas import parse_boxes
+from hart_studio.ui.error_reporting import describe
 
 MAX_KEPT_CHECKS: Final = 256
 """Cached verifications of drawn boxes."""
@@ -43,49 +46,151 @@ LIST_ROWS: Final = 50
 """Items in one page of the list."""
 
 
+WAIT_SECONDS: Final = 1.0
+"""How long a request waits for a bulk action to finish."""
+
+
+def _drop_invalid_seconds(value: Any) -> Any:
+    return value if isinstance(value, (int, float)) and 0 <= value <= 3600 else None
+
+
+class ReviewRequest(ProjectRequest):
+    """Request of the review screen."""
+
+    reviewer: str = ""
+    item_filter: ItemFilter = Field(default=ItemFilter(), alias="filter")
+
+
+class QueueRequest(ReviewRequest):
+    """Request for the next item."""
+
+    deferred: tuple[Annotated[str, Field(max_length=80)], ...] = ()
+    """Ids of items that this reviewer has left for later."""
+
+
+class ItemRequest(QueueRequest):
+    """Request about an item."""
+
+    item: str = ""
+    seconds: Annotated[float | None, BeforeValidator(_drop_invalid_seconds)] = None
+    """Time that the item was open; dropped unless it is 0 to 3600."""
+
+
+class DecisionRequest(ItemRequest):
+    """Decision about an item."""
+
+    messages: ClassVar[Mapping[str, str]] = {"revision": "The revision of the label is missing. Reload the page."}
+
+    decision: Decision
+    revision: int = Field(strict=True)
+    """Revision of the label that was shown."""
+    boxes: Any = None
+    """Untrusted boxes of an edit."""
+    allow_empty: Annotated[bool, BeforeValidator(lambda value: value is True)] = False
+    """Whether labels without a box may be saved."""
+
+
+class CheckRequest(ReviewRequest):
+    """Request to verify drawn boxes."""
+
+    item: str = ""
+    boxes: Any = None
+    """Untrusted."""
+
+
+class ListRequest(ReviewRequest):
+    """Request for a page of the list."""
+
+    offset: int = Field(default=0, ge=0)
+
+
+class AcceptRequest(ReviewRequest):
+    """Request to accept all items that match the filter."""
+
+    messages: ClassVar[Mapping[str, str]] = {"expected": "The confirmed number of labels is missing. Reload the page."}
+
+    expected: int = Field(ge=0, strict=True)
+    """The confirmed number of labels."""
+
+
+@dataclass
+class BulkJob:
+    """A bulk action and its progress; at most one per project runs in this process."""
+
+    kind: str
+    """``accept``, ``undo`` or ``redo``."""
+    total: int
+    """Items it began with; 0 = not known."""
+    done: int = 0
+    """Items changed so far."""
+    skipped: int = 0
+    """Items left alone."""
+    summary: str = ""
+    """The result, for the reviewer, once it is over."""
+    error: str = ""
+    """Why it ended early."""
+    is_over: bool = False
+    """Whether it has ended."""
+    ended: threading.Event = field(default_factory=threading.Event, repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON for the page."""
+        return {name: value for name, value in vars(self).items() if name != "ended"}
+
+    def run(self, project: Project, work: Callable[[ProgressCallback], str]) -> None:
+        """Run the action; ``work`` reports progress and returns the summary."""
+
+        def report(done: int, skipped: int) -> None:
+            self.done, self.skipped = done, skipped
+
+        try:
+            self.summary = work(report)
+        except HartError as error:
+            self.error = str(error)
+        except Exception as error:  # the page waits for a response; details are in the log
+            self.error = describe(error).message
+        finally:
+            self.is_over = True
+            self.ended.set()
+            project.database.close()
+
+
 class ReviewApi:
     """Handles the review screen.
 
     Attributes:
-        label_api: Opens projects.
+        label_api: Opens projects; knows the limits.
         service: Opens images and asks models.
         served: Served folder; file names are relative to it.
-        max_boxes_per_item: Maximum number of boxes per question.
     """
-
-    max_boxes_per_item: int = MAX_BOXES
 
     def __init__(self, label_api: LabelApi, service: AskService, served: Path | None = None) -> None:
         self.label_api = label_api
         self.service = service
         self.served = served or service.folder
         self._lock = threading.Lock()
-        self._checks: OrderedDict[tuple[object, ...], BoxCheck] = OrderedDict()
-        self._jobs = BulkJobs()
+        self._checks: StampedCache[BoxCheck] = StampedCache(MAX_KEPT_CHECKS)
+        self._checking = threading.Lock()
+        self._check_count = 0
+        self._jobs: dict[Path, BulkJob] = {}
         self._image: tuple[str, SourceImage] | None = None
 
-    def next_item(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def next_item(self, request: QueueRequest) -> dict[str, Any]:
         """Claim the item with the highest review priority; no ``item`` if the queue is empty."""
-        project, review, reviewer = self._open(request)
-        deferred = request.get("deferred")
-        ids = [str(each)[:40] for each in deferred] if isinstance(deferred, list) else []
-        item = review.next_item(reviewer, _read_filter(request), ids)
-        return self._answer(project, review, reviewer, item)
+        project, review = self._open(request)
+        item = review.next_item(request.reviewer, request.item_filter, list(request.deferred))
+        return self._answer(project, review, request.reviewer, item)
 
-    def open_item(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def open_item(self, request: ItemRequest) -> dict[str, Any]:
         """Claim a given item."""
-        project, review, reviewer = self._open(request)
-        return self._answer(project, review, reviewer, review.open_item(reviewer, str(request.get("item"))))
+        project, review = self._open(request)
+        return self._answer(project, review, request.reviewer, review.open_item(request.reviewer, request.item))
 
-    def decide(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def decide(self, request: DecisionRequest) -> dict[str, Any]:
         """Save a decision and return the next item."""
-        project, review, reviewer = self._open(request)
-        item = project.item(str(request.get("item")))
-        decision = request.get("decision")
-        boxes = parse_boxes(request.get("boxes"), self.max_boxes_per_item) if decision == "edit" else None
-        revision = request.get("revision")
-        if not isinstance(revision, int):
-            raise InputError("The revision of the label is missing. Reload the page.")
+        project, review = self._open(request)
+        item = project.item(request.item)
+        boxes = self._read_boxes(request.boxes) if request.decision == "edit" else None
         check, problem = None, ""
         if boxes is not None:
             try:
@@ -93,57 +198,55 @@ class ReviewApi:
             except ModelError as error:  # save the decision even if the model is unavailable
                 problem = f"Saved without verification: {error}"
         review.decide(
-            reviewer, item.id, revision, decision, boxes, check,  # type: ignore[arg-type]
-            seconds=_read_seconds(request), allow_empty=request.get("allow_empty") is True,
+            request.reviewer, item.id, request.revision, request.decision, boxes, check,
+            seconds=request.seconds, allow_empty=request.allow_empty,
         )  # fmt: skip
         answer = self.next_item(request)
         return {**answer, "message": problem} if problem else answer
 
-    def skip(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def skip(self, request: ItemRequest) -> dict[str, Any]:
         """Leave an item to other reviewers and return the next one."""
-        _, review, reviewer = self._open(request)
-        review.skip(reviewer, str(request.get("item")), _read_seconds(request))
+        _, review = self._open(request)
+        review.skip(request.reviewer, request.item, request.seconds)
         return self.next_item(request)
 
-    def undo(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def undo(self, request: QueueRequest) -> dict[str, Any]:
         """Undo the last action of this reviewer and return its item.
 
         A bulk accept is undone as a whole. If that takes long, the response has its progress in ``bulk`` instead of an
         item; poll ``bulk_progress`` until it is over.
         """
-        project, review, reviewer = self._open(request)
-        if is_next_action_bulk(project, check_reviewer(reviewer), is_undo=True):
-            return self._step_bulk(request, "undo", lambda report: _describe(review.undo(reviewer, report)))
-        undone = review.undo(reviewer)
+        project, review = self._open(request)
+        if is_next_action_bulk(project, check_reviewer(request.reviewer), is_undo=True):
+            return self._step_bulk(request, "undo", lambda report: _describe(review.undo(request.reviewer, report)))
+        undone = review.undo(request.reviewer)
         if undone is None:
             raise InputError("Nothing to undo.")
-        answer = self._answer(project, review, reviewer, project.item(undone.item_id))
+        answer = self._answer(project, review, request.reviewer, project.item(undone.item_id))
         return {**answer, "message": f"Undone: {_describe(undone)}"}
 
-    def redo(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def redo(self, request: QueueRequest) -> dict[str, Any]:
         """Redo the last undone action of this reviewer and return the next item; a bulk accept as with ``undo``."""
-        project, review, reviewer = self._open(request)
-        if is_next_action_bulk(project, check_reviewer(reviewer), is_undo=False):
-            return self._step_bulk(request, "redo", lambda report: _describe(review.redo(reviewer, report)))
-        redone = review.redo(reviewer)
+        project, review = self._open(request)
+        if is_next_action_bulk(project, check_reviewer(request.reviewer), is_undo=False):
+            return self._step_bulk(request, "redo", lambda report: _describe(review.redo(request.reviewer, report)))
+        redone = review.redo(request.reviewer)
         if redone is None:
             raise InputError("Nothing to redo.")
         return {**self.next_item(request), "message": f"Redone: {_describe(redone)}"}
 
-    def check(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def check(self, request: CheckRequest) -> dict[str, Any]:
         """Verify drawn boxes, and return the result with the crops."""
-        project, _, _ = self._open(request)
-        item = project.item(str(request.get("item")))
-        boxes = parse_boxes(request.get("boxes"), self.max_boxes_per_item)
+        project, _ = self._open(request)
+        item = project.item(request.item)
+        boxes = self._read_boxes(request.boxes)
         check = self._check(project, item, boxes)
         return {"check": check.model_dump(mode="json"), "crops": self._cut(item, boxes), **_show_chance(item, check)}
 
-    def list_items(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def list_items(self, request: ListRequest) -> dict[str, Any]:
         """A page of the list of items that match a filter, with the number that a bulk accept would accept."""
-        project, _, _ = self._open(request)
-        wanted = _read_filter(request)
-        offset = request.get("offset")
-        start = offset if isinstance(offset, int) and offset >= 0 else 0
+        project, _ = self._open(request)
+        wanted = request.item_filter
         return {
             "count": project.count(wanted),
             "acceptable": bulk_accept.count_acceptable(project, wanted)._asdict(),
@@ -161,44 +264,38 @@ class ReviewApi:
                     "note": item.label.note,
                     "cautions": list(item.label.check.cautions) if item.label.check else [],
                 }
-                for item in project.items(wanted, limit=LIST_ROWS, offset=start)
+                for item in project.items(wanted, limit=LIST_ROWS, offset=request.offset)
             ],
         }
 
-    def accept_all(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def accept_all(self, request: AcceptRequest) -> dict[str, Any]:
         """Accept all items that match a filter; poll ``bulk_progress`` for progress.
-
-        Args:
-            request: ``filter``, and ``expected``, the confirmed number of labels.
 
         Returns:
             A ``BulkJob``.
         """
-        project, _, reviewer = self._open(request)
-        expected = request.get("expected")
-        if not isinstance(expected, int) or isinstance(expected, bool) or expected < 0:
-            raise InputError("The confirmed number of labels is missing. Reload the page.")
-        who, wanted = check_reviewer(reviewer), _read_filter(request)
+        project, _ = self._open(request)
+        reviewer = check_reviewer(request.reviewer)
 
         def accept(report: ProgressCallback) -> str:
-            result = bulk_accept.accept_all(project, who, wanted, expected, report)
+            result = bulk_accept.accept_all(project, reviewer, request.item_filter, request.expected, report)
             message = f"{result.accepted:,} label{'' if result.accepted == 1 else 's'} accepted."
             why = "changed meanwhile, or open in another review"
             return f"{message} {result.skipped:,} skipped: {why}." if result.skipped else message
 
-        job = self._jobs.start(project, "accept", expected, accept)
+        job = self.start_bulk(project, "accept", request.expected, accept)
         if job.error and not job.done:
             raise InputError(job.error)
         return job.to_dict()
 
-    def bulk_progress(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def bulk_progress(self, request: ProjectRequest) -> dict[str, Any]:
         """Progress of the newest bulk action of a project.
 
         Raises:
             InputError: If this server has not started one: it was restarted, for instance.
         """
-        project, _, _ = self._open(request)
-        job = self._jobs.last(project)
+        project, _ = self._open(request)
+        job = self._jobs.get(project.folder)
         if job is None:
             raise InputError(self._find_unfinished(project) or "No bulk action is running. Reload the list.")
         return job.to_dict()
@@ -210,16 +307,43 @@ class ReviewApi:
                 self._image[1].close()
                 self._image = None
 
-    def _open(self, request: Mapping[str, Any]) -> tuple[Project, ReviewQueue, str]:
-        project = self.label_api.open_project(request.get("project"))
-        return project, ReviewQueue(project), str(request.get("reviewer") or "")
+    def start_bulk(self, project: Project, kind: str, total: int, work: Callable[[ProgressCallback], str]) -> BulkJob:
+        """Start a bulk action in the background, and wait up to ``WAIT_SECONDS`` for it.
 
-    def _step_bulk(
-        self, request: Mapping[str, Any], kind: str, work: Callable[[ProgressCallback], str]
-    ) -> dict[str, Any]:
+        Args:
+            project: The project.
+            kind: ``accept``, ``undo`` or ``redo``.
+            total: Items; 0 = not known.
+            work: Runs the action, reports progress, and returns the summary.
+
+        Raises:
+            InputError: If one is running in this project.
+        """
+        with self._lock:
+            running = self._jobs.get(project.folder)
+            if running is not None and not running.is_over:
+                raise InputError(
+                    f"A bulk {running.kind} is running: {running.done:,} items so far. Wait until it has finished."
+                )
+            job = self._jobs[project.folder] = BulkJob(kind, total)
+            try:
+                threading.Thread(target=job.run, args=(project, work), name="bulk", daemon=True).start()
+            except RuntimeError:  # no more threads
+                job.is_over = True
+                raise
+        job.ended.wait(WAIT_SECONDS)
+        return job
+
+    def _open(self, request: ProjectRequest) -> tuple[Project, ReviewQueue]:
+        project = self.label_api.open_project(request.project)
+        return project, ReviewQueue(project)
+
+    def _read_boxes(self, boxes: Any) -> tuple[Box, ...]:
+        return parse_boxes(boxes, self.label_api.limits.max_boxes)
+
+    def _step_bulk(self, request: QueueRequest, kind: str, work: Callable[[ProgressCallback], str]) -> dict[str, Any]:
         """Undo or redo a bulk accept."""
-        project, _, _ = self._open(request)
-        job = self._jobs.start(project, kind, 0, work)
+        job = self.start_bulk(self._open(request)[0], kind, 0, work)
         if not job.is_over:
             return {"bulk": job.to_dict()}
         if job.error:
@@ -229,7 +353,7 @@ class ReviewApi:
 
     def _find_unfinished(self, project: Project) -> str:
         """Message about a bulk accept that runs in another process or ended early; else empty."""
-        last, job = bulk_accept.read_last(project), self._jobs.last(project)
+        last, job = bulk_accept.read_last(project), self._jobs.get(project.folder)
         if last is None or last.is_finished or not last.is_kept or (job is not None and not job.is_over):
             return ""
         progress = f"{last.accepted:,} of {last.expected:,} labels"
@@ -259,8 +383,6 @@ class ReviewApi:
             crops = self._cut(item, label.boxes)
         except ImageError as error:
             raise InputError(f"{str(error).rstrip('.')}. The item is kept; press N for the next one.") from error
-        with project.database.reading() as connection:
-            audit_hash = connection.execute("SELECT audit_hash FROM items WHERE id = ?", (item.id,)).fetchone()[0]
         return {
             "id": item.id,
             "revision": item.label.revision,
@@ -280,7 +402,7 @@ class ReviewApi:
             "score_text": describe_score(label),
             "score_reason": REASONS[label.uncalibrated] if label.uncalibrated else "",
             "status": label.status,
-            "reason": get_review_reason(label, audit_hash, project.get_audit_threshold()),
+            "reason": get_review_reason(label, project.audit_hash(item.id), project.get_audit_threshold()),
             "model": label.provenance.model if label.provenance else "",
             **_show_chance(item, label.check),
             "reviewer": label.reviewer,
@@ -301,24 +423,44 @@ class ReviewApi:
         # Everything that the result depends on; another project may use another model for the same item.
         file = project.database.path.stat()
         key = (file.st_dev, file.st_ino, run_id, model, item.id, item.sample, boxes, before)
+
+        def verify() -> BoxCheck:
+            check, problem = self.service.check_boxes(
+                model, item.sample, boxes, before, lambda path: self._open_image(item)
+            )
+            if problem:
+                raise InputError(problem)
+            return check.model_copy(update={"model": model})
+
+        with self._hold_check():
+            return self._checks.get(key, lambda: True, verify)
+
+    @contextmanager
+    def _hold_check(self) -> Iterator[None]:
+        """Verify one request at a time where verifications are limited, so that no visitor fills the shared queue.
+
+        Raises:
+            InputError: If too many are waiting.
+        """
+        most = self.label_api.limits.max_checks
+        if most is None:
+            yield
+            return
         with self._lock:
-            if key in self._checks:
-                self._checks.move_to_end(key)
-                return self._checks[key]
-        check, problem = self.service.check_boxes(
-            model, item.sample, boxes, before, lambda path: self._open_image(item)
-        )
-        if problem:
-            raise InputError(problem)
-        check = check.model_copy(update={"model": model})
-        with self._lock:
-            self._checks[key] = check
-            while len(self._checks) > MAX_KEPT_CHECKS:
-                self._checks.popitem(last=False)
-        return check
+            if self._check_count >= most:
+                raise InputError("Another verification is running. Wait until it is done.")
+            self._check_count += 1
+        try:
+            with self._checking:
+                yield
+        finally:
+            with self._lock:
+                self._check_count -= 1
 
     def _open_image(self, item: Item) -> SourceImage:
-        """The original of the open item, decoded once."""
+        """The original of the open item, decoded once where images may stay in memory."""
+        if not self.label_api.limits.keeps_images:
+            return open_verified_image(item.image)
         with self._lock:
             if self._image is None or self._image[0] != item.id or self._image[1].has_changed:
                 if self._image is not None:
@@ -372,17 +514,3 @@ def _describe(undone: UndoneAction | None) -> str:
 
 def _is_sampled(label: Label) -> bool:
     return label.check is not None and label.check.rollouts > 0
-
-
-def _read_filter(request: Mapping[str, Any]) -> ItemFilter:
-    try:
-        return ItemFilter.model_validate(request.get("filter") or {})
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the filter"
-        raise InputError(f"Invalid filter: {where} cannot be {str(first['input'])[:60]!r}. Change it.") from error
-
-
-def _read_seconds(request: Mapping[str, Any]) -> float | None:
-    seconds = request.get("seconds")
-    return float(seconds) if isinstance(seconds, (int, float)) and 0 <= seconds <= 3600 else None

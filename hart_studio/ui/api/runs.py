@@ -6,50 +6,40 @@ new.
 
 from __future__ import annotations
 
-import json
 import shutil
-import threading
 import time
-from collections import OrderedDict
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from pydantic import Field, TypeAdapter, ValidationError
 
 from hart_studio.errors import InputError
-from hart_studio.files import copy_regular_file, read_regular_file
-from hart_studio.records import Record
+from hart_studio.files import read_regular_file
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.devices import describe_device
 from hart_studio.runs.history import Cursor, RunHistory
 from hart_studio.runs.layout import RunLayout, find_run, read_step
 from hart_studio.runs.overrides import load_config
 from hart_studio.runs.processes import SHORT_LOCK_TIMEOUT_SECONDS, hold_lock
+from hart_studio.runs.provenance import Provenance
 from hart_studio.runs.queue import RunQueue, is_running, is_waiting
 from hart_studio.runs.reader import RunSummary, list_runs, read_log, summarize_run
-from hart_studio.runs.rollouts import SavedGroup, find_image, list_rollout_steps, read_groups
-from hart_studio.ui.api.gold_boxes import GoldBoxLoader
-from hart_studio.ui.api.run_json import (
-    format_run_time,
-    read_device,
-    rollout_to_dict,
-    select_metrics,
-    status_to_dict,
-)
+from hart_studio.runs.status import RunStatus
+from hart_studio.ui.api.changes import StampedCache, delta, file_stamp
+from hart_studio.ui.api.handler import PollRequest, Request
 from hart_studio.ui.train_form import SHORT_TITLES
 
-FIRST_LOG_BYTES: Final = 64 * 1024
-"""Bytes of the log in the first response."""
-
 MAX_LOG_BYTES: Final = 64 * 1024
-"""Maximum bytes of the log per response."""
+"""Maximum bytes of the log per response; the first has as many from its end."""
 
 MAX_DIGESTS: Final = 64
 """Runs whose metrics are kept in memory."""
+
+MAX_SUMMARIES: Final = 10_000
+"""Runs whose settings and summaries are kept in memory, some KB each."""
 
 TIMEOUT_SECONDS: Final = 0.4
 """Time limit for reading events per response; the rest is read by the next request."""
@@ -57,23 +47,26 @@ TIMEOUT_SECONDS: Final = 0.4
 SPARK_POINTS: Final = 48
 """Points of the sparkline in the list of runs."""
 
+MAX_COMPARED: Final = 6
+"""Runs in one comparison."""
+
 EMPTY_SUMMARY: Final[dict[str, Any]] = {
     "spark": [], "reward": None, "reward_steps": 0, "held_out": None, "first": {}, "last": {}, "warnings": 0,
 }  # fmt: skip
 """Summary of a run without events, or not read yet."""
 
-MAX_TRACKED_RECORDS: Final = 400
-"""Number of newest records searched for a tracked question."""
 
-MAX_TRACKED_BYTES: Final = 512 * 2**20
-"""Largest record file that is searched. Project default."""
+class RunIdRequest(Request):
+    """Request about a run."""
+
+    run: str = ""
+    """Id of the run."""
 
 
-class PollRequest(Record):
+class RunPollRequest(RunIdRequest):
     """Poll of a run."""
 
     run: str = Field(max_length=200)
-    """Id of the run."""
     cursor: dict[str, Any] | None = None
     """Cursor of the last response; None at first."""
     status: str = Field(default="", max_length=2000)
@@ -84,15 +77,13 @@ class PollRequest(Record):
     """Offset in the log."""
 
 
-class RolloutsRequest(Record):
-    """Request for recorded rollouts."""
+class CompareRequest(Request):
+    """Request to compare runs."""
 
-    run: str = Field(max_length=200)
-    """Id of the run."""
-    step: int = Field(ge=0)
-    """The step."""
-    is_held_out: bool = False
-    """Whether to load rollouts of held-out questions."""
+    messages: ClassVar[Mapping[str, str]] = {"runs": f"Select 1 to {MAX_COMPARED} runs to compare."}
+
+    runs: tuple[str, ...] = Field(min_length=1, max_length=MAX_COMPARED)
+    """Ids."""
 
 
 _CURSOR: Final = TypeAdapter(Cursor)
@@ -116,18 +107,13 @@ class RunMonitor:
         image_folder.mkdir(parents=True, exist_ok=True)
         self.runs_root = runs_root
         self.image_folder = image_folder
-        self._lock = threading.Lock()
-        self._digests: OrderedDict[str, RunHistory] = OrderedDict()
-        self._configs: dict[str, RunConfig | None] = {}
-        self._summaries: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {}
-        self._gold = GoldBoxLoader()
+        self._digests: StampedCache[RunHistory] = StampedCache(MAX_DIGESTS)
+        self._configs: StampedCache[RunConfig | None] = StampedCache(MAX_SUMMARIES)
+        self._summaries: StampedCache[dict[str, Any]] = StampedCache(MAX_SUMMARIES)
         self._queue = RunQueue(runs_root)  # only for queue positions, never opened
 
-    def poll(self, request: Mapping[str, Any]) -> dict[str, Any] | None:
+    def poll(self, request: RunPollRequest) -> dict[str, Any] | None:
         """Changes of a run since the last poll.
-
-        Args:
-            request: A ``PollRequest``.
 
         Returns:
             None if nothing has changed; else those of ``status``, ``delta`` with ``cursor`` (see ``RunHistory.delta``),
@@ -136,14 +122,13 @@ class RunMonitor:
         Raises:
             InputError: If there is no such run.
         """
-        query = _read(PollRequest, request)
-        layout = find_run(self.runs_root, query.run)
+        layout = find_run(self.runs_root, request.run)
         history = self._digest(layout)
         deadline = time.monotonic() + TIMEOUT_SECONDS
         while history.refresh() and time.monotonic() < deadline:
             pass
         answer: dict[str, Any] = {}
-        found = history.delta(_read_cursor(query.cursor))
+        found = history.delta(_read_cursor(request.cursor))
         if found is not None:
             answer["delta"], cursor = found
             answer["cursor"] = asdict(cursor)
@@ -151,17 +136,15 @@ class RunMonitor:
             if answer["delta"]["is_full"] or any(kind == "started" for kind, *_ in answer["delta"]["markers"]["items"]):
                 answer["about"] = self._about(layout)
         summary = summarize_run(layout)
-        status = status_to_dict(summary, self._queue.position_of(layout) if is_waiting(summary) else None)
-        if status["signature"] != query.status:
+        ahead = self._queue.position_of(layout) if is_waiting(summary) else None
+        if status := delta(status_to_dict(summary, ahead), request.status):
             beat = summary.status and summary.status.heartbeat
             # An age, because the clock of the browser may differ.
             age = max(0.0, (datetime.now(UTC) - beat).total_seconds()) if beat else None
             answer["status"] = {**status, "age": age}
-        attempt = summary.status.attempt if summary.status else 0
-        if attempt:
-            is_first = attempt != query.attempt
-            offset = -FIRST_LOG_BYTES if is_first else query.log_offset
-            part = read_log(layout, attempt, offset, MAX_LOG_BYTES)
+        if attempt := summary.status.attempt if summary.status else 0:
+            is_first = attempt != request.attempt
+            part = read_log(layout, attempt, -MAX_LOG_BYTES if is_first else request.log_offset, MAX_LOG_BYTES)
             if part.text or is_first:
                 answer["log"] = {
                     "attempt": attempt,
@@ -171,97 +154,34 @@ class RunMonitor:
                 }
         return answer or None
 
-    def list_runs(self, request: Mapping[str, Any]) -> dict[str, Any] | None:
+    def list_runs(self, request: PollRequest) -> dict[str, Any] | None:
         """All training runs with their results, newest first; None if nothing has changed.
 
         Runs with an unreadable status are listed too.
-
-        Args:
-            request: ``signature`` of the last response.
         """
         deadline = time.monotonic() + TIMEOUT_SECONDS
         found = [run for run in list_runs(self.runs_root) if run.status is None or run.status.job == "training"]
-        rows = [self._row(summary, deadline) for summary in found]
-        for gone in self._summaries.keys() - {summary.layout.run_id for summary in found}:
-            self._summaries.pop(gone, None)
-        now = str(hash(json.dumps(rows)))
-        return None if now == request.get("signature") else {"signature": now, "runs": rows}
+        return delta({"runs": [self._row(summary, deadline) for summary in found]}, request.signature)
 
-    def rollouts(self, request: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """The recorded groups of a step, with the names of their images.
-
-        Args:
-            request: A ``RolloutsRequest``.
-
-        Raises:
-            InputError: If there is no such run.
-            DataError: If nothing is recorded for that step.
-        """
-        query = _read(RolloutsRequest, request)
-        layout = find_run(self.runs_root, query.run)
-        groups = read_groups(layout, query.step, is_held_out=query.is_held_out)
-        return [self._show_group(layout, group) for group in groups]
-
-    def track_question(self, request: Mapping[str, Any]) -> list[list[Any]]:
-        """Records of a question as (step, is held out), in order.
-
-        Args:
-            request: ``run``, and ``sample``, the id of the question.
-        """
-        layout = find_run(self.runs_root, str(request.get("run")))
-        wanted = f'"id":{json.dumps(str(request.get("sample")), ensure_ascii=False)}'.encode()
-        found = []
-        for is_held_out in (True, False):
-            for step in list_rollout_steps(layout, is_held_out=is_held_out)[-MAX_TRACKED_RECORDS:]:
-                with suppress(OSError):  # deleted or not a regular file
-                    if wanted in read_regular_file(
-                        layout.rollouts_of(step, is_held_out=is_held_out), MAX_TRACKED_BYTES
-                    ):
-                        found.append([step, is_held_out])
-        return sorted(found)
-
-    def gold_boxes(self, request: Mapping[str, Any]) -> list[list[float]]:
-        """Gold boxes of a question, ``[x_min, y_min, x_max, y_max]`` in original pixels; empty if there are none.
-
-        For display only; training does not use them.
-
-        Args:
-            request: ``run``, and ``sample``, the id of the question.
-        """
-        layout = find_run(self.runs_root, str(request.get("run")))
-        config = self._config(layout)
-        boxes = self._gold.find(layout, config, str(request.get("sample"))) if config else ()
-        return [list(box.xyxy) for box in boxes]
-
-    def delete(self, request: Mapping[str, Any]) -> None:
+    def delete(self, request: RunIdRequest) -> None:
         """Delete an ended run with all its files.
 
         Raises:
             InputError: If there is no such run, or it is still running.
         """
-        layout = find_run(self.runs_root, str(request.get("run")))
+        layout = find_run(self.runs_root, request.run)
         with hold_lock(layout.lock, SHORT_LOCK_TIMEOUT_SECONDS):  # prevents a start meanwhile
             if is_running(summarize_run(layout)):
                 raise InputError("The run is still active. Stop it before you delete it.")
             shutil.rmtree(layout.folder)
         for image in self.image_folder.glob(f"{layout.run_id}-*"):
             image.unlink(missing_ok=True)
-        with self._lock:
-            self._digests.pop(layout.run_id, None)
-            self._configs.pop(layout.run_id, None)
 
-    def compare(self, request: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Full curves and settings of several runs, for comparison.
-
-        Args:
-            request: ``runs``, up to six ids.
-        """
-        ids = request.get("runs")
-        if not isinstance(ids, list) or not 1 <= len(ids) <= 6:
-            raise InputError("Select 1 to 6 runs to compare.")
+    def compare(self, request: CompareRequest) -> list[dict[str, Any]]:
+        """Full curves and settings of several runs, for comparison."""
         compared = []
-        for run_id in ids:
-            layout = find_run(self.runs_root, str(run_id))
+        for run_id in request.runs:
+            layout = find_run(self.runs_root, run_id)
             history = self._digest(layout)
             while history.refresh():
                 pass
@@ -272,25 +192,23 @@ class RunMonitor:
         """Title of a checkpoint: name of the run and step."""
         return f"{self._about(RunLayout(folder.parents[1]))['title']}, step {read_step(folder.name)}"
 
-    def _digest(self, layout: RunLayout) -> RunHistory:
-        with self._lock:
-            history = self._digests.setdefault(layout.run_id, RunHistory(layout))
-            self._digests.move_to_end(layout.run_id)
-            while len(self._digests) > MAX_DIGESTS:
-                self._digests.popitem(last=False)
-            return history
-
-    def _config(self, layout: RunLayout) -> RunConfig | None:
+    def config(self, layout: RunLayout) -> RunConfig | None:
         """Settings of a run, cached; None if they cannot be read."""
-        if layout.run_id not in self._configs:
+
+        def load() -> RunConfig | None:
             try:
-                self._configs[layout.run_id] = load_config(layout.config)
+                return load_config(layout.config)
             except InputError:
-                self._configs[layout.run_id] = None
-        return self._configs[layout.run_id]
+                return None
+
+        return self._configs.get(layout.run_id, lambda: file_stamp(layout.config), load)
+
+    def _digest(self, layout: RunLayout) -> RunHistory:
+        """Metrics of a run; they follow its files themselves."""
+        return self._digests.get(layout.run_id, lambda: True, lambda: RunHistory(layout))
 
     def _about(self, layout: RunLayout) -> dict[str, Any]:
-        config = self._config(layout)
+        config = self.config(layout)
         if config is None:
             return {"title": layout.run_id, "chain": "", "model": "", "settings": {}}
         chain = SHORT_TITLES[config.method.chain]
@@ -308,7 +226,6 @@ class RunMonitor:
         about.pop("settings")
         digest_summary = self._summary(summary.layout, deadline)
         status = status_to_dict(summary)
-        status.pop("signature")
         status.pop("heartbeat", None)
         status.pop("phase", None)
         return {
@@ -316,18 +233,15 @@ class RunMonitor:
             **status,
             "id": summary.layout.run_id,
             **digest_summary,
-            "first": select_metrics(digest_summary["first"]),
-            "last": select_metrics(digest_summary["last"]),
+            "first": _select_metrics(digest_summary["first"]),
+            "last": _select_metrics(digest_summary["last"]),
         }
 
     def _summary(self, layout: RunLayout, deadline: float) -> dict[str, Any]:
-        """Summary of the events of a run, cached until the file changes."""
-        try:
-            file = layout.events.stat()
-        except OSError:
+        """Summary of the events of a run, cached until the file changes; after the deadline the last one."""
+        stamp, known = file_stamp(layout.events), self._summaries.newest(layout.run_id)
+        if stamp is None:
             return EMPTY_SUMMARY
-        stamp = (file.st_size, file.st_mtime_ns)
-        known = self._summaries.get(layout.run_id)
         if (known and known[0] == stamp) or time.monotonic() >= deadline:
             return known[1] if known else EMPTY_SUMMARY
         history = self._digest(layout)
@@ -336,49 +250,55 @@ class RunMonitor:
                 break
         digest_summary = history.summary(SPARK_POINTS)
         if not is_unread:
-            self._summaries[layout.run_id] = (stamp, digest_summary)
+            self._summaries.keep(layout.run_id, stamp, digest_summary)
         return digest_summary
 
-    def _show_group(self, layout: RunLayout, saved: SavedGroup) -> dict[str, Any]:
-        group = saved.group
-        credits = group.credits or (None,) * len(group.rollouts)
-        return {
-            "sample": saved.sample.model_dump(include={"id", "question", "choices", "answer", "category"}),
-            "wh": saved.image_wh,
-            "overview": self._serve(layout, saved.overview),
-            "protocol": group.protocol,
-            "rollouts": [
-                {
-                    **rollout_to_dict(rollout),
-                    "images": [self._serve(layout, name) for name in crops],
-                    "credit": credit and credit.model_dump(),
-                }
-                for rollout, crops, credit in zip(group.rollouts, saved.crops, credits, strict=True)
-            ],
-        }
 
-    def _serve(self, layout: RunLayout, name: str | None) -> str | None:
-        """Copy an image to the served folder; returns its name there, or None if it is missing."""
-        if name is None:
-            return None
-        served = f"{layout.run_id}-{Path(name).name}"
-        target = self.image_folder / served
-        try:
-            source = find_image(layout, name)
-        except InputError:
-            return None
-        if not target.exists():
-            draft = target.with_suffix(f".{threading.get_ident()}.draft")
-            copy_regular_file(source, draft)
-            draft.replace(target)
-        return served
+def status_to_dict(summary: RunSummary, ahead: int | None = None) -> dict[str, Any]:
+    """Status of a run as JSON.
+
+    Args:
+        summary: The run.
+        ahead: Runs before it on the same device; None if it is not waiting or unknown.
+    """
+    status = summary.status
+    shown: dict[str, Any] = {"state": summary.state, "error": summary.problem}
+    if status is None:
+        return shown
+    return shown | {
+        "step": status.step,
+        "total": status.total,
+        "attempt": status.attempt,
+        "error": status.error or summary.problem,
+        "exit_code": status.exit_code,
+        "phase": _describe_phase(status, ahead) if status.is_active else "",
+        "heartbeat": status.heartbeat.isoformat() if status.heartbeat else None,
+    }
 
 
-def _read(kind: type[Any], request: Mapping[str, Any]) -> Any:
+def _describe_phase(status: RunStatus, ahead: int | None) -> str:
+    """Phase of an active run outside its steps; empty during steps."""
+    if status.phase or status.state != "queued":
+        return status.phase
+    return f"queued behind {ahead} {'run' if ahead == 1 else 'runs'} on this device" if ahead else "starting"
+
+
+def read_device(layout: RunLayout) -> str:
+    """Device of the newest attempt; empty if not recorded yet."""
     try:
-        return kind.model_validate(request)
-    except ValidationError as error:
-        raise InputError(f"Invalid request ({kind.__name__}): {error.errors()[0]['msg']}. Reload the page.") from error
+        return Provenance.model_validate_json(read_regular_file(layout.provenance)).device
+    except (OSError, ValidationError):
+        return ""
+
+
+def format_run_time(run_id: str) -> str:
+    """``20260824-101500-...`` -> ``24 Aug 10:15:00 UTC``: start time in a run id."""
+    return f"{datetime.strptime(run_id[:15], '%Y%m%d-%H%M%S'):%-d %b %H:%M:%S} UTC"
+
+
+def _select_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Metrics shown in the list of runs."""
+    return {name: metrics[name] for name in ("accuracy", "iog_above_0.3", "iou", "area_share") if name in metrics}
 
 
 def _read_cursor(value: dict[str, Any] | None) -> Cursor:

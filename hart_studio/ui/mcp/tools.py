@@ -12,9 +12,8 @@ from pydantic import ConfigDict, Field, ValidationError
 from hart_studio.errors import InputError
 from hart_studio.records import MAX_QUESTION_CHARS, Box, Protocol, Record
 from hart_studio.ui.api.ask import AskForm, AskService, read_form
-from hart_studio.ui.api.box_input import BoxInput, parse_boxes
 from hart_studio.ui.api.endpoints import MAX_BOXES
-from hart_studio.ui.api.schemas import AskResponse, LocateResponse, VerifyResponse
+from hart_studio.ui.api.schemas import AskResponse, BoxInput, LocateResponse, VerifyResponse, parse_boxes
 from hart_studio.ui.mcp.images import cut_crops, open_base64_image
 from hart_studio.ui.progress_stream import Progress
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import gradio as gr
@@ -14,7 +13,7 @@ from hart_studio.records import PROTOCOLS
 from hart_studio.ui.api.ask import AskService
 from hart_studio.ui.api.evaluation_results import EvaluationResultsApi
 from hart_studio.ui.api.evaluations import EvaluationApi
-from hart_studio.ui.api.handler import api_handler
+from hart_studio.ui.api.handler import Handler, api_handler, call_handler
 from hart_studio.ui.components.evaluate_page import EvaluateChoices, EvaluatePage
 from hart_studio.ui.pages.ask import AskInputs
 from hart_studio.ui.security.permissions import Permissions
@@ -69,11 +68,11 @@ def _build_page(
     marker = service.folder / "evaluate_marker.txt"
     marker.write_text("Files of the Evaluate tab are next to this one.\n", encoding="utf-8")
     outputs = EvaluationResultsApi(api, service)
-    readers: list[Callable[[Mapping[str, Any]], Any]] = [
+    readers: list[Handler] = [
         api.evaluations,
         *(outputs.tables, outputs.failures, outputs.failure, outputs.report),
     ]
-    actions: list[Callable[[Mapping[str, Any]], Any]] = [api.command, api.start, api.stop, api.resume, api.delete]
+    actions: list[Handler] = [api.command, api.start, api.stop, api.resume, api.delete]
     redact_paths = permissions.is_public or examples is not None or not api.is_open
     answers = [api_handler(each, permissions.require_owner, redact_paths=redact_paths) for each in readers]
     answers += [api_handler(each, permissions.require_write_access) for each in actions if api.is_open]
@@ -100,7 +99,7 @@ def _build_page(
         wanted = event._data if isinstance(event._data, dict) else {}
         try:
             permissions.require_owner(user)
-            found = outputs.prefill_ask({name: wanted.get(name) for name in ("run", "sample")})
+            found = call_handler(outputs.prefill_ask, {name: wanted.get(name) for name in ("run", "sample")})
         except HartError as error:
             raise gr.Error(str(error), title="Cannot open question", print_exception=False) from error
         model: Any = found.model

@@ -2,31 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final
 
 from hart_studio.image_domains import DOMAIN_TITLES, supported_domains
 from hart_studio.labeling.formats.table import FORMATS
-from hart_studio.labeling.sources import KIND_TITLES, KINDS
+from hart_studio.labeling.sources import KIND_TITLES
 from hart_studio.models.catalog import BUILT_IN_HART, GENERAL_MODEL, read_intended_domain
 from hart_studio.ui.api.ask import AskService
-from hart_studio.ui.api.handler import api_handler
-from hart_studio.ui.api.label_exports import LabelExportApi
+from hart_studio.ui.api.exports import LabelExportApi
+from hart_studio.ui.api.handler import Handler, api_handler
 from hart_studio.ui.api.labels import LabelApi
-from hart_studio.ui.api.projects import ProjectApi
 from hart_studio.ui.api.review import ReviewApi
 from hart_studio.ui.components.label_page import LabelChoices, LabelPage
-from hart_studio.ui.spaces import session_labels as bounds
-from hart_studio.ui.spaces.sessions import AWAY_SECONDS, IDLE_SECONDS, SessionStore
+from hart_studio.ui.spaces.sessions import AWAY_SECONDS, IDLE_SECONDS, VISITOR_LIMITS, SessionStore
 
 NOTE: Final = (
     "Projects are private to this browser tab and temporary. They are deleted "
     f"after {IDLE_SECONDS / 3600:.0f} hours without activity, when the Space restarts, and when you close the tab. A "
     f"run stops after {AWAY_SECONDS / 60:.0f} minutes without activity. Export your labels to keep them. Limits per "
-    f"visitor: {bounds.MAX_PROJECTS} projects, {bounds.MAX_ITEMS} questions, {bounds.MAX_BYTES >> 20} MiB. Only one "
-    "visitor can run labeling at a time."
+    f"visitor: {VISITOR_LIMITS.max_projects} projects, {VISITOR_LIMITS.max_items} questions, "
+    f"{(VISITOR_LIMITS.max_bytes or 0) >> 20} MiB. Only one visitor can run labeling at a time."
 )
 """Notice to visitors of a Space above their projects."""
+
+READERS: Final[Mapping[type, tuple[Handler, ...]]] = {
+    LabelApi: (LabelApi.projects, LabelApi.poll, LabelApi.invalid_rows),
+    LabelExportApi: (LabelExportApi.quality, LabelExportApi.describe_export_loss, LabelExportApi.diff_labels),
+    ReviewApi: (ReviewApi.list_items,),
+}
+"""Methods that the page may call, by their API."""
+
+ACTIONS: Final[Mapping[type, tuple[Handler, ...]]] = {
+    LabelApi: (
+        *(LabelApi.create, LabelApi.rename, LabelApi.duplicate, LabelApi.archive, LabelApi.delete),
+        *(LabelApi.trash, LabelApi.restore, LabelApi.preview_source, LabelApi.start_import),
+        *(LabelApi.describe_score_basis, LabelApi.start, LabelApi.pause, LabelApi.stop, LabelApi.resume),
+    ),
+    LabelExportApi: (LabelExportApi.export, LabelExportApi.change_classes),
+    ReviewApi: (
+        *(ReviewApi.next_item, ReviewApi.open_item, ReviewApi.decide, ReviewApi.skip, ReviewApi.undo, ReviewApi.redo),
+        *(ReviewApi.check, ReviewApi.accept_all, ReviewApi.bulk_progress),
+    ),
+}
+"""Methods that the page may also call where users may change something."""
 
 
 def build_label_tab(
@@ -47,48 +68,33 @@ def build_label_tab(
     """
     marker = service.folder / "marker.txt"
     marker.write_text("Files of the Label tab are next to this one.\n", encoding="utf-8")
-    calls, projects = ReviewApi(label_api, service), ProjectApi(label_api)
-    readers: list[Callable[[Mapping[str, Any]], Any]] = [
-        *(label_api.projects, label_api.poll, label_api.invalid_rows),
-        *(outputs.quality, outputs.describe_export_loss, outputs.diff_labels, calls.list_items),
+    shared = {LabelApi: label_api, LabelExportApi: outputs, ReviewApi: ReviewApi(label_api, service)}
+
+    @contextmanager
+    def open_shared(kind: type, handler: Handler, request: Mapping[str, Any]) -> Iterator[object]:
+        yield shared[kind]
+
+    open_api = visitors.open_api if visitors else open_shared
+    is_open = label_api.is_open or visitors is not None
+    redact_paths = visitors is not None or not label_api.is_open
+    answers: list[Callable[..., Any]] = [
+        api_handler(handler, redact_paths=redact_paths, open_api=partial(open_api, kind))
+        for table in ((READERS, ACTIONS) if is_open else (READERS,))
+        for kind, handlers in table.items()
+        for handler in handlers
     ]
-    actions: list[Callable[[Mapping[str, Any]], Any]] = [
-        *(
-            label_api.create,
-            label_api.preview_source,
-            label_api.start_import,
-            label_api.describe_score_basis,
-            label_api.start,
-            label_api.pause,
-            label_api.stop,
-            label_api.resume,
-        ),
-        *(outputs.export, outputs.change_classes),
-        *(calls.next_item, calls.open_item, calls.decide, calls.skip, calls.undo, calls.redo),
-        *(calls.check, calls.accept_all, calls.bulk_progress),
-        *(projects.rename, projects.duplicate, projects.archive, projects.delete, projects.trash, projects.restore),
-    ]
-    answers = readers + actions if label_api.is_open else readers
-    kinds = [kind for kind in KINDS if kind != "auto"]
-    note, max_rollouts = "", LabelChoices.max_rollouts
-    if visitors is not None:
-        answers = [visitors.handler_for(answer.__name__) for answer in readers + actions]
-        kinds = [kind for kind in bounds.KINDS if kind != "auto"]
-        note, max_rollouts = NOTE, bounds.MAX_ROLLOUTS
+    limits = visitors.limits if visitors else label_api.limits
     made_for = read_intended_domain(BUILT_IN_HART)
     choices = LabelChoices(
         outputs.formats,
-        [(KIND_TITLES.get(kind) or FORMATS[kind].title, kind) for kind in kinds],
+        [(KIND_TITLES.get(kind) or FORMATS[kind].title, kind) for kind in limits.kinds if kind != "auto"],
         models,
         BUILT_IN_HART,
         supported_domains(made_for),
         f"The built-in models only support {DOMAIN_TITLES[made_for]}, and this project has other images. "
         f"For photographs use a model such as {GENERAL_MODEL}.",
         service.allowed.hint,
-        note,
-        max_rollouts,
+        NOTE if visitors else "",
+        limits.max_rollouts,
     )
-    is_open = label_api.is_open or visitors is not None
-    redact_paths = visitors is not None or not label_api.is_open
-    answers = [api_handler(answer, redact_paths=redact_paths) for answer in answers]
     return LabelPage(marker, choices, answers, is_open=is_open, elem_id="label-page")

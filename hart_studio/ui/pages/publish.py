@@ -10,6 +10,7 @@ import gradio as gr
 from hart_studio.errors import HartError, InputError
 from hart_studio.runs.layout import find_run
 from hart_studio.runs.publishing import Destination, publish_checkpoint
+from hart_studio.ui.api.handler import PollRequest
 from hart_studio.ui.api.runs import RunMonitor
 from hart_studio.ui.components.progress_status import Failed, ProgressStatus, Running
 from hart_studio.ui.error_reporting import describe
@@ -39,7 +40,7 @@ def build_publish_form(watch: RunMonitor, permissions: Permissions) -> None:
     def list_runs(user: gr.OAuthProfile | None = None) -> Any:
         if not permissions.is_owner(user):
             return gr.skip()
-        runs = (watch.list_runs({}) or {"runs": []})["runs"]
+        runs = (watch.list_runs(PollRequest()) or {"runs": []})["runs"]
         return gr.update(choices=[(f"{item['title']} ({item['chain']}, {item['state']})", item["id"]) for item in runs])
 
     def publish(

@@ -18,6 +18,7 @@ from hart_studio.runs.devices import Gpu
 from hart_studio.runs.layout import find_run
 from hart_studio.runs.overrides import dump_config, load_config, read_config
 from hart_studio.runs.presets import DEFAULT_PRESET, PRESETS, get_preset
+from hart_studio.ui.api.handler import PollRequest
 from hart_studio.ui.api.launch import SETUPS, LaunchRequest, RunLauncher
 from hart_studio.ui.api.launch_summary import (
     describe_launch_error,
@@ -237,7 +238,7 @@ def build_train_tab(
     def list_earlier(user: gr.OAuthProfile | None = None) -> Any:
         if not permissions.is_owner(user):
             return gr.skip()
-        found = watch.list_runs({}) or {"runs": []}
+        found = watch.list_runs(PollRequest()) or {"runs": []}
         return gr.update(
             choices=[(f"{run['title']} ({run['chain']}, {run['state']})", run["id"]) for run in found["runs"]]
         )

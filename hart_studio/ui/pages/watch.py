@@ -10,6 +10,7 @@ import gradio as gr
 
 from hart_studio.ui.api.handler import api_handler
 from hart_studio.ui.api.launch import RunLauncher
+from hart_studio.ui.api.rollouts import RolloutApi
 from hart_studio.ui.api.runs import RunMonitor
 from hart_studio.ui.components.run_view import RunChoice, RunView
 from hart_studio.ui.components.runs_table import RunsTable
@@ -35,7 +36,8 @@ def build_run_components(watch: RunMonitor, launcher: RunLauncher, permissions: 
     marker = Path(watch.image_folder) / "marker.txt"
     marker.write_text("Images of rollouts are next to this file.\n", encoding="utf-8")
     redact_paths = permissions.is_public or not launcher.is_open
-    readers = (watch.list_runs, watch.poll, watch.rollouts, watch.track_question, watch.gold_boxes)
+    recorded = RolloutApi(watch)
+    readers = (watch.list_runs, watch.poll, recorded.rollouts, recorded.track_question, recorded.gold_boxes)
     actions = (launcher.stop, launcher.resume, watch.delete) if launcher.is_open else ()
     answers = [api_handler(each, permissions.require_owner, redact_paths=redact_paths) for each in readers]
     answers += [api_handler(each, permissions.require_write_access) for each in actions]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import shutil
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from hart_studio.errors import InputError
 from hart_studio.evaluation.config import EvaluationConfig, read_config
@@ -19,13 +19,19 @@ from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.records import PROTOCOLS
 from hart_studio.runs.launcher import start_run
 from hart_studio.ui.api.evaluations import MODULE, EvaluationApi
-from hart_studio.ui.api.launch import RunLauncher
-from hart_studio.ui.api.run_json import format_run_time
-from hart_studio.ui.api.runs import RunMonitor
+from hart_studio.ui.api.handler import Request
+from hart_studio.ui.api.launch import RunLauncher, stop_immediately
+from hart_studio.ui.api.runs import RunMonitor, format_run_time
 from hart_studio.ui.components.example_picker import Example
-from hart_studio.ui.spaces.session_labels import stop_immediately
 
 _TITLE: Final = "{model} on the examples"
+
+
+class ExampleRequest(Request):
+    """Request to evaluate a model on the examples."""
+
+    model: str = ""
+    """A name of ``BUILT_IN_FOLDERS``."""
 
 
 class ExampleEvaluations:
@@ -62,11 +68,8 @@ class ExampleEvaluations:
         self.api = EvaluationApi(launch, RunMonitor(launch.runs_root, served / "example_runs"))
         self._lock = threading.Lock()
 
-    def evaluate_examples(self, request: Mapping[str, Any]) -> dict[str, str]:
+    def evaluate_examples(self, request: ExampleRequest) -> dict[str, str]:
         """Evaluate a built-in model, or return its finished evaluation.
-
-        Args:
-            request: ``model``, a name of ``BUILT_IN_FOLDERS``.
 
         Returns:
             ``run``, the id of the evaluation, and ``message``, when it was made.
@@ -74,9 +77,9 @@ class ExampleEvaluations:
         Raises:
             InputError: If it is not a built-in model, or another evaluation is running.
         """
-        model = request.get("model")
-        if not isinstance(model, str) or model not in BUILT_IN_FOLDERS:
-            raise InputError(f"expected one of {', '.join(BUILT_IN_FOLDERS)}, got {str(model)[:40]!r}; choose one")
+        model = request.model
+        if model not in BUILT_IN_FOLDERS:
+            raise InputError(f"expected one of {', '.join(BUILT_IN_FOLDERS)}, got {model[:40]!r}; choose one")
         with self._lock:
             found = list_evaluations(self.api.launch.runs_root)
             for run in found:

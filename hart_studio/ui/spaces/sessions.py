@@ -16,17 +16,18 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from hart_studio.errors import InputError
 from hart_studio.ui.api.ask import AskService
-from hart_studio.ui.api.label_exports import LabelExportApi
-from hart_studio.ui.api.projects import ProjectApi
+from hart_studio.ui.api.exports import LabelExportApi
+from hart_studio.ui.api.handler import Handler
+from hart_studio.ui.api.label_limits import LabelLimits
+from hart_studio.ui.api.labels import LabelApi
+from hart_studio.ui.api.review import ReviewApi
 from hart_studio.ui.security.model_allowlist import ModelAllowlist
-from hart_studio.ui.spaces.session_labels import BUSY, SessionLabelApi
-from hart_studio.ui.spaces.session_review import SessionReviewApi
 
 IDLE_SECONDS: Final = 2 * 3600.0
 """A session expires after this time without calls. Project default."""
@@ -50,6 +51,32 @@ CLEANUP_INTERVAL_SECONDS: Final = 30.0
 SESSION_FIELD: Final = "session_token"
 """Request field with the session token."""
 
+VISITOR_LIMITS: Final = LabelLimits(
+    max_projects=3,
+    max_items=200,
+    max_bytes=256 << 20,
+    max_kept_bytes=512 << 20,
+    # All but zip are plain text, so they do not expand.
+    endings=(".zip", ".csv", ".tsv", ".jsonl"),
+    # Those that contain their images. Others could name images on this machine.
+    kinds=("auto", "images", "table", "questions"),
+    max_source_bytes=64 << 20,
+    max_lines=5000,
+    max_rollouts=8,
+    max_boxes=16,
+    max_checks=2,  # a save behind a check
+    keeps_images=False,  # decoded images of all visitors would need too much memory
+    keeps_trash=False,  # deleted projects free storage at once
+    can_pause=False,
+)
+"""Limits of one visitor, because visitors share disk and CPU of the Space. Project default."""
+
+BUSY: Final = (
+    "Another labeling run, yours or another visitor's, is active, and only one can run at a time. Nothing is lost. Try "
+    "again in a few minutes."
+)
+"""Error if a run is active."""
+
 GONE: Final = (
     "This browser tab has no projects any more. Projects are deleted after two idle hours, when the Space restarts, "
     "and when the tab is closed. Create a new one."
@@ -68,10 +95,9 @@ class Session:
     """Folder of the projects; not served."""
     shown: Path
     """Served folder for displayed files, with an unguessable name."""
-    label_api: SessionLabelApi
-    outputs: LabelExportApi
-    calls: SessionReviewApi
-    projects: ProjectApi
+    labels: LabelApi
+    exports: LabelExportApi
+    review: ReviewApi
     seen: float
     """Time of the last call, monotonic clock."""
     busy: int = 0
@@ -79,11 +105,10 @@ class Session:
     run_since: float | None = None
     """When the active run was first seen, same clock; None without one."""
 
-    def answer(self, name: str) -> Callable[[Mapping[str, Any]], Any]:
-        """Handler with the given name."""
-        owner = next(each for each in (self.label_api, self.outputs, self.calls, self.projects) if hasattr(each, name))
-        found: Callable[[Mapping[str, Any]], Any] = getattr(owner, name)
-        return found
+    @property
+    def apis(self) -> Mapping[type, object]:
+        """The APIs by class."""
+        return {LabelApi: self.labels, LabelExportApi: self.exports, ReviewApi: self.review}
 
 
 class SessionStore:
@@ -91,6 +116,7 @@ class SessionStore:
 
     Attributes:
         root: Folder of all sessions; must not be served.
+        limits: Limits of one visitor.
     """
 
     def __init__(
@@ -111,34 +137,36 @@ class SessionStore:
             clock: Replaced in tests.
         """
         self.root = root
+        self.limits = replace(VISITOR_LIMITS, reserve_run=self._reserve, check_imports=self._check_imports)
+        self._no_projects = LabelApi(root / "none", is_open=False)
         self._service, self._allowed, self._max_sessions, self._clock = service, allowed, max_sessions, clock
         self._sessions: dict[str, Session] = {}
         self._lock = threading.Lock()
         self._turn = threading.Lock()
         self._is_over = threading.Event()
 
-    def handler_for(self, name: str) -> Callable[[Any], Any]:
-        """Handler that runs in the session of the token.
+    @contextmanager
+    def open_api(self, kind: type, handler: Handler, request: Mapping[str, Any]) -> Iterator[object]:
+        """Hold the session of a request; the first project of a tab creates it.
 
         Args:
-            name: Method of ``LabelApi``, ``LabelExportApi``, ``ReviewApi`` or ``ProjectApi``; never from a browser.
+            kind: Class of the handler.
+            handler: Its method.
+            request: From a browser, with the session token.
+
+        Yields:
+            The API of the session.
+
+        Raises:
+            InputError: If the token is malformed, there is no such session, or there are too many.
         """
-
-        def answer(request: Any) -> Any:
-            if not isinstance(request, dict):
-                raise InputError("Invalid request. Reload the page.")
-            asked = {key: value for key, value in request.items() if key != SESSION_FIELD}
-            with self.enter(request.get(SESSION_FIELD), create=name == "create") as session:
-                if session is None:
-                    if name == "projects":
-                        return []
-                    raise InputError(GONE)
-                if name == "start_import" and self._count_imports() >= MAX_IMPORTS:
-                    raise InputError("Too many imports are running. Try again in a minute.")
-                return session.answer(name)(asked)
-
-        answer.__name__ = name
-        return answer
+        with self.enter(request.get(SESSION_FIELD), create=handler is LabelApi.create) as session:
+            if session is not None:
+                yield session.apis[kind]
+            elif handler is LabelApi.projects:
+                yield self._no_projects
+            else:
+                raise InputError(GONE)
 
     @contextmanager
     def enter(self, session_token: Any, *, create: bool = False) -> Iterator[Session | None]:
@@ -200,13 +228,13 @@ class SessionStore:
             sessions = dict(self._sessions)
         # Checked without the lock, because it reads from disk; returning visitors are checked again below.
         for session in sessions.values():
-            if not session.label_api.has_run:
+            if not session.labels.has_run:
                 session.run_since = None
                 continue
             session.run_since = now if session.run_since is None else session.run_since
             is_away = now - session.seen > AWAY_SECONDS and not session.busy
             if is_away or now - session.run_since > RUN_SECONDS:
-                session.label_api.stop_runs()
+                session.labels.stop_runs()
                 session.run_since = None
         with self._lock:
             removed = [self._sessions.pop(key) for key in list(self._sessions) if self._is_idle(key, IDLE_SECONDS)]
@@ -217,7 +245,7 @@ class SessionStore:
     def _is_idle(self, key: str, seconds: float) -> bool:
         """Whether a session had no call for this time and no import is running."""
         session = self._sessions[key]
-        return not (session.busy or session.label_api.is_importing) and self._clock() - session.seen > seconds
+        return not (session.busy or session.labels.is_importing) and self._clock() - session.seen > seconds
 
     def _find_idle(self) -> list[str]:
         """Sessions that may be evicted if the store is full; called without the lock, because it reads from disk."""
@@ -226,7 +254,7 @@ class SessionStore:
             absent = {
                 key: session for key, session in self._sessions.items() if is_full and self._is_idle(key, AWAY_SECONDS)
             }
-        return [key for key, session in absent.items() if not session.label_api.has_run]
+        return [key for key, session in absent.items() if not session.labels.has_run]
 
     def _evict_idle(self, idle: Collection[str]) -> list[Session]:
         """Remove the longest idle session if the store is full; the lock must be held.
@@ -246,17 +274,17 @@ class SessionStore:
         folder.mkdir(mode=0o700, parents=True)
         served = self._service.folder
         shown = served / "visitors" / secrets.token_hex(16)
-        label_api = SessionLabelApi(folder, self._allowed, self._reserve, self._service.limits)
-        outputs = LabelExportApi(label_api, served, shown / "labels", shows_paths=False)
-        calls = SessionReviewApi(label_api, self._service.with_folder(shown), served)
-        # Deleted projects free storage at once, without trash.
-        return Session(folder, shown, label_api, outputs, calls, ProjectApi(label_api, is_kept=False), self._clock())
+        limits = replace(self.limits, images=self._service.limits)
+        labels = LabelApi(folder, allowed=self._allowed, limits=limits)
+        exports = LabelExportApi(labels, served, shown / "labels", shows_paths=False)
+        review = ReviewApi(labels, self._service.with_folder(shown), served)
+        return Session(folder, shown, labels, exports, review, self._clock())
 
     def _clear(self, sessions: list[Session]) -> None:
         """Delete sessions that were removed from the store."""
         for session in sessions:
-            session.label_api.close()
-            session.calls.close()
+            session.labels.close()
+            session.review.close()
             for folder in (session.folder, session.shown):
                 shutil.rmtree(folder, ignore_errors=True)
 
@@ -270,14 +298,20 @@ class SessionStore:
         with self._turn:
             with self._lock:
                 sessions = list(self._sessions.values())
-            if any(session.label_api.has_run for session in sessions):
+            if any(session.labels.has_run for session in sessions):
                 raise InputError(BUSY)
             yield
 
-    def _count_imports(self) -> int:
+    def _check_imports(self) -> None:
+        """Raise if too many imports of all visitors are running.
+
+        Raises:
+            InputError: If there are.
+        """
         with self._lock:
             sessions = list(self._sessions.values())
-        return sum(session.label_api.is_importing for session in sessions)
+        if sum(session.labels.is_importing for session in sessions) >= MAX_IMPORTS:
+            raise InputError("Too many imports are running. Try again in a minute.")
 
     def _run_cleanup_loop(self) -> None:
         while not self._is_over.wait(CLEANUP_INTERVAL_SECONDS):

@@ -20,11 +20,12 @@ from hart_studio.runs.queue import LaunchPlan, write_plan
 from hart_studio.ui.api import evaluation_results
 from hart_studio.ui.api.evaluation_results import EvaluationResultsApi
 from hart_studio.ui.api.evaluations import EvaluationApi
+from hart_studio.ui.api.handler import call_handler
 from tests.evaluations import FAR_XYXY, GOLD_XYXY, WH, make_record, write_evaluation
 
 
 def test_tables_and_figures_travel_as_texts(outputs: EvaluationResultsApi, layout: RunLayout) -> None:
-    answer = outputs.tables({"runs": [layout.run_id, layout.run_id]})
+    answer = call_handler(outputs.tables, {"runs": [layout.run_id, layout.run_id]})
     json.dumps(answer)
     assert answer["notes"] == []
     for table in answer["tables"]:
@@ -44,7 +45,7 @@ def test_tables_name_what_they_are_made_from_and_what_they_leave_out(
     layout = write_evaluation(api.launch.runs_root, records, total=9, title="Half")
     asked = DatasetInfo(benchmark="needle", samples=9, fingerprint="f" * 64, invalid_count=1)
     write_json(layout.folder / DATASET_INFO_FILE, asked.model_dump(mode="json"))
-    answer = outputs.tables({"runs": [layout.run_id]})
+    answer = call_handler(outputs.tables, {"runs": [layout.run_id]})
     assert answer["answered"] == {layout.run_id: (2, 9)}
     half = answer["gaps"][0].partition(" on ")[0]
     assert answer["gaps"][:2] == [
@@ -57,28 +58,30 @@ def test_tables_name_what_they_are_made_from_and_what_they_leave_out(
 def test_tables_are_made_once_while_nothing_is_new(
     outputs: EvaluationResultsApi, layout: RunLayout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = outputs.tables({"runs": [layout.run_id]})
+    first = call_handler(outputs.tables, {"runs": [layout.run_id]})
     monkeypatch.setattr(evaluation_results, "make_tables", lambda evaluations: pytest.fail("made again"))
-    assert outputs.tables({"runs": [layout.run_id]}) == first
+    assert call_handler(outputs.tables, {"runs": [layout.run_id]}) == first
 
 
 @pytest.mark.parametrize("runs", [[], None, "x", [None], [1] * 7])
 def test_one_to_six_are_compared(outputs: EvaluationResultsApi, layout: RunLayout, runs: Any) -> None:
     with pytest.raises(InputError):
-        outputs.tables({"runs": runs})
+        call_handler(outputs.tables, {"runs": runs})
 
 
 def test_one_that_has_not_begun_is_a_note(api: EvaluationApi, outputs: EvaluationResultsApi, layout: RunLayout) -> None:
-    waiting = api.start({"benchmark": "needle", "model": "built-in", "protocols": ["direct"], "title": "Later"})["run"]
-    answer = outputs.tables({"runs": [waiting, layout.run_id]})
+    waiting = call_handler(
+        api.start, {"benchmark": "needle", "model": "built-in", "protocols": ["direct"], "title": "Later"}
+    )["run"]
+    answer = call_handler(outputs.tables, {"runs": [waiting, layout.run_id]})
     assert answer["notes"] == ["Later has not loaded its questions yet"] and answer["tables"]
-    assert outputs.tables({"runs": [waiting]})["tables"] == []
+    assert call_handler(outputs.tables, {"runs": [waiting]})["tables"] == []
     with pytest.raises(InputError, match="Later has not loaded"):
-        outputs.report({"runs": [waiting]})
+        call_handler(outputs.report, {"runs": [waiting]})
 
 
 def ask(outputs: EvaluationResultsApi, layout: RunLayout, **more: Any) -> dict[str, Any]:
-    return outputs.failures({"run": layout.run_id, "protocol": "crops_only", **more})
+    return call_handler(outputs.failures, {"run": layout.run_id, "protocol": "crops_only", **more})
 
 
 def test_lucky_answers_come_first_and_everything_is_counted(outputs: EvaluationResultsApi, layout: RunLayout) -> None:
@@ -118,7 +121,7 @@ def test_a_filter_that_cannot_be_used(outputs: EvaluationResultsApi, layout: Run
 def test_a_question_comes_with_its_image_both_kinds_of_boxes_and_every_answer(
     outputs: EvaluationResultsApi, layout: RunLayout
 ) -> None:
-    shown = outputs.failure({"run": layout.run_id, "sample": "q004"})
+    shown = call_handler(outputs.failure, {"run": layout.run_id, "sample": "q004"})
     json.dumps(shown)
     xyxy = [shown["boxes"][0][side] for side in ("x_min", "y_min", "x_max", "y_max")]
     assert tuple(xyxy) == FAR_XYXY and shown["gold"][0]["x_min"] == GOLD_XYXY[0]
@@ -134,10 +137,10 @@ def test_a_question_comes_with_its_image_both_kinds_of_boxes_and_every_answer(
 
 def test_a_image_that_is_gone_leaves_the_answers(outputs: EvaluationResultsApi, layout: RunLayout, image: Path) -> None:
     image.unlink()
-    shown = outputs.failure({"run": layout.run_id, "sample": "q004"})
+    shown = call_handler(outputs.failure, {"run": layout.run_id, "sample": "q004"})
     assert shown["image"] is None and "sign.png" in shown["problem"] and len(shown["answers"]) == 2
     with pytest.raises(HartError):
-        outputs.prefill_ask({"run": layout.run_id, "sample": "q004"})
+        call_handler(outputs.prefill_ask, {"run": layout.run_id, "sample": "q004"})
 
 
 def test_a_file_that_is_no_image_is_never_served(
@@ -145,9 +148,9 @@ def test_a_file_that_is_no_image_is_never_served(
 ) -> None:
     (tmp_path / "secret.txt").write_text("secret")
     layout = write_evaluation(api.launch.runs_root, [make_record(1, tmp_path / "secret.txt")])
-    assert outputs.failure({"run": layout.run_id, "sample": "q001"})["image"] is None
+    assert call_handler(outputs.failure, {"run": layout.run_id, "sample": "q001"})["image"] is None
     with pytest.raises(ImageError):
-        outputs.prefill_ask({"run": layout.run_id, "sample": "q001"})
+        call_handler(outputs.prefill_ask, {"run": layout.run_id, "sample": "q001"})
     served = [path for path in (tmp_path / "served").rglob("*") if path.is_file()]
     assert not any(b"secret" in path.read_bytes() for path in served)
 
@@ -157,12 +160,12 @@ def test_a_question_of_another_evaluation_is_none(
     outputs: EvaluationResultsApi, layout: RunLayout, sample: Any
 ) -> None:
     with pytest.raises(InputError):
-        outputs.failure({"run": layout.run_id, "sample": sample})
+        call_handler(outputs.failure, {"run": layout.run_id, "sample": sample})
 
 
 def test_the_path_of_a_image_is_never_the_client_s(outputs: EvaluationResultsApi, layout: RunLayout) -> None:
-    with pytest.raises(InputError, match="Invalid settings: image"):
-        outputs.failure({"run": layout.run_id, "sample": "q004", "image": "/etc/passwd"})
+    with pytest.raises(InputError, match="Invalid request: image"):
+        call_handler(outputs.failure, {"run": layout.run_id, "sample": "q004", "image": "/etc/passwd"})
 
 
 def test_a_question_is_asked_again_with_the_original(
@@ -170,7 +173,7 @@ def test_a_question_is_asked_again_with_the_original(
 ) -> None:
     record = make_record(3, image, choices=("two\nlines", "six", "seven"))
     layout = write_evaluation(api.launch.runs_root, [record], model="built-in")
-    found = outputs.prefill_ask({"run": layout.run_id, "sample": "q003"})
+    found = call_handler(outputs.prefill_ask, {"run": layout.run_id, "sample": "q003"})
     assert found.image.read_bytes() == image.read_bytes() and found.image != image
     assert found.image.is_relative_to(outputs.service.folder) and found.image.name == "sign.png"
     assert (found.question, found.choices, found.answer) == ("Which number is on sign 3?", "two lines\nsix\nseven", "A")
@@ -183,15 +186,17 @@ def test_a_model_that_someone_else_wrote_is_not_filled_in(
     """One click on the Ask tab would fetch it."""
     layout = write_evaluation(api.launch.runs_root, [make_record(3, image)], model="owner/model")
     wanted = {"run": layout.run_id, "sample": "q003"}
-    found = outputs.prefill_ask(wanted)
+    found = call_handler(outputs.prefill_ask, wanted)
     assert found.model is None and found.question == "Which number is on sign 3?"
     write_plan(layout, LaunchPlan(argv=("python",)))
-    assert outputs.prefill_ask(wanted).model == "owner/model", "what this server has signed is filled in"
+    assert call_handler(outputs.prefill_ask, wanted).model == "owner/model", "what this server has signed is filled in"
     config = json.loads(layout.config.read_text())
     layout.config.write_text(json.dumps({**config, "model": "evil/model"}))
-    assert outputs.prefill_ask(wanted).model is None, "neither the new name, nor the one that was read before"
+    assert call_handler(outputs.prefill_ask, wanted).model is None, (
+        "neither the new name, nor the one that was read before"
+    )
     layout.config.write_text(json.dumps({**config, "model": "built-in", "title": "edited"}))
-    assert outputs.prefill_ask(wanted).model == "built-in"
+    assert call_handler(outputs.prefill_ask, wanted).model == "built-in"
 
 
 def test_new_records_are_seen(
@@ -210,15 +215,15 @@ def test_one_without_gold_boxes_or_crops(api: EvaluationApi, outputs: Evaluation
         for n in range(3)
     ]
     layout = write_evaluation(api.launch.runs_root, bare, protocols=("direct",), benchmark="mmstar")
-    answer = outputs.failures({"run": layout.run_id, "protocol": "direct"})
+    answer = call_handler(outputs.failures, {"run": layout.run_id, "protocol": "direct"})
     assert answer["verdicts"] == {"wrong answer": 3} and answer["categories"] == []
-    shown = outputs.failure({"run": layout.run_id, "sample": "q001"})
+    shown = call_handler(outputs.failure, {"run": layout.run_id, "sample": "q001"})
     assert shown["gold"] == [] and shown["matches"] == [] and not shown["has_grounding_turn"]
-    json.dumps(outputs.tables({"runs": [layout.run_id]}), allow_nan=False)
+    json.dumps(call_handler(outputs.tables, {"runs": [layout.run_id]}), allow_nan=False)
 
 
 def test_the_report_is_written_where_it_is_served(outputs: EvaluationResultsApi, layout: RunLayout) -> None:
-    answer = outputs.report({"runs": [layout.run_id]})
+    answer = call_handler(outputs.report, {"runs": [layout.run_id]})
     page = (outputs.service.folder / answer["page"]).read_text("utf-8")
     assert page.startswith("<!doctype html>") and "Made up" in page
     with zipfile.ZipFile(outputs.service.folder / answer["archive"]) as archive:
@@ -231,20 +236,20 @@ def test_boxes_carry_their_labels_as_text(api: EvaluationApi, outputs: Evaluatio
     layout = write_evaluation(
         api.launch.runs_root, [make_record(1, image, boxes=(Box.from_xyxy(GOLD_XYXY, label=evil),))], title=evil
     )
-    assert outputs.failure({"run": layout.run_id, "sample": "q001"})["boxes"][0]["label"] == evil
-    assert api.evaluations({"signature": ""})["evaluations"][0]["title"] == evil, (
+    assert call_handler(outputs.failure, {"run": layout.run_id, "sample": "q001"})["boxes"][0]["label"] == evil
+    assert call_handler(api.evaluations, {"signature": ""})["evaluations"][0]["title"] == evil, (
         "texts travel as they are; the page shows them as text"
     )
 
 
 def test_an_unchanged_report_is_written_once(outputs: EvaluationResultsApi, layout: RunLayout) -> None:
     request = {"runs": [layout.run_id]}
-    first = outputs.report(request)
-    assert outputs.report(request) == first
+    first = call_handler(outputs.report, request)
+    assert call_handler(outputs.report, request) == first
     archive = outputs.service.folder / first["archive"]
     archive.unlink()
-    again = outputs.report(request)
+    again = call_handler(outputs.report, request)
     assert again["archive"] != first["archive"] and (outputs.service.folder / again["archive"]).exists()
     part = next(layout.folder.rglob("shard_*.jsonl"))
     os.utime(part, ns=(1, 1))
-    assert outputs.report(request)["archive"] != again["archive"], "its records are others"
+    assert call_handler(outputs.report, request)["archive"] != again["archive"], "its records are others"

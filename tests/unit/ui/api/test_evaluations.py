@@ -13,7 +13,7 @@ import orjson
 import pytest
 
 from hart_studio.errors import InputError
-from hart_studio.evaluation.config import EvaluationConfig, read_config
+from hart_studio.evaluation.config import DRAWN_QUESTIONS, EvaluationConfig, read_config
 from hart_studio.evaluation.job import compute_metrics, prepare_run
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.events import EventLog, StepDone
@@ -25,8 +25,10 @@ from hart_studio.runs.writer import RunWriter, create_run
 from hart_studio.ui.api.ask import AskService
 from hart_studio.ui.api.evaluation_results import EvaluationResultsApi
 from hart_studio.ui.api.evaluations import EvaluationApi
+from hart_studio.ui.api.handler import call_handler
 from tests.evaluations import (
     PROVENANCE,
+    draw_image,
     make_records,
     write_evaluation,
 )
@@ -36,7 +38,7 @@ WANTED = {"benchmark": "needle", "model": "built-in", "protocols": ["crops_only"
 
 
 def poll(api: EvaluationApi, signature: str = "") -> Any:
-    return api.evaluations({"signature": signature})
+    return call_handler(api.evaluations, {"signature": signature})
 
 
 def test_the_list_has_current_metrics_and_then_nothing_new(api: EvaluationApi, layout: RunLayout) -> None:
@@ -100,7 +102,7 @@ def test_an_evaluation_whose_settings_are_gone_is_listed_with_the_reason(api: Ev
 
 
 def test_starting_makes_a_run_that_waits_in_the_queue(api: EvaluationApi) -> None:
-    run = api.start({**WANTED, "title": " Mine ", "fallback": True})["run"]
+    run = call_handler(api.start, {**WANTED, "title": " Mine ", "fallback": True})["run"]
     layout = find_run(api.launch.runs_root, run)
     config = read_config(layout)
     assert (config.benchmark, config.model, config.title, config.limit) == ("needle", "built-in", "Mine", 8)
@@ -116,7 +118,11 @@ def test_starting_makes_a_run_that_waits_in_the_queue(api: EvaluationApi) -> Non
 
 
 def test_a_double_click_starts_one(api: EvaluationApi) -> None:
-    runs = [api.start(WANTED)["run"], api.start(WANTED)["run"], api.start({**WANTED, "limit": 9})["run"]]
+    runs = [
+        call_handler(api.start, WANTED)["run"],
+        call_handler(api.start, WANTED)["run"],
+        call_handler(api.start, {**WANTED, "limit": 9})["run"],
+    ]
     assert runs[0] == runs[1] != runs[2]
     assert len(list_runs(api.launch.runs_root)) == 2
 
@@ -128,8 +134,8 @@ def test_training_and_evaluation_wait_for_the_same_device(api: EvaluationApi, mo
     )
     training = create_run(api.launch.runs_root, "training", RunConfig(), "sft", total=1)
     enqueue_launch(training, LaunchPlan(argv=(sys.executable, "train")))
-    evaluation = api.start(WANTED)["run"]
-    elsewhere = api.start({**WANTED, "gpu": 1})["run"]
+    evaluation = call_handler(api.start, WANTED)["run"]
+    elsewhere = call_handler(api.start, {**WANTED, "gpu": 1})["run"]
     started = api.launch.queue.start_next()
     assert sorted(started) == sorted(begun) and len(started) == 2 and elsewhere in started
     assert len({training.run_id, evaluation} & set(started)) == 1, "one of them waits for the CPU"
@@ -157,12 +163,12 @@ def test_training_and_evaluation_wait_for_the_same_device(api: EvaluationApi, mo
 def test_settings_that_cannot_be_used(api: EvaluationApi, wrong: dict[str, Any]) -> None:
     for act in (api.start, api.command):
         with pytest.raises(InputError):
-            act({**WANTED, **wrong})
+            call_handler(act, {**WANTED, **wrong})
     assert list_runs(api.launch.runs_root) == []
 
 
 def test_the_command_line_does_the_same_and_is_quoted(api: EvaluationApi) -> None:
-    line = api.command({**WANTED, "path": "/data/$(rm -rf x)", "title": "-'quoted'"})["line"]
+    line = call_handler(api.command, {**WANTED, "path": "/data/$(rm -rf x)", "title": "-'quoted'"})["line"]
     assert "-m hart_studio.evaluation --benchmark=needle --model=built-in" in line
     assert "--protocol=crops_only --protocol=direct" in line and "--limit=8" in line and "--device=cpu" in line
     assert "'--path=/data/$(rm -rf x)'" in line
@@ -173,18 +179,18 @@ def test_one_that_ended_early_goes_on(api: EvaluationApi, image: Path) -> None:
     (row,) = poll(api)["evaluations"]
     assert (row["state"], row["step"], row["total"]) == ("stopped", 4, 9)
     assert row["warnings"] == ["q999: the image is missing"]
-    api.resume({"run": layout.run_id})
+    call_handler(api.resume, {"run": layout.run_id})
     assert read_status(layout).state == "queued"
     plan = load_verified_plan(layout)
     assert plan is not None and "--resume" in plan.argv
-    api.stop({"run": layout.run_id})
+    call_handler(api.stop, {"run": layout.run_id})
     assert layout.stop.exists()
 
 
 def test_a_complete_one_is_not_resumed_but_deleted(api: EvaluationApi, layout: RunLayout) -> None:
     with pytest.raises(InputError, match="completed"):
-        api.resume({"run": layout.run_id})
-    api.delete({"run": layout.run_id})
+        call_handler(api.resume, {"run": layout.run_id})
+    call_handler(api.delete, {"run": layout.run_id})
     assert not layout.folder.exists() and poll(api)["evaluations"] == []
 
 
@@ -192,7 +198,7 @@ def test_one_behind_an_address_is_not_resumed_from_a_page(api: EvaluationApi, im
     served = {"url": "http://127.0.0.1:9/v1", "model": "far", "family": "qwen2_5_vl"}
     layout = write_evaluation(api.launch.runs_root, make_records(image, 4), total=9, served=served)
     with pytest.raises(InputError, match="Resume it in a terminal"):
-        api.resume({"run": layout.run_id})
+        call_handler(api.resume, {"run": layout.run_id})
 
 
 HOSTILE_IDS = ["", "..", "../../etc", "/etc/passwd", "20260101-000000-evaluation-abcdef/..", "x" * 500, None, 7, {}]
@@ -206,7 +212,7 @@ def test_no_id_from_a_browser_leads_out_of_the_evaluations(
     request = {"run": run_id, "runs": [run_id], "sample": "q000", "protocol": "crops_only"}
     for act in acts:
         with pytest.raises(InputError):
-            act(request)
+            call_handler(act, request)
     assert layout.folder.is_dir()
 
 
@@ -214,9 +220,9 @@ def test_a_training_run_is_no_evaluation(api: EvaluationApi, outputs: Evaluation
     run = create_run(api.launch.runs_root, "training", RunConfig(), "sft", total=1).run_id
     for act in (api.stop, api.resume, api.delete):
         with pytest.raises(InputError, match="is not an evaluation"):
-            act({"run": run})
+            call_handler(act, {"run": run})
     with pytest.raises(InputError, match="is not an evaluation"):
-        outputs.tables({"runs": [run]})
+        call_handler(outputs.tables, {"runs": [run]})
 
 
 def test_a_public_page_shows_and_makes_nothing(
@@ -225,9 +231,11 @@ def test_a_public_page_shows_and_makes_nothing(
     closed = make_api(tmp_path, is_open=False, monkeypatch=monkeypatch)
     for act in (closed.command, closed.start, closed.stop, closed.resume, closed.delete):
         with pytest.raises(InputError, match=r"disabled on (a|this) public page"):
-            act({**WANTED, "run": layout.run_id})
+            call_handler(act, {**WANTED, "run": layout.run_id})
     assert len(poll(closed)["evaluations"]) == 1
-    assert EvaluationResultsApi(closed, AskService(tmp_path / "seen")).tables({"runs": [layout.run_id]})["tables"]
+    assert call_handler(EvaluationResultsApi(closed, AskService(tmp_path / "seen")).tables, {"runs": [layout.run_id]})[
+        "tables"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -276,7 +284,7 @@ def test_a_limit_beyond_all_bounds_is_refused_before_anything_is_made(api: Evalu
     before = list_runs(api.launch.runs_root)
     for act in (api.start, api.command):
         with pytest.raises(InputError, match="limit: Input should be less than or equal to"):
-            act({**WANTED, "limit": 10**20})
+            call_handler(act, {**WANTED, "limit": 10**20})
     assert list_runs(api.launch.runs_root) == before
 
 
@@ -314,3 +322,49 @@ def test_what_an_evaluation_does_before_its_first_answer_is_shown(api: Evaluatio
         run.set_phase("loading the model")
         row = next(row for row in poll(api)["evaluations"] if row["id"] == layout.run_id)
     assert (row["step"], row["phase"]) == (0, "loading the model")
+
+
+MEASURED: dict[str, Any] = {"model": "built-in", "device": "cpu", "protocols": ("direct", "crops_only")}
+
+
+def foresee(api: EvaluationApi, **more: Any) -> tuple[int | None, int | None]:
+    answer = call_handler(api.command, {**WANTED, **more})
+    return answer["count"], answer["seconds"]
+
+
+def test_the_number_of_questions_is_shown_where_it_is_known(api: EvaluationApi) -> None:
+    assert foresee(api) == (DRAWN_QUESTIONS, None)
+    assert foresee(api, limit=8) == (8, None)
+    assert foresee(api, benchmark="treebench") == (405, None)
+    assert foresee(api, path="/data/own") == (None, None)
+
+
+def test_a_queued_evaluation_has_it_before_anything_is_read(api: EvaluationApi) -> None:
+    run = call_handler(api.start, WANTED)["run"]
+    assert read_status(api.find(run)).total == DRAWN_QUESTIONS
+    (row,) = call_handler(api.evaluations, {})["evaluations"]  # type: ignore[index]
+    assert (row["state"], row["total"]) == ("queued", DRAWN_QUESTIONS)
+
+
+def test_the_time_is_that_of_the_newest_evaluation_of_the_same(
+    api: EvaluationApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = make_records(draw_image(tmp_path / "sign.png"), 4)
+    paces = {
+        write_evaluation(api.launch.runs_root, records, **{**MEASURED, **other}).run_id: pace
+        for pace, other in enumerate(
+            [{}, {"model": "built-in-hart"}, {"protocols": ("direct",)}, {"device": "auto"}, {"path": "/data/x"}], 2
+        )
+    }
+    monkeypatch.setattr(api, "_summary", lambda layout: {"pace": paces.get(layout.run_id)})
+    assert foresee(api, limit=50) == (50, 100), "protocols are the same in any order, all others are not the same"
+    assert foresee(api, limit=50, model="built-in-hart") == (50, 150)
+    assert foresee(api, limit=50, protocols=["full_and_crops"]) == (50, None)
+    assert foresee(api, path="/data/x") == (None, None), "without a count there is no time"
+
+
+def test_a_pace_comes_from_what_was_really_measured(api: EvaluationApi, tmp_path: Path) -> None:
+    records = make_records(draw_image(tmp_path / "sign.png"), 4)
+    write_evaluation(api.launch.runs_root, records, **MEASURED)
+    count, seconds = foresee(api, limit=10_000_000)
+    assert count == 10_000_000 and seconds is not None and seconds > 0

@@ -21,6 +21,7 @@ from hart_studio.runs.signing import KEY_FILE
 from hart_studio.runs.status import read_status, write_status
 from hart_studio.runs.writer import RunWriter, create_run
 from hart_studio.ui.api import launch as launch_module
+from hart_studio.ui.api.handler import call_handler
 from hart_studio.ui.api.launch import SETUPS, LaunchRequest, RunLauncher
 from tests.unit.runs.conftest import PROVENANCE
 
@@ -151,7 +152,7 @@ def test_a_stopped_run_goes_on_as_it_was_started(launcher: RunLauncher, is_of_th
     write_status(layout, read_status(layout).replace(state="stopped"))
     if not is_of_this_key:  # moved from another folder of runs, or of an earlier version
         (launcher.runs_root / KEY_FILE).unlink()
-    launcher.resume({"run": run_id})
+    call_handler(launcher.resume, {"run": run_id})
     plan = load_verified_plan(layout)
     assert plan is not None and plan.gpus == (1, 3) and "deepspeed_zero2.yaml" in " ".join(plan.argv)
     assert list(plan.argv[-4:]) == ["--resume", run_id, "--runs-root", str(launcher.runs_root)]
@@ -167,8 +168,8 @@ def test_a_run_of_a_terminals_gpu_is_not_put_on_the_cpu(launcher: RunLauncher) -
             assert run.is_stop_requested
         if "cuda" in device:
             with pytest.raises(InputError, match=f"in a terminal on 1 x cuda.*--resume {layout.run_id}"):
-                launcher.resume({"run": layout.run_id})
-    launcher.resume({"run": layout.run_id})
+                call_handler(launcher.resume, {"run": layout.run_id})
+    call_handler(launcher.resume, {"run": layout.run_id})
     assert read_status(layout).state == "queued"
 
 
@@ -179,13 +180,13 @@ def test_a_stop_waits_for_the_checkpoint_until_it_is_asked_again(
     monkeypatch.setattr(launch_module, "stop_in_background", lambda layout, now: asked.append(now))
     layout = find_run(launcher.runs_root, launcher.enqueue(LaunchRequest(DEMO, "cpu-demo")))
     for request in ({}, {"now": True}, {"now": "yes"}):
-        launcher.stop({"run": layout.run_id, **request})
+        call_handler(launcher.stop, {"run": layout.run_id, **request})
     assert asked == [False, True, False]
 
 
 def test_a_waiting_run_is_stopped_at_once(launcher: RunLauncher) -> None:
     layout = find_run(launcher.runs_root, launcher.enqueue(LaunchRequest(DEMO, "cpu-demo")))
-    launcher.stop({"run": layout.run_id})
+    call_handler(launcher.stop, {"run": layout.run_id})
     for _ in range(100):
         if read_status(layout).state == "stopped":
             return
@@ -197,7 +198,7 @@ def test_a_public_page_starts_nothing(tmp_path: Path) -> None:
     launcher = RunLauncher(tmp_path / "runs", is_open=False, find_gpus=list)
     for act in (
         lambda: launcher.enqueue(LaunchRequest(DEMO, "cpu-demo")),
-        lambda: launcher.stop({"run": "x"}), lambda: launcher.resume({}),
+        lambda: call_handler(launcher.stop, {"run": "x"}), lambda: call_handler(launcher.resume, {}),
                 lambda: list(launcher.check(LaunchRequest(DEMO, "cpu-demo")))):  # fmt: skip
         with pytest.raises(InputError, match="disabled on a public Space"):
             act()
@@ -208,7 +209,7 @@ def test_a_public_page_starts_nothing(tmp_path: Path) -> None:
 def test_ids_are_checked(launcher: RunLauncher, run_id: object) -> None:
     for act in (launcher.stop, launcher.resume):
         with pytest.raises(InputError):
-            act({"run": run_id})
+            call_handler(act, {"run": run_id})
 
 
 def test_the_folder_of_runs_may_be_impossible(tmp_path: Path) -> None:

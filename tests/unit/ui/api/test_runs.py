@@ -8,6 +8,7 @@ import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 from PIL import Image
@@ -24,7 +25,9 @@ from hart_studio.runs.rollouts import GroupImages
 from hart_studio.runs.status import read_status, write_status
 from hart_studio.runs.writer import RunWriter, create_run
 from hart_studio.ui.api import runs as runs_module
-from hart_studio.ui.api.handler import api_handler
+from hart_studio.ui.api.changes import StampedCache
+from hart_studio.ui.api.handler import api_handler, call_handler
+from hart_studio.ui.api.rollouts import RolloutApi
 from hart_studio.ui.api.runs import RunMonitor
 from tests.unit.runs.conftest import PROVENANCE
 
@@ -82,7 +85,7 @@ def poll_run(watch: RunMonitor, layout: RunLayout, answer: dict[str, Any] | None
     seen: dict[str, Any] = {"run": layout.run_id, **more}
     if answer:
         seen |= {"cursor": json.loads(json.dumps(answer["cursor"])), "status": answer["status"]["signature"]}
-    return watch.poll(seen)
+    return call_handler(watch.poll, seen)
 
 
 def test_a_first_poll_returns_all_and_a_second_nothing(watch: RunMonitor, layout: RunLayout) -> None:
@@ -110,7 +113,7 @@ def test_the_log_comes_in_parts_as_it_was_printed(watch: RunMonitor, layout: Run
 
 
 def test_rollouts_come_with_images_that_the_server_may_serve(watch: RunMonitor, layout: RunLayout) -> None:
-    (group,) = watch.rollouts({"run": layout.run_id, "step": 2})
+    (group,) = call_handler(RolloutApi(watch).rollouts, {"run": layout.run_id, "step": 2})
     assert group["sample"] == {
         "id": "seen",
         "question": "Which?",
@@ -124,78 +127,87 @@ def test_rollouts_come_with_images_that_the_server_may_serve(watch: RunMonitor, 
     assert first["credit"] == {"advantage": 1.0, "policy_weight": 1.3, "kl_weight": 0.028}
     assert (watch.image_folder / group["overview"]).read_bytes()[:2] == b"\xff\xd8"
     assert first["images"] == second["images"] and (watch.image_folder / first["images"][0]).exists()
-    (held,) = watch.rollouts({"run": layout.run_id, "step": 3, "is_held_out": True})
+    (held,) = call_handler(RolloutApi(watch).rollouts, {"run": layout.run_id, "step": 3, "is_held_out": True})
     assert held["sample"]["id"] == "held" and held["rollouts"][0]["credit"] is None
 
 
 def test_a_question_is_followed_through_the_run(watch: RunMonitor, layout: RunLayout) -> None:
-    assert watch.track_question({"run": layout.run_id, "sample": "held"}) == [[0, True], [3, True]]
-    assert watch.track_question({"run": layout.run_id, "sample": "seen"}) == [[2, False]]
-    assert watch.track_question({"run": layout.run_id, "sample": '"'}) == []
+    assert call_handler(RolloutApi(watch).track_question, {"run": layout.run_id, "sample": "held"}) == [
+        [0, True],
+        [3, True],
+    ]
+    assert call_handler(RolloutApi(watch).track_question, {"run": layout.run_id, "sample": "seen"}) == [[2, False]]
+    assert call_handler(RolloutApi(watch).track_question, {"run": layout.run_id, "sample": '"'}) == []
 
 
 def test_true_boxes_come_from_the_data_set(watch: RunMonitor, layout: RunLayout, tmp_path: Path) -> None:
-    assert watch.gold_boxes({"run": layout.run_id, "sample": "needle-train-0-00000"})[0], "drawn scenes have them"
-    assert watch.gold_boxes({"run": layout.run_id, "sample": "none"}) == []
+    assert call_handler(RolloutApi(watch).gold_boxes, {"run": layout.run_id, "sample": "needle-train-0-00000"})[0], (
+        "drawn scenes have them"
+    )
+    assert call_handler(RolloutApi(watch).gold_boxes, {"run": layout.run_id, "sample": "none"}) == []
     row = {"id": "a", "image": "a.png", "question": "?", "choices": [], "answer": "x", "gold_boxes": [[1, 2, 3, 4]]}
     (tmp_path / "samples.jsonl").write_text(json.dumps(row))
     Image.new("RGB", (10, 10)).save(tmp_path / "a.png")
     data = {"source": "jsonl", "path": str(tmp_path / "samples.jsonl")}
     config = RunConfig.model_validate({"data": data})
     other = create_run(watch.runs_root, "training", config, "sft", total=1)
-    assert watch.gold_boxes({"run": other.run_id, "sample": "a"}) == [[1, 2, 3, 4]]
+    assert call_handler(RolloutApi(watch).gold_boxes, {"run": other.run_id, "sample": "a"}) == [[1, 2, 3, 4]]
     (tmp_path / "samples.jsonl").unlink()
     fresh = RunMonitor(watch.runs_root, watch.image_folder)
-    assert fresh.gold_boxes({"run": other.run_id, "sample": "a"}) == [], "a data set that is gone is no reason to fail"
+    assert call_handler(RolloutApi(fresh).gold_boxes, {"run": other.run_id, "sample": "a"}) == [], (
+        "a data set that is gone is no reason to fail"
+    )
 
 
 def test_the_list_of_runs(watch: RunMonitor, layout: RunLayout) -> None:
-    answer = watch.list_runs({})
+    answer = call_handler(watch.list_runs, {})
     assert answer is not None
     (row,) = answer["runs"]
     assert (row["id"], row["state"], row["chain"], row["step"]) == (layout.run_id, "completed", "AP-GRPO", 3)
     assert row["spark"] == [0.25, 0.5, 0.75] and row["reward"] == pytest.approx(0.5)
     assert row["first"] == {"accuracy": 0.25, "iou": 0.1} and row["last"] == {"accuracy": 0.75, "iou": 0.3}
-    assert watch.list_runs({"signature": answer["signature"]}) is None, "nothing new is nothing sent"
-    assert RunMonitor(watch.runs_root / "missing", watch.image_folder).list_runs({}) == {
-        "signature": str(hash("[]")),
+    assert call_handler(watch.list_runs, {"signature": answer["signature"]}) is None, "nothing new is nothing sent"
+    assert call_handler(RunMonitor(watch.runs_root / "missing", watch.image_folder).list_runs, {}) == {
         "runs": [],
+        "signature": ANY,
     }
 
 
 def test_evaluations_have_a_list_of_their_own(watch: RunMonitor, layout: RunLayout) -> None:
     create_run(watch.runs_root, "evaluation", RunConfig(), "evaluation", total=1)
-    assert [row["id"] for row in (watch.list_runs({}) or {})["runs"]] == [layout.run_id]
+    assert [row["id"] for row in (call_handler(watch.list_runs, {}) or {})["runs"]] == [layout.run_id]
 
 
 def test_a_long_list_is_read_once_and_loses_nothing(watch: RunMonitor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs_module, "MAX_DIGESTS", 2)
+    watch._digests = StampedCache(2)
     monkeypatch.setattr(runs_module, "TIMEOUT_SECONDS", 60.0)
     layouts = [create_run(watch.runs_root, "training", RunConfig(), "sft", total=1) for _ in range(5)]
     for number, layout in enumerate(layouts):
         EventLog(layout.events).append(StepDone(stage="sft", metrics={"reward": number / 4}), 1)
-    first = watch.list_runs({}) or {}
+    first = call_handler(watch.list_runs, {}) or {}
     read = []
     monkeypatch.setattr(RunHistory, "refresh", lambda digest: read.append(digest.layout.run_id) and False)
-    assert watch.list_runs({"signature": first["signature"]}) is None and not read, "nothing new, so nothing is read"
+    assert call_handler(watch.list_runs, {"signature": first["signature"]}) is None and not read, (
+        "nothing new, so nothing is read"
+    )
     assert {row["id"]: row["reward"] for row in first["runs"]} == {
         layout.run_id: number / 4 for number, layout in enumerate(layouts)
     }
     EventLog(layouts[3].events).append(StepDone(stage="sft", metrics={"reward": 1.0}), 2)
-    watch.list_runs({})
+    call_handler(watch.list_runs, {})
     assert read == [layouts[3].run_id]
-    watch.delete({"run": layouts[3].run_id})
-    assert len((watch.list_runs({}) or {})["runs"]) == 4 and len(watch._summaries) == 4
+    call_handler(watch.delete, {"run": layouts[3].run_id})
+    assert len((call_handler(watch.list_runs, {}) or {})["runs"]) == 4
 
 
 def test_a_run_whose_turn_has_not_come_keeps_its_row(
     watch: RunMonitor, layout: RunLayout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runs_module, "TIMEOUT_SECONDS", -1.0)
-    (row,) = (watch.list_runs({}) or {})["runs"]
+    (row,) = (call_handler(watch.list_runs, {}) or {})["runs"]
     assert (row["reward"], row["spark"], row["last"], row["state"]) == (None, [], {}, "completed")
     monkeypatch.setattr(runs_module, "TIMEOUT_SECONDS", 60.0)
-    (read,) = (watch.list_runs({}) or {})["runs"]
+    (read,) = (call_handler(watch.list_runs, {}) or {})["runs"]
     assert read["reward"] == pytest.approx(0.5)
 
 
@@ -218,7 +230,9 @@ def test_a_page_gets_phase_and_device_of_a_run(watch: RunMonitor) -> None:
         assert poll_run(watch, layout, first)["about"]["device"] == "CPU", "an attempt somewhere else says so"
         run.set_phase("evaluating held-out questions, 0 of 40")
         assert poll_run(watch, layout, first)["status"]["phase"] == "evaluating held-out questions, 0 of 40"
-        assert "phase" not in (watch.list_runs({}) or {})["runs"][0], "the list is not sent again for each batch"
+        assert "phase" not in (call_handler(watch.list_runs, {}) or {})["runs"][0], (
+            "the list is not sent again for each batch"
+        )
     write_status(layout, read_status(layout).replace(phase="loading the model"))
     assert poll_run(watch, layout)["status"]["phase"] == "", "whatever it was at, it is over"
 
@@ -242,24 +256,24 @@ def test_a_broken_run_is_shown_as_one(watch: RunMonitor, layout: RunLayout) -> N
     layout.status.write_text("{")
     layout.config.write_text("[]")
     fresh = RunMonitor(watch.runs_root, watch.image_folder)
-    (row,) = (fresh.list_runs({}) or {})["runs"]
+    (row,) = (call_handler(fresh.list_runs, {}) or {})["runs"]
     assert row["state"] == "unreadable" and "status" in row["error"]
     assert poll_run(fresh, layout)["status"]["state"] == "unreadable"
 
 
 def test_runs_are_compared(watch: RunMonitor, layout: RunLayout) -> None:
-    (item,) = watch.compare({"runs": [layout.run_id]})
+    (item,) = call_handler(watch.compare, {"runs": [layout.run_id]})
     assert item["steps"]["steps"] == [1, 2, 3] and item["evaluations"]["metrics"]["accuracy"]["mean"] == [0.25, 0.75]
     for runs in ([], [layout.run_id] * 7, "x", None):
         with pytest.raises(InputError, match="1 to 6 runs"):
-            watch.compare({"runs": runs})
+            call_handler(watch.compare, {"runs": runs})
 
 
 def test_a_run_that_has_ended_is_deleted(watch: RunMonitor, layout: RunLayout) -> None:
-    watch.rollouts({"run": layout.run_id, "step": 2})
+    call_handler(RolloutApi(watch).rollouts, {"run": layout.run_id, "step": 2})
     assert list(watch.image_folder.glob(f"{layout.run_id}-*"))
-    watch.delete({"run": layout.run_id})
-    assert not layout.folder.exists() and (watch.list_runs({}) or {})["runs"] == []
+    call_handler(watch.delete, {"run": layout.run_id})
+    assert not layout.folder.exists() and (call_handler(watch.list_runs, {}) or {})["runs"] == []
     assert not list(watch.image_folder.glob(f"{layout.run_id}-*")), "copies go too"
 
 
@@ -269,7 +283,7 @@ def test_a_run_that_has_just_been_started_is_not(watch: RunMonitor) -> None:
     try:
         assert read_status(layout).state == "queued", "its process has not said a word yet"
         with pytest.raises(InputError, match="Stop it before"):
-            watch.delete({"run": layout.run_id})
+            call_handler(watch.delete, {"run": layout.run_id})
     finally:
         stop_run(layout, save_seconds=0.0)
     assert layout.folder.is_dir()
@@ -278,7 +292,7 @@ def test_a_run_that_has_just_been_started_is_not(watch: RunMonitor) -> None:
 def test_a_run_that_goes_on_is_not(watch: RunMonitor) -> None:
     layout = create_run(watch.runs_root, "training", RunConfig(), "sft", total=1)
     with RunWriter(layout, total=1), pytest.raises(InputError, match="Stop it first"):
-        watch.delete({"run": layout.run_id})
+        call_handler(watch.delete, {"run": layout.run_id})
     assert layout.folder.is_dir()
 
 
@@ -291,7 +305,10 @@ def test_no_name_from_a_browser_leads_out_of_the_runs(
     watch: RunMonitor, layout: RunLayout, name: str, run_id: Any
 ) -> None:
     with pytest.raises(InputError):
-        getattr(watch, name)({"run": run_id, "step": 2, "sample": "seen"})
+        call_handler(
+            getattr(watch if hasattr(watch, name) else RolloutApi(watch), name),
+            {"run": run_id, "step": 2, "sample": "seen"},
+        )
     assert layout.folder.is_dir()
 
 
@@ -301,20 +318,20 @@ def test_an_image_outside_of_the_run_is_not_served(watch: RunMonitor, layout: Ru
     line = json.loads(path.read_text())
     line["overview"] = os.path.relpath(tmp_path / "secret.jpg", layout.images)
     path.write_text(json.dumps(line))
-    (group,) = watch.rollouts({"run": layout.run_id, "step": 2})
+    (group,) = call_handler(RolloutApi(watch).rollouts, {"run": layout.run_id, "step": 2})
     assert group["overview"] is None
     assert not any(b"secret" in file.read_bytes() for file in watch.image_folder.iterdir())
 
 
 @pytest.mark.parametrize("cursor", [{}, {"token": 1}, {"steps": "x"}, {"token": "a", "version": 2, "steps": [9, 9]}])
 def test_an_unknown_cursor_starts_from_the_beginning(watch: RunMonitor, layout: RunLayout, cursor: Any) -> None:
-    assert watch.poll({"run": layout.run_id, "cursor": cursor})["delta"]["is_full"]
+    assert call_handler(watch.poll, {"run": layout.run_id, "cursor": cursor})["delta"]["is_full"]
 
 
 def test_a_step_without_a_record_is_said(watch: RunMonitor, layout: RunLayout) -> None:
     with pytest.raises(DataError):
-        watch.rollouts({"run": layout.run_id, "step": 1})
-    answer = api_handler(watch.rollouts)({"run": layout.run_id, "step": 1})
-    assert "error" in answer and api_handler(watch.rollouts).__name__ == "rollouts"
-    with pytest.raises(InputError, match="Invalid request \\(RolloutsRequest\\)"):
-        watch.rollouts({"run": layout.run_id, "step": -1})
+        call_handler(RolloutApi(watch).rollouts, {"run": layout.run_id, "step": 1})
+    answer = api_handler(RolloutApi(watch).rollouts)({"run": layout.run_id, "step": 1})
+    assert "error" in answer and api_handler(RolloutApi(watch).rollouts).__name__ == "rollouts"
+    with pytest.raises(InputError, match="Invalid request: step: Input should be greater"):
+        call_handler(RolloutApi(watch).rollouts, {"run": layout.run_id, "step": -1})

@@ -1,12 +1,16 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
+from hart_studio.errors import InputError
 from hart_studio.imaging import SourceImage
 from hart_studio.labeling.records import BoxCheck
 from hart_studio.records import Box
-from hart_studio.ui.api.schemas import VerifyResponse, to_verify_response
+from hart_studio.ui.api.schemas import VerifyResponse, clip_boxes, parse_boxes, to_verify_response
 
 BOX = Box.from_xyxy((1, 2, 30, 40), label="sign", score=0.5)
 
@@ -55,3 +59,67 @@ def test_every_field_is_described_to_clients() -> None:
     schema = VerifyResponse.model_json_schema(mode="serialization")
     assert set(schema["required"]) == set(VerifyResponse.model_fields)
     assert all(field["description"] for field in schema["properties"].values())
+
+
+GOOD = {"x_min": 10, "y_min": 20, "x_max": 30.5, "y_max": 40}
+
+
+def test_boxes_keep_their_order_and_their_names() -> None:
+    assert parse_boxes([GOOD, {**GOOD, "label": "sign", "x_max": 90}], max_boxes=2) == (
+        Box.from_xyxy((10, 20, 30.5, 40)),
+        Box.from_xyxy((10, 20, 90, 40), label="sign"),
+    )
+    assert parse_boxes([], max_boxes=2) == ()
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "a list of boxes, .* got NoneType"),
+        ("[]", "got str"),
+        ({"x_min": 1}, "got dict"),
+        ([GOOD] * 3, "1 to 2 boxes, got 3"),
+        ([], "1 to 2 boxes, got 0"),
+        ([7], "box 1"),
+        ([GOOD, [1, 2, 3, 4]], "box 2"),
+        ([{**GOOD, "x_max": float("nan")}], "box 1: x_max"),
+        ([{**GOOD, "x_max": float("inf")}], "box 1: x_max"),
+        ([GOOD, {**GOOD, "y_max": 10**400}], "box 2: y_max"),
+        ([{**GOOD, "x_max": 10}], "x_min < x_max"),
+        ([{**GOOD, "y_max": -5}], r"\[10, 20, 30.5, -5\]"),
+        ([{**GOOD, "color": "red"}], "box 1: color"),
+        ([{"x_min": 1}], "box 1: y_min"),
+        ([{**GOOD, "label": "a" * 201}], "box 1: label"),
+        ([{**GOOD, "label": "\ud800"}], "box 1: label"),
+    ],
+)
+def test_what_is_no_box_is_refused_by_its_number(value: Any, text: str) -> None:
+    with pytest.raises(InputError, match=text):
+        parse_boxes(value, max_boxes=2, min_boxes=1)
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from([*GOOD, "label", "other"]), inner),
+    max_leaves=12,
+)
+
+
+@given(anything)
+def test_whatever_is_sent_gives_boxes_or_a_clear_error(value: Any) -> None:
+    try:
+        found = parse_boxes(value, max_boxes=4)
+    except InputError as error:
+        assert str(error).startswith(("Expected ", "expected ", "Invalid boxes: "))
+    else:
+        assert all(isinstance(box, Box) for box in found)
+
+
+def test_boxes_are_cut_to_the_image() -> None:
+    assert [box.xyxy for box in clip_boxes([Box.from_xyxy((-5, 10, 50, 2000), "sign")], (100, 80))] == [(0, 10, 50, 80)]
+
+
+@pytest.mark.parametrize("edges", [(100, 0, 120, 10), (-9, -9, 0, 0), (0, 80, 5, 90)])
+def test_a_box_beside_the_image_is_named(edges: tuple[float, float, float, float]) -> None:
+    with pytest.raises(InputError, match=r"Box 2 .* is outside the image of 100 x 80 pixels"):
+        clip_boxes([Box.from_xyxy((0, 0, 1, 1)), Box.from_xyxy(edges)], (100, 80))

@@ -22,6 +22,7 @@ from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.writer import create_run
 from hart_studio.ui.api.ask import AskService, read_form
 from hart_studio.ui.api.evaluations import EvaluationApi
+from hart_studio.ui.api.handler import call_handler
 from hart_studio.ui.api.labels import LabelApi
 from hart_studio.ui.api.launch import LaunchRequest, RunLauncher
 from hart_studio.ui.api.runs import RunMonitor
@@ -120,10 +121,10 @@ def check_boxes(allowed: ModelAllowlist, root: Path, name: str) -> object:
 
 def label(allowed: ModelAllowlist, root: Path, name: str) -> object:
     label_api = LabelApi(root / "labels", allowed=allowed)
-    label_api.create({"name": "p"})
+    call_handler(label_api.create, {"name": "p"})
     sample = Sample(id="s", image=str(root / "p.png"), question="What?", answer="red")
     import_samples(label_api.open_project("p"), LoadedSamples("x", (sample,)))
-    return label_api.start({"project": "p", "model": name})
+    return call_handler(label_api.start, {"project": "p", "model": name})
 
 
 def make_launcher(allowed: ModelAllowlist, root: Path) -> RunLauncher:
@@ -142,20 +143,23 @@ def check_training(allowed: ModelAllowlist, root: Path, name: str) -> object:
 
 def go_on_training(allowed: ModelAllowlist, root: Path, name: str) -> object:
     layout = create_run(root / "runs", "training", RunConfig(model=ModelConfig(id=name)), "ap_grpo", 10)
-    return make_launcher(allowed, root).resume({"run": layout.run_id})
+    return call_handler(make_launcher(allowed, root).resume, {"run": layout.run_id})
 
 
 def evaluate(allowed: ModelAllowlist, root: Path, name: str) -> object:
     launcher = make_launcher(allowed, root)
-    return EvaluationApi(launcher, RunMonitor(launcher.runs_root, root / "seen")).start(
-        {"benchmark": "needle", "model": name}
+    return call_handler(
+        EvaluationApi(launcher, RunMonitor(launcher.runs_root, root / "seen")).start,
+        {"benchmark": "needle", "model": name},
     )
 
 
 def go_on_evaluating(allowed: ModelAllowlist, root: Path, name: str) -> object:
     launcher = make_launcher(allowed, root)
     layout: RunLayout = prepare_run(launcher.runs_root, EvaluationConfig(model=name))
-    return EvaluationApi(launcher, RunMonitor(launcher.runs_root, root / "seen")).resume({"run": layout.run_id})
+    return call_handler(
+        EvaluationApi(launcher, RunMonitor(launcher.runs_root, root / "seen")).resume, {"run": layout.run_id}
+    )
 
 
 def load(name: str) -> ScriptedModel:

@@ -14,6 +14,7 @@ from hart_studio.models.catalog import BUILT_IN_FOLDERS
 from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.provenance import collect_provenance
 from hart_studio.runs.writer import RunWriter
+from hart_studio.ui.api.handler import call_handler
 from hart_studio.ui.components.example_picker import Example
 from hart_studio.ui.spaces import example_evaluations
 from hart_studio.ui.spaces.example_evaluations import ExampleEvaluations
@@ -53,29 +54,29 @@ def test_the_questions_are_those_of_the_examples(api: ExampleEvaluations, tmp_pa
 @pytest.mark.parametrize("model", ["owner/model", "/etc", "", None, 3, ["built-in"], "BUILT-IN"])
 def test_only_built_in_models_are_evaluated(api: ExampleEvaluations, started: list[RunLayout], model: Any) -> None:
     with pytest.raises(InputError, match="built-in"):
-        api.evaluate_examples({"model": model, "benchmark": "vstar", "path": "/etc"})
+        call_handler(api.evaluate_examples, {"model": model, "benchmark": "vstar", "path": "/etc"})
     assert not started
 
 
 def test_one_at_a_time_and_each_model_once(api: ExampleEvaluations, started: list[RunLayout]) -> None:
     first, second = BUILT_IN_FOLDERS
-    run = api.evaluate_examples({"model": first, "path": "/etc", "limit": 10**6})
+    run = call_handler(api.evaluate_examples, {"model": first, "path": "/etc", "limit": 10**6})
     config = json.loads(started[0].config.read_text())
     assert (config["model"], config["benchmark"], config["limit"]) == (first, "needle", None)
     assert config["path"].endswith("questions")
     for model in BUILT_IN_FOLDERS:
         with pytest.raises(InputError, match="Another evaluation of the examples is running"):
-            api.evaluate_examples({"model": model})
+            call_handler(api.evaluate_examples, {"model": model})
     finish(started[0])
-    again = api.evaluate_examples({"model": first})
+    again = call_handler(api.evaluate_examples, {"model": first})
     assert again["run"] == run["run"] and "Already evaluated" in again["message"]
-    assert api.evaluate_examples({"model": second})["run"] != run["run"]
+    assert call_handler(api.evaluate_examples, {"model": second})["run"] != run["run"]
     assert len(started) == 2
-    listed = api.api.evaluations({}) or {}
+    listed = call_handler(api.api.evaluations, {}) or {}
     assert {row["title"] for row in listed["evaluations"]} == {f"{model} on the examples" for model in BUILT_IN_FOLDERS}
 
 
 def test_the_list_is_closed_otherwise(api: ExampleEvaluations) -> None:
     for act in (api.api.start, api.api.stop, api.api.resume, api.api.delete, api.api.command):
         with pytest.raises(InputError, match=r"disabled on (a|this) public page"):
-            act({"benchmark": "needle", "model": "built-in", "run": "x"})
+            call_handler(act, {"benchmark": "needle", "model": "built-in", "run": "x"})

@@ -17,8 +17,7 @@ from hart_studio.errors import InputError
 from hart_studio.imaging import ImageLimits, SourceImage
 from hart_studio.labeling.connection_pool import MAX_OPEN_CONNECTIONS
 from hart_studio.ui.api.ask import AskService
-from hart_studio.ui.spaces.session_review import MAX_CHECKED_BOXES
-from hart_studio.ui.spaces.sessions import AWAY_SECONDS, RUN_SECONDS, Session, SessionStore
+from hart_studio.ui.spaces.sessions import AWAY_SECONDS, RUN_SECONDS, VISITOR_LIMITS, Session, SessionStore
 from tests.space_sessions import Clock, call, import_source, make_session_token, state_of, upload_zip
 
 
@@ -179,7 +178,7 @@ def test_checks_of_one_visitor_have_bounds(
 
     for name in ("check", "decide"):
         with pytest.raises(InputError, match="at most 16 boxes"):
-            call(sessions, session_token, name, boxes=draw(MAX_CHECKED_BOXES + 1), **shown)
+            call(sessions, session_token, name, boxes=draw(VISITOR_LIMITS.max_boxes + 1), **shown)
     real, asked, go_on, at_once = AskService.check_boxes, Event(), Event(), []
 
     def check(self: AskService, *args: Any) -> Any:

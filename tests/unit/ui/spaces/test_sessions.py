@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from hart_studio.errors import HartError, InputError
-from hart_studio.ui.spaces import session_labels
+from hart_studio.ui.api.labels import LabelApi
 from hart_studio.ui.spaces import sessions as sessions_module
 from hart_studio.ui.spaces.sessions import AWAY_SECONDS, IDLE_SECONDS, SessionStore
 from tests.space_sessions import (
@@ -22,6 +22,7 @@ from tests.space_sessions import (
     import_source,
     make_image,
     make_session_token,
+    set_limits,
     state_of,
     upload_table,
     upload_zip,
@@ -35,7 +36,7 @@ from tests.space_sessions import (
 @pytest.mark.parametrize("name", ["projects", "create", "poll", "decide"])
 def test_without_a_token_nothing_is_answered(sessions: SessionStore, wrong: Any, name: str) -> None:
     with pytest.raises(InputError, match="Session expired"):
-        sessions.handler_for(name)({"visitor": wrong, "name": "x", "project": "signs"})
+        call(sessions, wrong, name, name="x", project="signs")
     assert not list(sessions.root.iterdir())
 
 
@@ -176,34 +177,28 @@ def test_kinds_that_name_images_elsewhere_are_refused(
         call(sessions, session_token, "start_import", project="signs", source=str(source), kind=kind)
 
 
-def test_bounds_of_one_visitor(
-    sessions: SessionStore, session_token: str, uploads: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bounds_of_one_visitor(sessions: SessionStore, session_token: str, uploads: Path) -> None:
     for name in ("two", "three"):
         call(sessions, session_token, "create", name=name)
     with pytest.raises(InputError, match="At most 3 projects"):
         call(sessions, session_token, "create", name="four")
-    monkeypatch.setattr(session_labels, "MAX_SOURCE_BYTES", 100)
+    set_limits(sessions, max_source_bytes=100)
     with pytest.raises(InputError, match="File too large"):
         call(sessions, session_token, "start_import", project="signs", source=str(upload_zip(uploads)))
-    monkeypatch.undo()
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(uploads))
-    monkeypatch.setattr(session_labels, "MAX_LINES", 3)
+    set_limits(sessions, max_source_bytes=1 << 20, max_lines=3)
     rows = [{"image": "a", "question": "b"}] * 5
     with pytest.raises(InputError, match="Table too long"):
         call(sessions, session_token, "preview_source", project="signs", source=str(upload_table(uploads, rows)))
     with pytest.raises(InputError, match="files in the zip"):
         call(sessions, session_token, "start_import", project="signs", source=str(upload_zip(uploads, 5)))
-    monkeypatch.setattr(session_labels, "MAX_LINES", 5000)
-    monkeypatch.setattr(session_labels, "MAX_BYTES", 10)
+    set_limits(sessions, max_lines=5000)
+    set_limits(sessions, max_bytes=10)
     with pytest.raises(InputError, match="per visitor"):
         call(sessions, session_token, "start_import", project="signs", source=str(upload_zip(uploads)))
 
 
-def test_questions_of_all_projects_count_together(
-    sessions: SessionStore, uploads: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(session_labels, "MAX_ITEMS", 3)
+def test_questions_of_all_projects_count_together(sessions: SessionStore, uploads: Path) -> None:
+    set_limits(sessions, max_items=3)
     session_token = make_session_token()
     for name in ("other", "signs"):
         call(sessions, session_token, "create", name=name)
@@ -219,10 +214,8 @@ def test_questions_of_all_projects_count_together(
     )
 
 
-def test_full_storage_refuses_new_work(
-    sessions: SessionStore, session_token: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(session_labels, "MAX_KEPT_BYTES", 10)
+def test_full_storage_refuses_new_work(sessions: SessionStore, session_token: str) -> None:
+    set_limits(sessions, max_kept_bytes=10)
     with pytest.raises(InputError, match="with exports"):
         call(sessions, session_token, "export", project="signs", format="native")
 
@@ -290,7 +283,7 @@ def test_with_all_sessions_busy_one_more_is_refused(
 ) -> None:
     for _ in range(2):
         call(sessions, make_session_token(), "create", name="Signs")
-    monkeypatch.setattr(session_labels.SessionLabelApi, "has_run", property(lambda self: True))
+    monkeypatch.setattr(LabelApi, "has_run", property(lambda self: True))
     with pytest.raises(InputError, match="Too many visitors"):
         call(sessions, make_session_token(), "create", name="Signs")
     assert call(sessions, session_token, "projects")
@@ -301,7 +294,7 @@ def test_few_files_are_read_at_once(
     sessions: SessionStore, session_token: str, uploads: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sessions_module, "MAX_IMPORTS", 1)
-    monkeypatch.setattr(session_labels.SessionLabelApi, "is_importing", property(lambda self: True))
+    monkeypatch.setattr(LabelApi, "is_importing", property(lambda self: True))
     with pytest.raises(InputError, match="Too many imports"):
         call(sessions, session_token, "start_import", project="signs", source=str(upload_zip(uploads)))
     monkeypatch.undo()
@@ -313,7 +306,7 @@ def test_everything_goes_with_the_server(
     running(session_token)
     with sessions.enter(session_token) as session:
         assert session is not None
-        (run,) = session.label_api.all_runs()
+        (run,) = session.labels.all_runs()
         assert run.status is not None and run.status.pid is not None
         pid = run.status.pid
     sessions.close()
@@ -349,15 +342,13 @@ def test_a_deleted_project_of_a_visitor_frees_storage_at_once(
 
 
 def test_a_copy_counts_against_what_a_visitor_may_keep(
-    sessions: SessionStore, session_token: str, uploads: Path, monkeypatch: pytest.MonkeyPatch
+    sessions: SessionStore, session_token: str, uploads: Path
 ) -> None:
     import_source(sessions, session_token, upload_zip(uploads, 2))
-    monkeypatch.setattr(session_labels, "MAX_BYTES", 1000)
+    set_limits(sessions, max_bytes=1000)
     with pytest.raises(InputError, match="A copy would exceed"):
         call(sessions, session_token, "duplicate", project="signs", name="copy")
-    monkeypatch.undo()
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(uploads))
-    monkeypatch.setattr(session_labels, "MAX_ITEMS", 3)
+    set_limits(sessions, max_bytes=1 << 20, max_items=3)
     newer = make_session_token()
     call(sessions, newer, "create", name="signs")
     import_source(sessions, newer, upload_zip(uploads, 2))

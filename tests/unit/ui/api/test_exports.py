@@ -18,7 +18,8 @@ from hart_studio.labeling.export_loss import preview_export
 from hart_studio.labeling.export_plan import NO_BACKGROUND, ExportOptions
 from hart_studio.labeling.importing import import_samples
 from hart_studio.records import Box, Sample
-from hart_studio.ui.api.label_exports import LabelExportApi, make_export_folder
+from hart_studio.ui.api.exports import LabelExportApi, make_export_folder
+from hart_studio.ui.api.handler import call_handler
 from hart_studio.ui.api.labels import LabelApi
 from tests.labels import draw_image
 from tests.large_projects import make_large_project
@@ -75,7 +76,9 @@ def test_a_preview_takes_time_and_memory_for_counts_alone(tmp_path: Path) -> Non
 def test_the_page_shows_what_the_labels_lose(tmp_path: Path) -> None:
     make_large_project(tmp_path / "projects" / "large", 100)
     outputs = LabelExportApi(LabelApi(tmp_path / "projects"), tmp_path / "served")
-    response = outputs.describe_export_loss({"project": "large", "format": "coco", "statuses": ["accepted"]})
+    response = call_handler(
+        outputs.describe_export_loss, {"project": "large", "format": "coco", "statuses": ["accepted"]}
+    )
     assert response["items"] == 50
     assert "evidence of 50 labels, except the answer from the crops" in response["losses"]
     assert sum(response["excluded"].values()) == 50 and all(
@@ -85,7 +88,7 @@ def test_the_page_shows_what_the_labels_lose(tmp_path: Path) -> None:
 
 def test_no_image_with_an_undecided_question_is_background_in_an_export_of_the_page(tmp_path: Path) -> None:
     label_api = LabelApi(tmp_path / "projects")
-    label_api.create({"name": "signs"})
+    call_handler(label_api.create, {"name": "signs"})
     project = label_api.open_project("signs")
     for place in range(3):
         image = draw_image(tmp_path / f"{place}.png")
@@ -97,30 +100,30 @@ def test_no_image_with_an_undecided_question_is_background_in_an_export_of_the_p
             add_label(project, item.id, status="accepted", origin="human", boxes=(), reviewer="Ada")
     outputs = LabelExportApi(label_api, tmp_path / "served")
     request = {"project": "signs", "format": "pascal_voc", "splits": [1, 0, 0]}
-    preview, done = outputs.describe_export_loss(request), outputs.export(request)
+    preview, done = call_handler(outputs.describe_export_loss, request), call_handler(outputs.export, request)
     assert preview["items"] == done["items"] == 1
     assert preview["excluded"] == done["excluded"] == {NO_BACKGROUND: 2, "status new": 2}
 
 
 def test_classes_of_a_project_are_set_on_the_page_and_exported(tmp_path: Path) -> None:
     label_api = LabelApi(tmp_path / "projects")
-    label_api.create({"name": "signs", "classes": "sign, car, sign"})
+    call_handler(label_api.create, {"name": "signs", "classes": "sign, car, sign"})
     outputs = LabelExportApi(label_api, tmp_path / "served")
     project = label_api.open_project("signs")
     assert project.settings.classes == ("sign", "car")
-    assert outputs.change_classes({"project": "signs", "classes": " car,  traffic light ,"}) == {
+    assert call_handler(outputs.change_classes, {"project": "signs", "classes": " car,  traffic light ,"}) == {
         "classes": ["car", "traffic light"]
     }
     assert project.settings.classes == ("car", "traffic light")
     for bad in ("", " , ", "a" * 101, "a\nb", None):
         with pytest.raises(InputError, match="Invalid classes"):
-            outputs.change_classes({"project": "signs", "classes": bad})
+            call_handler(outputs.change_classes, {"project": "signs", "classes": bad})
     assert project.settings.classes == ("car", "traffic light")
 
 
 def test_an_export_of_the_page_has_the_project_classes_and_can_be_repeated(tmp_path: Path) -> None:
     label_api = LabelApi(tmp_path / "projects")
-    label_api.create({"name": "signs", "classes": "sign"})
+    call_handler(label_api.create, {"name": "signs", "classes": "sign"})
     project = label_api.open_project("signs")
     image = draw_image(tmp_path / "a.png")
     sample = Sample(id="a", image=str(image), question="Where?", source="s")
@@ -130,14 +133,14 @@ def test_an_export_of_the_page_has_the_project_classes_and_can_be_repeated(tmp_p
     outputs = LabelExportApi(label_api, tmp_path / "served")
     wanted = {"project": "signs", "format": "coco", "splits": [1, 0, 0]}
     for number in ("001", "002"):
-        response = outputs.export(wanted)
+        response = call_handler(outputs.export, wanted)
         assert response["items"] == 1
         assert Path(response["folder"]).name == f"{number}-coco"
     coco = json.loads((Path(response["folder"]) / "annotations/instances_train.json").read_text())
     assert [each["name"] for each in coco["categories"]] == ["sign"]
     assert coco["annotations"][0]["score"] == 0.9
     shutil.rmtree(Path(response["folder"]).with_name("001-coco"))
-    assert Path(outputs.export(wanted)["folder"]).name == "003-coco"
+    assert Path(call_handler(outputs.export, wanted)["folder"]).name == "003-coco"
     with pytest.raises(InputError):
-        outputs.export({**wanted, "format": "yolo"})
+        call_handler(outputs.export, {**wanted, "format": "yolo"})
     assert sorted(path.name for path in (project.folder / "exports").iterdir()) == ["002-coco", "003-coco"]

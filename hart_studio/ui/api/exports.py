@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 import shutil
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -28,17 +27,16 @@ from hart_studio.labeling.records import MAX_CLASS_CHARS, USABLE_STATUSES, Statu
 from hart_studio.labeling.report import KIND_TITLES, draw_calibration, draw_figures, format_estimate, write_report
 from hart_studio.labeling.training_set import write_training_set
 from hart_studio.models.catalog import BUILT_IN_HART, resolve_model_name
-from hart_studio.records import Record
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.presets import DEFAULT_PRESET, get_preset
-from hart_studio.ui.api.labels import LabelApi, read_request
+from hart_studio.ui.api.label_launch import ProjectRequest
+from hart_studio.ui.api.labels import LabelApi, split_classes
 
 
-class ExportRequest(Record):
+class ExportRequest(ProjectRequest, extra="forbid"):
     """Request for an export."""
 
     project: str = Field(max_length=80)
-    """Id of the project."""
     format: str = Field(max_length=40)
     """Key of ``FORMATS``."""
     statuses: tuple[Status, ...] = USABLE_STATUSES
@@ -51,6 +49,20 @@ class ExportRequest(Record):
     """Class of all exported boxes; empty = the label of each box."""
     is_referring: bool = False
     """Whether to reference images by path instead of copying, in formats that support it."""
+
+
+class ClassesRequest(ProjectRequest):
+    """Request to set the classes of boxes in exports."""
+
+    classes: str = ""
+    """Comma-separated, the default class first."""
+
+
+class DiffRequest(ProjectRequest):
+    """Request to compare two labeling runs."""
+
+    before: str = ""
+    after: str = ""
 
 
 _NUMBERED: Final = re.compile(r"(\d{1,9})-")
@@ -79,9 +91,9 @@ class LabelExportApi:
         self.folder = folder or served / "labels"
         self.shows_paths = shows_paths
 
-    def quality(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def quality(self, request: ProjectRequest) -> dict[str, Any]:
         """Quality metrics of the labels, figures as SVG, and the file name of the report."""
-        project = self.label_api.open_project(request.get("project"))
+        project = self.label_api.open_project(request.project)
         quality, gold = measure_quality(project), measure_against_gold(project)
         calibration = self._find_calibration(project)
         drawn, missing = draw_calibration(calibration, quality) if calibration else ({}, "")
@@ -121,23 +133,19 @@ class LabelExportApi:
             "report": self._name(folder / "quality.html"),
         }
 
-    def describe_export_loss(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def describe_export_loss(self, request: ExportRequest) -> dict[str, Any]:
         """Number of labels of an export, what its format cannot store, and excluded labels by reason."""
-        wanted = self._read_export(request)
-        project = self.label_api.open_project(wanted.project)
-        options = _export_options(wanted, project)
-        found = preview_export(project, wanted.format, options)
+        self._check_export(request)
+        project = self.label_api.open_project(request.project)
+        found = preview_export(project, request.format, _export_options(request, project))
         return {
             "items": found.items,
             "losses": [loss.text for loss in found.losses],
             "excluded": dict(found.excluded),
         }
 
-    def change_classes(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def change_classes(self, request: ClassesRequest) -> dict[str, Any]:
         """Set the classes of boxes in exports.
-
-        Args:
-            request: ``project``, and ``classes``, comma-separated, the default class first.
 
         Returns:
             The saved classes.
@@ -146,10 +154,9 @@ class LabelExportApi:
             InputError: If there is none, or a name is invalid.
         """
         self.label_api.check_open()
-        project = self.label_api.open_project(request.get("project"))
-        names = [each.strip() for each in str(request.get("classes") or "").split(",") if each.strip()]
+        project = self.label_api.open_project(request.project)
         try:
-            project.change_classes(names)
+            project.change_classes(split_classes(request.classes))
         except ValidationError as error:
             raise InputError(
                 f"Invalid classes. Enter at least one, separated by commas, each with at most {MAX_CLASS_CHARS} "
@@ -157,16 +164,15 @@ class LabelExportApi:
             ) from error
         return {"classes": list(project.settings.classes)}
 
-    def export(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def export(self, request: ExportRequest) -> dict[str, Any]:
         """Write an export into the project folder, and a zip for download."""
         self.label_api.check_open()
-        wanted = self._read_export(request)
-        project = self.label_api.open_project(wanted.project)
-        options = _export_options(wanted, project)
+        self._check_export(request)
+        project = self.label_api.open_project(request.project)
         check_links(project)
-        folder = make_export_folder(project.folder / EXPORTS, wanted.format)
+        folder = make_export_folder(project.folder / EXPORTS, request.format)
         try:
-            report = export_project(project, wanted.format, folder, options)
+            report = export_project(project, request.format, folder, _export_options(request, project))
         except BaseException:
             with suppress(OSError):  # remove the empty folder
                 folder.rmdir()
@@ -185,14 +191,10 @@ class LabelExportApi:
             "notes": list(report.notes),
         }
 
-    def diff_labels(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Compare the labels of two runs of a project: fixed, broken, moved.
-
-        Args:
-            request: ``project``, and the ids of the runs ``before`` and ``after``.
-        """
-        project = self.label_api.open_project(request.get("project"))
-        found = compare_runs(project, str(request.get("before")), str(request.get("after")))
+    def diff_labels(self, request: DiffRequest) -> dict[str, Any]:
+        """Compare the labels of two runs of a project: fixed, broken, moved."""
+        project = self.label_api.open_project(request.project)
+        found = compare_runs(project, request.before, request.after)
         moved = [change for change in found.changes if change.change != "same"]
         return {
             "counts": [{"kind": KIND_TITLES[kind], **counts} for kind, counts in found.counts.items()],
@@ -207,7 +209,7 @@ class LabelExportApi:
             ],
         }
 
-    def training_config(self, request: Mapping[str, Any]) -> RunConfig:
+    def training_config(self, request: ProjectRequest) -> RunConfig:
         """Settings of a training run on the accepted labels of a project; writes the training set.
 
         RL gets half of the questions, SFT the boxes and answers of the other half.
@@ -216,7 +218,7 @@ class LabelExportApi:
             InputError: If the project does not exist or has no training data.
         """
         self.label_api.check_open()
-        found = write_training_set(self.label_api.open_project(request.get("project")))
+        found = write_training_set(self.label_api.open_project(request.project))
         held_out = min(MAX_HELD_OUT, found.questions // HELD_OUT_PART)
         base = get_preset(DEFAULT_PRESET).config
         data = {
@@ -242,14 +244,12 @@ class LabelExportApi:
         """(title, name) of the export formats."""
         return [(info.title, name) for name, info in FORMATS.items() if info.save]
 
-    def _read_export(self, request: Mapping[str, Any]) -> ExportRequest:
-        wanted: ExportRequest = read_request(ExportRequest, request)
+    def _check_export(self, wanted: ExportRequest) -> None:
         if wanted.is_referring and not self.shows_paths:  # the export would contain paths of this machine
             raise InputError("This server only exports copies of images. Turn off Reference images (do not copy).")
         if not math.isclose(sum(wanted.splits), 1, abs_tol=1e-6):
             percent = ", ".join(f"{100 * share:g}" for share in wanted.splits)
             raise InputError(f"The split must add up to 100 %, got {percent}. Change train, val or test.")
-        return wanted
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.served).as_posix()

@@ -13,8 +13,13 @@ from hart_studio.data.run_samples import generate_needle_samples
 from hart_studio.needle.dataset import NeedleItem, make_item
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.layout import RunLayout
-from hart_studio.ui.api import gold_boxes
-from hart_studio.ui.api.gold_boxes import GoldBoxLoader
+from hart_studio.ui.api import rollouts as rollouts_module
+from hart_studio.ui.api.rollouts import RolloutApi
+from hart_studio.ui.api.runs import RunMonitor
+
+
+def make_api(folder: Path) -> RolloutApi:
+    return RolloutApi(RunMonitor(folder / "runs", folder / "served"))
 
 
 @pytest.fixture
@@ -36,9 +41,9 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def test_of_a_million_drawn_scenes_one_is_made(made: list[int], tmp_path: Path) -> None:
     config = RunConfig.model_validate({"data": {"needle_samples": 1_000_000, "needle_seed": 7}})
-    gold, layout = GoldBoxLoader(), RunLayout(tmp_path)
-    assert gold.find(layout, config, "needle-train-7-999999")
-    assert gold.find(layout, config, "needle-train-7-00003") and made == [999_999, 3]
+    gold, layout = make_api(tmp_path), RunLayout(tmp_path)
+    assert gold.find_gold_boxes(layout, config, "needle-train-7-999999")
+    assert gold.find_gold_boxes(layout, config, "needle-train-7-00003") and made == [999_999, 3]
     for wrong in (
         "needle-train-7-1000000",
         "needle-train-7-" + "9" * 5000,
@@ -47,15 +52,15 @@ def test_of_a_million_drawn_scenes_one_is_made(made: list[int], tmp_path: Path) 
         "",
         "x-\u0663",
     ):
-        assert gold.find(layout, config, wrong) == ()
-    assert gold.find(layout, config, "needle-train-8-00003") == () and len(made) == 2, "another seed"
+        assert gold.find_gold_boxes(layout, config, wrong) == ()
+    assert gold.find_gold_boxes(layout, config, "needle-train-8-00003") == () and len(made) == 2, "another seed"
 
 
 def test_the_boxes_are_those_of_the_drawn_data_set(tmp_path: Path) -> None:
     config = RunConfig.model_validate({"data": {"needle_samples": 1000, "needle_seed": 3}})
     few = config.data.model_copy(update={"needle_samples": 4})
     for sample in generate_needle_samples(few, tmp_path).loaded.samples:
-        assert GoldBoxLoader().find(RunLayout(tmp_path), config, sample.id) == sample.gold_boxes
+        assert make_api(tmp_path).find_gold_boxes(RunLayout(tmp_path), config, sample.id) == sample.gold_boxes
 
 
 def test_a_file_of_samples_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,7 +70,7 @@ def test_a_file_of_samples_that_is_too_large_is_not_read(tmp_path: Path, monkeyp
     Image.new("RGB", (10, 10)).save(tmp_path / "a.png")
     for data in ({"source": "jsonl", "path": str(file)}, {"source": "needle", "path": str(tmp_path)}):
         config = RunConfig.model_validate({"data": data})
-        assert GoldBoxLoader().find(RunLayout(tmp_path), config, "a")
+        assert make_api(tmp_path).find_gold_boxes(RunLayout(tmp_path), config, "a")
         with monkeypatch.context() as patch:
-            patch.setattr(gold_boxes, "MAX_BYTES", file.stat().st_size - 1)
-            assert GoldBoxLoader().find(RunLayout(tmp_path), config, "a") == ()
+            patch.setattr(rollouts_module, "MAX_GOLD_BYTES", file.stat().st_size - 1)
+            assert make_api(tmp_path).find_gold_boxes(RunLayout(tmp_path), config, "a") == ()
