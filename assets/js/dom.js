@@ -68,10 +68,3 @@ const formatSeconds = (seconds) => `${seconds.toFixed(seconds < 10 ? 2 : 1)} s`;
 
 // Components of one result column talk through DOM events on their common ancestor.
 const resultColumn = () => element.closest(".hs-result") ?? element;
-
-// Await a response. Gradio's client returns undefined for a failed call; null means nothing new.
-async function responseOf(call) {
-  const answer = await call;
-  if (answer === undefined) throw new Error("Server not responding");
-  return answer;
-}

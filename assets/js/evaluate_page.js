@@ -44,24 +44,7 @@ function showListError(text) {
   listError = text;
 }
 
-// Call the server. An error is shown and undefined is returned.
-async function call(name, request, button) {
-  if (button) button.disabled = true;
-  try {
-    const answer = await server[name](request);
-    if (answer === undefined) throw new Error("no answer");
-    if (answer?.error && Object.keys(answer).length === 1) {
-      showMessage(answer.error, true);
-      return undefined;
-    }
-    return answer ?? {};
-  } catch {
-    showMessage("Server not responding. This change may not be saved; earlier ones are. Try again.", true);
-    return undefined;
-  } finally {
-    if (button) button.disabled = false;
-  }
-}
+const call = createCall(showMessage);
 
 // ---- address: a reload shows the same -----------------------------------------------------------------------------
 
@@ -88,7 +71,7 @@ async function poll() {
   if (isPolling || page.offsetParent === null) return;
   isPolling = true;
   try {
-    const answer = await responseOf(server.evaluations({ signature }));
+    const answer = await askServer("evaluations", { signature });
     missed = 0;
     showListError(answer?.error ?? "");
     if (answer?.error) return;
@@ -489,10 +472,11 @@ function request() {
 // Number of questions and time estimate, as far as they are known before the start.
 function describeCount({ count, seconds }) {
   const limit = find(".hs-ev-limit").value;
+  const atMost = limit === "" ? "All questions" : `Up to ${formatCount(Number(limit))} questions`;
   const counted =
     count !== null
       ? `${formatCount(count)} ${count === 1 ? "question" : "questions"}`
-      : `${limit === "" ? "All questions" : `Up to ${formatCount(Number(limit))} questions`} (number known after the start)`;
+      : `${atMost} (number known after the start)`;
   return seconds === null
     ? `${counted}. No time estimate yet`
     : `${counted}, ${aboutTime(seconds)}, based on the last similar evaluation`;
@@ -520,7 +504,7 @@ function describe() {
   clearTimeout(commandTimer);
   commandTimer = setTimeout(async () => {
     const number = ++commandsAsked;
-    const answer = await Promise.resolve(server.command(request())).catch(() => undefined);
+    const answer = await askServer("command", request()).catch(() => undefined);
     if (number !== commandsAsked) return;
     const line = find(".hs-ev-command code");
     showEstimate(answer?.line ? answer : null);

@@ -39,15 +39,16 @@ let listed = []; // all projects, also those that the list does not show
 
 const base = () => props.value?.marker?.url?.replace(/[^/]*$/, "") ?? "";
 const addressOf = (path) => base() + path.split("/").map(encodeURIComponent).join("/");
-const review = createReview(
-  page,
-  (name, request) => server[name](withSessionToken(request)),
-  addressOf,
-  () => {
-    poll();
-    find(".hs-start-review").focus();
-  },
-);
+const ask = (name, request) => askServer(name, withSessionToken(request));
+// An answer about the project that was open before is dropped.
+const callServer = createCall(showMessage, ask, (name) => {
+  const asked = project;
+  return () => asked === project || ["projects", "create", "trash", "restore"].includes(name);
+});
+const review = createReview(page, ask, addressOf, () => {
+  poll();
+  find(".hs-start-review").focus();
+});
 const tabs = createTabs(page, "panel", "#hs-panel-", openPanel);
 const importing = createImportPanel(page, {
   call,
@@ -101,27 +102,10 @@ function withSessionToken(request) {
   return { ...request, session_token: sessionToken };
 }
 
-// Call the server. An error is shown and undefined is returned.
 async function call(name, request, button) {
-  if (button) button.disabled = true;
-  const asked = project;
-  try {
-    const response = await server[name](withSessionToken({ project, ...request }));
-    // An answer about the project that was open before is dropped.
-    if (asked !== project && !["projects", "create", "trash", "restore"].includes(name)) return undefined;
-    if (response === undefined) throw new Error("no answer");
-    if (response?.error) {
-      showMessage(response.error, true);
-      return undefined;
-    }
-    if (button || message.classList.contains("hs-bad")) showMessage(""); // the result stays until the next action
-    return response ?? {};
-  } catch {
-    showMessage("Server not responding. This change may not be saved; earlier ones are. Try again.", true);
-    return undefined;
-  } finally {
-    if (button) button.disabled = false;
-  }
+  const answer = await callServer(name, { project, ...request }, button);
+  if (answer && (button || message.classList.contains("hs-bad"))) showMessage(""); // a result stays until then
+  return answer;
 }
 
 // ---- project and panels ---------------------------------------------------------------------------------------------
@@ -206,7 +190,7 @@ async function poll() {
   polledAt = performance.now();
   try {
     const asked = project;
-    const response = await responseOf(server.poll(withSessionToken({ project, signature })));
+    const response = await ask("poll", { project, signature });
     if (asked !== project) return;
     page.classList.toggle("hs-unreadable", Boolean(response?.error) && !state); // what is drawn is another project's
     if (response?.error) return showMessage(response.error, true);
@@ -475,9 +459,7 @@ async function describeScoreBasis() {
       build("li", { class: "hs-warning", text: `Choose a model. ${props.value.domain_hint}` }),
     );
   }
-  const response = await Promise.resolve(
-    server.describe_score_basis(withSessionToken({ project, ...runRequest() })),
-  ).catch(() => undefined);
+  const response = await ask("describe_score_basis", { project, ...runRequest() }).catch(() => undefined);
   if (asked !== scoresAsked) return;
   const found = response ?? { basis: "", cautions: [], warnings: [] };
   host.replaceChildren(

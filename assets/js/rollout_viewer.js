@@ -41,7 +41,7 @@ function inOneLine(text) {
   return line === text.trim() ? null : line;
 }
 
-// ask: {rollouts, track_question, gold_boxes} -> promises. urlOf: image name -> URL. describeNone: held-out? -> [title,
+// ask(name, request): asks the server. urlOf: image name -> URL. describeNone: held-out? -> [title,
 // text] of the placeholder.
 function createRolloutViewer(host, ask, urlOf, describeNone) {
   const state = {
@@ -212,7 +212,7 @@ function createRolloutViewer(host, ask, urlOf, describeNone) {
     const requestNumber = ++state.lastRequest;
     drawBar();
     if (!state.groups.length) drawGroup();
-    const answer = await ask.rollouts({ run: state.run, step: place[0], is_held_out: place[1] });
+    const answer = await ask("rollouts", { run: state.run, step: place[0], is_held_out: place[1] });
     if (requestNumber !== state.lastRequest) return; // another step was chosen meanwhile
     if (!Array.isArray(answer)) {
       state.groups = [];
@@ -247,7 +247,7 @@ function createRolloutViewer(host, ask, urlOf, describeNone) {
       state.followed = null;
     } else {
       const { run } = state;
-      const trail = await ask.track_question({ run, sample: group.sample.id });
+      const trail = await ask("track_question", { run, sample: group.sample.id });
       if (!Array.isArray(trail) || run !== state.run) return;
       Object.assign(state, { followed: group.sample.id, trail, isLive: false });
     }
@@ -328,7 +328,7 @@ function createRolloutViewer(host, ask, urlOf, describeNone) {
     if (!cards.childElementCount)
       cards.append(build("p", { class: "hs-muted", text: "No rollout matches the filter." }));
     if (state.showsGold) {
-      const boxes = await ask.gold_boxes({ run: state.run, sample: group.sample.id });
+      const boxes = await ask("gold_boxes", { run: state.run, sample: group.sample.id });
       if (state.groups[state.group] === group && Array.isArray(boxes)) drawGold(boxes);
     }
   }

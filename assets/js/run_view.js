@@ -36,18 +36,10 @@ let checkpoint = null; // selected step; null = the newest
 const imageBase = () => props.value?.marker?.url?.replace(/[^/]*$/, "") ?? "";
 const rolloutViewer = createRolloutViewer(
   find(".hs-rollout-viewer-host"),
-  server_calls(),
+  askServer,
   (name) => imageBase() + encodeURIComponent(name),
   describeNoRollouts,
 );
-
-function server_calls() {
-  return {
-    rollouts: (request) => server.rollouts(request),
-    track_question: (request) => server.track_question(request),
-    gold_boxes: (request) => server.gold_boxes(request),
-  };
-}
 
 // The run of this page is in its address, so a reload or a second tab shows the same one.
 const runOfAddress = () => new URLSearchParams(location.search).get("run");
@@ -87,7 +79,7 @@ async function poll() {
     if (pollCount++ % RUN_LIST_EVERY === 0) await pollRuns();
     if (run && isShown()) {
       const asked = choices;
-      const response = await responseOf(server.poll({ run, ...known }));
+      const response = await askServer("poll", { run, ...known });
       if (asked === choices) applyResponse(response); // else another run was chosen meanwhile
     }
     view.classList.remove("hs-offline");
@@ -121,7 +113,7 @@ function fillPicker() {
 }
 
 async function pollRuns() {
-  const response = await responseOf(server.list_runs({ signature }));
+  const response = await askServer("list_runs", { signature });
   if (response?.error) return showEmptyReason(response.error);
   if (!response) return;
   ({ signature, runs } = response);
@@ -370,7 +362,7 @@ async function command(name) {
     return;
   const now = name === "stop" && status?.state === "stopping";
   if (now && !confirm("Stop now, without finishing the step or saving a checkpoint?")) return;
-  const response = await responseOf(server[name]({ run, now })).catch((error) => ({ error: error.message }));
+  const response = await askServer(name, { run, now }).catch((error) => ({ error: error.message }));
   if (response?.error) showMessage(response.error, null, true);
   else if (name === "stop")
     showMessage(now ? "Stopping now." : "Stopping after this step; a checkpoint will be saved.", ACTIVE_STATES);

@@ -186,7 +186,7 @@ function draw() {
 }
 
 async function compare() {
-  const response = await server.compare({ runs: chosen });
+  const response = await askServer("compare", { runs: chosen }).catch(() => null);
   compared.hidden = false;
   if (!Array.isArray(response)) {
     compared.replaceChildren(build("p", { class: "hs-bad", text: response?.error ?? "The runs cannot be compared." }));
@@ -417,7 +417,7 @@ async function saveFigures(asPng) {
 
 async function poll() {
   if (page.offsetParent === null) return;
-  const response = await responseOf(server.list_runs({ signature }));
+  const response = await askServer("list_runs", { signature });
   if (!response) return;
   problem = response.error ? toSentence(response.error) : "";
   if (problem) {

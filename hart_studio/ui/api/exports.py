@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from hart_studio.errors import DataError, HartError, InputError
 from hart_studio.formatting import LIST_TEXT_CHARS, shorten
@@ -23,47 +23,14 @@ from hart_studio.labeling.label_diff import compare_runs
 from hart_studio.labeling.project import Project
 from hart_studio.labeling.project_locks import EXPORTS, check_links
 from hart_studio.labeling.quality import measure_quality
-from hart_studio.labeling.records import MAX_CLASS_CHARS, USABLE_STATUSES, Status
+from hart_studio.labeling.records import MAX_CLASS_CHARS
 from hart_studio.labeling.report import KIND_TITLES, draw_calibration, draw_figures, format_estimate, write_report
 from hart_studio.labeling.training_set import write_training_set
 from hart_studio.models.catalog import BUILT_IN_HART, resolve_model_name
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.presets import DEFAULT_PRESET, get_preset
-from hart_studio.ui.api.label_launch import ProjectRequest
+from hart_studio.ui.api.label_requests import ClassesRequest, DiffRequest, ExportRequest, ProjectRequest
 from hart_studio.ui.api.labels import LabelApi, split_classes
-
-
-class ExportRequest(ProjectRequest, extra="forbid"):
-    """Request for an export."""
-
-    project: str = Field(max_length=80)
-    format: str = Field(max_length=40)
-    """Key of ``FORMATS``."""
-    statuses: tuple[Status, ...] = USABLE_STATUSES
-    """Exported statuses."""
-    min_score: float | None = Field(default=None, ge=0, le=1)
-    """Minimum score of labels without a human decision."""
-    splits: tuple[float, float, float] = (0.8, 0.1, 0.1)
-    """Shares of train, val and test."""
-    box_class: str = Field(default="", max_length=MAX_CLASS_CHARS)
-    """Class of all exported boxes; empty = the label of each box."""
-    is_referring: bool = False
-    """Whether to reference images by path instead of copying, in formats that support it."""
-
-
-class ClassesRequest(ProjectRequest):
-    """Request to set the classes of boxes in exports."""
-
-    classes: str = ""
-    """Comma-separated, the default class first."""
-
-
-class DiffRequest(ProjectRequest):
-    """Request to compare two labeling runs."""
-
-    before: str = ""
-    after: str = ""
-
 
 _NUMBERED: Final = re.compile(r"(\d{1,9})-")
 

@@ -1,4 +1,4 @@
-"""Settings of labeling runs from the page: check and sign them before a start, and find the model of the newest run."""
+"""Check and sign labeling runs before a page starts or resumes them, and find the model of a project's newest run."""
 
 from __future__ import annotations
 
@@ -7,22 +7,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from pydantic import Field
-
 from hart_studio.errors import HartError, InputError
-from hart_studio.labeling.box_refinement import BoxRefinementSettings
-from hart_studio.labeling.filters import ItemFilter
 from hart_studio.labeling.job import LabelingConfig
 from hart_studio.labeling.project import Project
-from hart_studio.labeling.records import Status
-from hart_studio.labeling.self_verify import ProposalSettings
 from hart_studio.models.catalog import BUILT_IN_HART
-from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.runs.config_file import config_variables
 from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.queue import LaunchPlan, write_plan
 from hart_studio.runs.reader import list_runs
-from hart_studio.ui.api.handler import Request
 from hart_studio.ui.security.config_check import Origin, check_config, check_resumable, is_signed, read_config_and_hash
 from hart_studio.ui.security.model_allowlist import ModelAllowlist
 
@@ -33,44 +25,6 @@ Command = tuple[tuple[str, ...], dict[str, str]]
 """Program with arguments, and environment variables."""
 
 _MAX_SHOWN_LENGTH: Final = 80
-
-
-class ProjectRequest(Request):
-    """Request about a project."""
-
-    project: str = ""
-    """Id of the project."""
-    session_token: str = ""
-    """Of a visitor's browser tab, read by ``SessionStore``."""
-
-
-class RunRequest(ProjectRequest, extra="forbid"):
-    """Request for a labeling run."""
-
-    project: str = Field(max_length=80)
-    model: str = Field(default=BUILT_IN_HART, min_length=1, max_length=300)
-    rollouts: int = Field(default=8, ge=2, le=64)
-    """Rollouts per question, K."""
-    is_refining: bool = False
-    """Whether to shrink boxes as long as they stay sufficient."""
-    is_auto_accepting: bool = True
-    """Whether to auto-accept labels with a high score."""
-    statuses: tuple[Status, ...] = ("new", "failed")
-    """Statuses of the labeled items."""
-
-    @property
-    def config(self) -> LabelingConfig:
-        """Settings of the run."""
-        return LabelingConfig(
-            model=self.model.strip(),
-            proposals=ProposalSettings(
-                rollouts=self.rollouts,
-                loop=LoopSettings(temperature=1.0, max_new_tokens=128),
-                refinement=BoxRefinementSettings() if self.is_refining else None,
-            ),
-            is_auto_accepting=self.is_auto_accepting,
-            item_filter=ItemFilter(statuses=self.statuses),
-        )
 
 
 def sign_run(root: Path, project: Project, layout: RunLayout, config_sha256: str) -> Command:

@@ -14,8 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import Field
-
 from hart_studio.errors import HartError, InputError
 from hart_studio.labeling.connection_pool import CONNECTION_POOL
 from hart_studio.labeling.importing import get_invalid_rows, import_source
@@ -31,9 +29,22 @@ from hart_studio.runs.layout import RunLayout, find_run
 from hart_studio.runs.reader import RunSummary, list_runs
 from hart_studio.runs.stopping import resume_stop, stop_in_background
 from hart_studio.ui.api.changes import StampedCache, delta, file_stamp
-from hart_studio.ui.api.handler import PollRequest, Request, parse_request
-from hart_studio.ui.api.label_launch import ProjectRequest, RunRequest, check_run, find_model, sign_run
+from hart_studio.ui.api.handler import parse_request
+from hart_studio.ui.api.label_launch import check_run, find_model, sign_run
 from hart_studio.ui.api.label_limits import LabelLimits
+from hart_studio.ui.api.label_requests import (
+    ArchiveRequest,
+    CreateRequest,
+    DeleteRequest,
+    ImportRequest,
+    LabelingRunRequest,
+    NameRequest,
+    ProjectRequest,
+    RestoreRequest,
+    RunRequest,
+    SourceRequest,
+    StateRequest,
+)
 from hart_studio.ui.api.launch import stop_immediately
 from hart_studio.ui.error_reporting import describe
 from hart_studio.ui.security.config_check import check_config, hash_new_config
@@ -46,72 +57,6 @@ MAX_PREVIEWS: Final = 16
 """Cached previews of zips, some KB each. Project default."""
 
 MAX_SHOWN_INVALID_ROWS: Final = 200
-
-
-class NameRequest(ProjectRequest):
-    """A project, and a new name for it or its copy."""
-
-    name: str = ""
-
-
-class CreateRequest(Request):
-    """Request for a new project."""
-
-    name: str = ""
-    classes: str = ""
-    """Comma-separated; empty = default."""
-
-
-class StateRequest(ProjectRequest, PollRequest):
-    """Poll of a project."""
-
-
-class SourceRequest(ProjectRequest):
-    """Request about a source."""
-
-    source: str = ""
-    image_root: str = ""
-    """Folder of the images; empty = beside the source."""
-    image_column: str = ""
-    """Selected column of images, for a preview."""
-
-
-class ImportRequest(SourceRequest):
-    """Request for an import; see ``SourceSettings``."""
-
-    kind: str = "auto"
-    columns: dict[str, str] = Field(default_factory=dict)
-    question: str = ""
-    choices: str = ""
-    """One per line."""
-
-
-class ArchiveRequest(ProjectRequest):
-    """Request to archive a project."""
-
-    is_archived: bool = Field(default=True, strict=True)
-    """False takes it out of the archive."""
-
-
-class DeleteRequest(ProjectRequest):
-    """Request to delete a project."""
-
-    confirmation: str = ""
-    """Its name, typed by a person."""
-
-
-class RestoreRequest(Request):
-    """Request to take a project out of the trash."""
-
-    entry: str = ""
-
-
-class LabelingRunRequest(ProjectRequest):
-    """Request about a labeling run."""
-
-    run: str = ""
-    now: bool = Field(default=False, strict=True)
-    """Whether to stop without waiting for the batch."""
 
 
 @dataclass

@@ -8,9 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final
-
-from pydantic import BeforeValidator, Field
+from typing import Any, Final
 
 from hart_studio.errors import HartError, ImageError, InputError, ModelError
 from hart_studio.formatting import LIST_TEXT_CHARS, shorten
@@ -19,19 +17,26 @@ from hart_studio.imaging import SourceImage
 from hart_studio.labeling import bulk_accept
 from hart_studio.labeling.calibration_domain import REASONS, describe_score
 from hart_studio.labeling.chance_level import describe_chance_level
-from hart_studio.labeling.filters import ItemFilter
 from hart_studio.labeling.item_locks import check_reviewer
 from hart_studio.labeling.job import open_verified_image
 from hart_studio.labeling.project import Project
 from hart_studio.labeling.records import REVIEWED_STATUSES, BoxCheck, Item, Label
-from hart_studio.labeling.review import MAX_BOXES, Decision, ReviewQueue
+from hart_studio.labeling.review import MAX_BOXES, ReviewQueue
 from hart_studio.labeling.review_history import ProgressCallback, UndoneAction, is_next_action_bulk
 from hart_studio.labeling.review_priority import get_review_reason
 from hart_studio.models.catalog import describe_domain_mismatch
 from hart_studio.records import Box
 from hart_studio.ui.api.ask import DECODING, AskService
 from hart_studio.ui.api.changes import StampedCache
-from hart_studio.ui.api.label_launch import ProjectRequest
+from hart_studio.ui.api.label_requests import (
+    AcceptRequest,
+    CheckRequest,
+    DecisionRequest,
+    ItemRequest,
+    ListRequest,
+    ProjectRequest,
+    QueueRequest,
+)
 from hart_studio.ui.api.labels import LabelApi
 from hart_studio.ui.api.schemas import parse_boxes
 from hart_studio.ui.error_reporting import describe
@@ -48,69 +53,6 @@ LIST_ROWS: Final = 50
 
 WAIT_SECONDS: Final = 1.0
 """How long a request waits for a bulk action to finish."""
-
-
-def _drop_invalid_seconds(value: Any) -> Any:
-    return value if isinstance(value, (int, float)) and 0 <= value <= 3600 else None
-
-
-class ReviewRequest(ProjectRequest):
-    """Request of the review screen."""
-
-    reviewer: str = ""
-    item_filter: ItemFilter = Field(default=ItemFilter(), alias="filter")
-
-
-class QueueRequest(ReviewRequest):
-    """Request for the next item."""
-
-    deferred: tuple[Annotated[str, Field(max_length=80)], ...] = ()
-    """Ids of items that this reviewer has left for later."""
-
-
-class ItemRequest(QueueRequest):
-    """Request about an item."""
-
-    item: str = ""
-    seconds: Annotated[float | None, BeforeValidator(_drop_invalid_seconds)] = None
-    """Time that the item was open; dropped unless it is 0 to 3600."""
-
-
-class DecisionRequest(ItemRequest):
-    """Decision about an item."""
-
-    messages: ClassVar[Mapping[str, str]] = {"revision": "The revision of the label is missing. Reload the page."}
-
-    decision: Decision
-    revision: int = Field(strict=True)
-    """Revision of the label that was shown."""
-    boxes: Any = None
-    """Untrusted boxes of an edit."""
-    allow_empty: Annotated[bool, BeforeValidator(lambda value: value is True)] = False
-    """Whether labels without a box may be saved."""
-
-
-class CheckRequest(ReviewRequest):
-    """Request to verify drawn boxes."""
-
-    item: str = ""
-    boxes: Any = None
-    """Untrusted."""
-
-
-class ListRequest(ReviewRequest):
-    """Request for a page of the list."""
-
-    offset: int = Field(default=0, ge=0)
-
-
-class AcceptRequest(ReviewRequest):
-    """Request to accept all items that match the filter."""
-
-    messages: ClassVar[Mapping[str, str]] = {"expected": "The confirmed number of labels is missing. Reload the page."}
-
-    expected: int = Field(ge=0, strict=True)
-    """The confirmed number of labels."""
 
 
 @dataclass

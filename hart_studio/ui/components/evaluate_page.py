@@ -37,6 +37,6 @@ class EvaluatePage(PageComponent):
 
     template = "evaluate_page.html"
     scripts = (
-        *("image_viewer.js", "image_viewer_controls.js", "svg_figure.js", "tabs.js"),
+        *("server_calls.js", "image_viewer.js", "image_viewer_controls.js", "svg_figure.js", "tabs.js"),
         *("evaluate_failures.js", "evaluate_page.js"),
     )

@@ -36,6 +36,7 @@ class LabelPage(PageComponent):
 
     template = "label_page.html"
     scripts = (
+        "server_calls.js",
         "image_viewer.js",
         "review.js",
         "svg_figure.js",

@@ -88,7 +88,7 @@ class RunView(Display):
         """
         self._marker = marker
         self._may_act = can_control
-        scripts = ("charts.js", "rollout_viewer.js", "run_view.js")
+        scripts = ("server_calls.js", "charts.js", "rollout_viewer.js", "run_view.js")
         super().__init__(_TEMPLATE, scripts, RunChoice(""), server_functions=list(answers), **layout)
 
     def postprocess(self, value: RunChoice) -> dict[str, Any]:  # type: ignore[override]

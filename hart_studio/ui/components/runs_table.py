@@ -33,7 +33,9 @@ class RunsTable(Display):
             answers: Functions that the script may call by name: list_runs, compare.
             **layout: As for ``gr.HTML``.
         """
-        super().__init__(_TEMPLATE, ("charts.js", "runs_table.js"), {}, server_functions=list(answers), **layout)
+        super().__init__(
+            _TEMPLATE, ("server_calls.js", "charts.js", "runs_table.js"), {}, server_functions=list(answers), **layout
+        )
 
     def postprocess(self, value: dict[str, Any]) -> dict[str, Any]:  # type: ignore[override]
         """Chart definitions, and the number of steps that current values are averaged over."""

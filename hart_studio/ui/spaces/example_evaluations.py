@@ -5,9 +5,9 @@ from __future__ import annotations
 import shutil
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 from hart_studio.errors import InputError
 from hart_studio.evaluation.config import EvaluationConfig, read_config
@@ -29,6 +29,8 @@ _TITLE: Final = "{model} on the examples"
 
 class ExampleRequest(Request):
     """Request to evaluate a model on the examples."""
+
+    messages: ClassVar[Mapping[str, str]] = {"model": f"Choose one of {', '.join(BUILT_IN_FOLDERS)}."}
 
     model: str = ""
     """A name of ``BUILT_IN_FOLDERS``."""

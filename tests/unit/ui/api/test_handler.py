@@ -49,7 +49,6 @@ def test_a_function_keeps_its_name_and_gets_a_typed_request():
     [
         (StepRequest, {"step": -1}, "step: Input should be greater than or equal to 0."),
         (StepRequest, {"run": 7}, "run: Input should be a valid string."),
-        (StepRequest, {"run": "\ud800"}, "run: Input should be a valid string"),
         (StepRequest, {"sizes": [1]}, "Choose two sizes."),
         (StepRequest, {"sizes": [1, "x"]}, "Choose two sizes."),
         (StrictRequest, {}, "project: Field required."),
@@ -163,9 +162,7 @@ def test_an_error_in_the_permission_check_lets_no_one_in():
 
 @pytest.mark.parametrize(("redact_paths", "shown"), [(False, SECRET), (True, "secret.txt")])
 def test_a_discreet_page_says_the_names_of_files_alone(redact_paths, shown):
-    handler = api_handler(
-        lambda: {"path": SECRET, "rows": [f"cannot read {SECRET}"]}, redact_paths=redact_paths
-    )
+    handler = api_handler(lambda: {"path": SECRET, "rows": [f"cannot read {SECRET}"]}, redact_paths=redact_paths)
     assert handler({}) == {"path": shown, "rows": [f"cannot read {shown}"]}
     refuse = api_handler(raising(DataError(f"expected JSON in {SECRET}, got text")), redact_paths=redact_paths)
     assert refuse({}) == {"error": f"expected JSON in {shown}, got text"}

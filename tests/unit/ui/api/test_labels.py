@@ -318,7 +318,9 @@ def test_a_public_page_makes_nothing(tmp_path: Path, table: Path) -> None:
     call_handler(LabelApi(tmp_path / "labels").create, {"name": "p"})
     closed = LabelApi(tmp_path / "labels", is_open=False)
     assert call_handler(closed.poll, {"project": "p"}) is not None
-    for act in (closed.create, closed.preview_source, closed.start_import, closed.start, closed.resume):
+    with pytest.raises(InputError, match=r"disabled on (a|this) public page"):
+        call_handler(closed.start, {"project": "p"})
+    for act in (closed.create, closed.preview_source, closed.start_import, closed.resume):
         with pytest.raises(InputError, match=r"disabled on (a|this) public page"):
             call_handler(act, {"project": "p", "name": "x", "source": str(table), "run": "x"})
 
