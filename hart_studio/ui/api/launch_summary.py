@@ -1,23 +1,34 @@
-"""Content of the report on the Train tab: summary of the settings, problems, findings of the preflight check."""
+"""Content of the report on the Train tab: summary of the settings, findings of the preflight check, sample preview."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 from hart_studio.algorithms.methods import CHAIN_TITLES
 from hart_studio.data.benchmarks.published_files import is_hub_id
 from hart_studio.data.sources import find_missing_path
 from hart_studio.errors import HartError, InputError
+from hart_studio.files import from_stored_path
+from hart_studio.imaging import ImageOpener
+from hart_studio.records import Sample
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.presets import PRESETS
 from hart_studio.ui.api.launch import LaunchRequest, RunLauncher
-from hart_studio.ui.components.launch_report import LaunchState
+from hart_studio.ui.components.launch_report import LaunchState, Preview, PreviewCard
 from hart_studio.ui.error_reporting import describe
 from hart_studio.ui.train_form import SOURCE_TITLES, label_problems, name_labels
+
+SAMPLES: Final = 5
+"""Samples of a preview."""
+
+THUMBNAIL_SIDE: Final = 480
+"""Greatest side of a preview image, pixels."""
 
 
 def summarize_launch(launch_request: LaunchRequest) -> LaunchState:
@@ -117,3 +128,56 @@ def _describe_parts(config: RunConfig) -> str:
         parts.append("all other samples for SFT" if data.sft_samples is None else f"{data.sft_samples:,} SFT")
     parts.append(f"{data.eval_samples:,} held out")
     return ", ".join(parts)
+
+
+def preview_samples(config: RunConfig, folder: Path) -> Preview:
+    """Read the source, split it, and render the first samples of each split.
+
+    Args:
+        config: Source and sizes.
+        folder: Served folder for the images.
+
+    Raises:
+        DataError: If the source cannot be read.
+        InputError: If it has too few samples.
+    """
+    # Reading a dataset of the hub imports its library, which takes seconds.
+    from hart_studio.data.run_samples import load_samples, split_config  # noqa: PLC0415
+
+    source = load_samples(config.data, folder / "drawn")
+    split = split_config(config, source)
+    parts = {"RL": split.rl, "SFT": split.sft, "held out": [sample.without_gold_boxes() for sample in split.evaluation]}
+    headline = ", ".join(
+        f"{len(samples):,} {name if name == 'held out' else 'for ' + name}" for name, samples in parts.items()
+    )
+    filled = {name: samples for name, samples in parts.items() if samples}
+    shares = _share(SAMPLES, len(filled))
+    cards = [
+        _make_card(sample, name, source.open_image, folder)
+        for (name, samples), count in zip(filled.items(), shares, strict=True)
+        for sample in samples[:count]
+    ]
+    reasons = tuple(
+        f"{count:,} row{'s' * (count != 1)} skipped: {reason}" for reason, count in source.loaded.reasons.most_common(3)
+    )
+    return Preview(headline, tuple(cards), reasons)
+
+
+def _share(total: int, parts: int) -> Sequence[int]:
+    """Split a total into integers that differ by at most 1, larger ones first."""
+    return [total // parts + (index < total % parts) for index in range(parts)]
+
+
+def _make_card(sample: Sample, part: str, open_image: ImageOpener, folder: Path) -> PreviewCard:
+    source = from_stored_path(sample.image)
+    version = source.stat().st_mtime_ns if source.exists() else 0  # the file may have changed
+    name = f"preview-{hashlib.sha256(f'{source} {version}'.encode()).hexdigest()[:20]}.jpg"
+    thumbnail: Path | None = folder / name
+    problem = ""
+    try:
+        if not (folder / name).exists():
+            with open_image(sample.image) as image:
+                image.overview(max_side=THUMBNAIL_SIDE).save(folder / name, quality=85)
+    except (HartError, OSError) as error:
+        thumbnail, problem = None, str(error)
+    return PreviewCard(sample.question, sample.choices, sample.answer or "", part, thumbnail, problem)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Final
 
-from hart_studio.ui.api.sample_preview import Preview
 from hart_studio.ui.components.display import Display, serve
 
 _TEMPLATE: Final = '<div class="hs-report" role="status" aria-live="polite"></div>'
@@ -30,6 +30,30 @@ class LaunchState:
     """Result of the last start or check."""
     is_refused: bool = False
     """Whether no run can be started."""
+
+
+@dataclass(frozen=True)
+class PreviewCard:
+    """One sample without gold boxes, which training does not get either."""
+
+    question: str
+    choices: tuple[str, ...]
+    answer: str
+    part: str
+    """Stage that uses the sample."""
+    image: Path | None
+    """Scaled copy; None if the image cannot be opened."""
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Preview:
+    """Preview of a data source."""
+
+    headline: str
+    cards: tuple[PreviewCard, ...]
+    left_out: tuple[str, ...]
+    """Reasons for skipped rows, with counts."""
 
 
 class LaunchReport(Display):

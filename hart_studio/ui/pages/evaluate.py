@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import gradio as gr
@@ -14,7 +15,7 @@ from hart_studio.ui.api.ask import AskService
 from hart_studio.ui.api.evaluation_results import EvaluationResultsApi
 from hart_studio.ui.api.evaluations import EvaluationApi
 from hart_studio.ui.api.handler import Handler, api_handler, call_handler
-from hart_studio.ui.components.evaluate_page import EvaluateChoices, EvaluatePage
+from hart_studio.ui.components.page_component import PageComponent
 from hart_studio.ui.pages.ask import AskInputs
 from hart_studio.ui.security.permissions import Permissions
 from hart_studio.ui.spaces.example_evaluations import ExampleEvaluations
@@ -24,6 +25,40 @@ _MODEL_LEFT: Final = (
     "The model of this evaluation was not filled in: it is a served model, is not allowed here, or the evaluation was "
     "not started by this server. Choose a model below, or type the model name if you trust it."
 )
+
+
+@dataclass(frozen=True)
+class EvaluateChoices:
+    """Options shown on the page."""
+
+    benchmarks: list[dict[str, Any]]
+    """``name``, ``title``, ``hub_id`` and ``has_boxes`` of each benchmark."""
+    benchmark: str
+    """Name of the preselected benchmark."""
+    models: list[tuple[str, str]]
+    """(title, name) of the models."""
+    model: str
+    """Preselected model."""
+    protocols: list[tuple[str, str]]
+    """(name, title) of the protocols; the first is preselected."""
+    gpus: list[tuple[int, str]]
+    """(index, title) of the GPUs; empty = CPU only."""
+    model_hint: str = ""
+    """Placeholder of the model field."""
+    examples: list[tuple[str, str]] = field(default_factory=list)
+    """(title, name) of the models that every visitor may evaluate on the examples; empty = none."""
+    example_count: int = 0
+    """Number of examples."""
+
+
+class EvaluatePage(PageComponent):
+    """Shows evaluations; fires ``open_ask`` with ``run`` and ``sample``."""
+
+    template = "evaluate_page.html"
+    scripts = (
+        *("server_calls.js", "image_viewer.js", "image_viewer_controls.js", "svg_figure.js", "tabs.js"),
+        *("evaluate_failures.js", "evaluate_page.js"),
+    )
 
 
 def build_evaluate_tab(

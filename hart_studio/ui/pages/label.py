@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -16,7 +17,7 @@ from hart_studio.ui.api.exports import LabelExportApi
 from hart_studio.ui.api.handler import Handler, api_handler
 from hart_studio.ui.api.labels import LabelApi
 from hart_studio.ui.api.review import ReviewApi
-from hart_studio.ui.components.label_page import LabelChoices, LabelPage
+from hart_studio.ui.components.page_component import PageComponent
 from hart_studio.ui.spaces.sessions import AWAY_SECONDS, IDLE_SECONDS, VISITOR_LIMITS, SessionStore
 
 NOTE: Final = (
@@ -27,6 +28,47 @@ NOTE: Final = (
     f"{(VISITOR_LIMITS.max_bytes or 0) >> 20} MiB. Only one visitor can run labeling at a time."
 )
 """Notice to visitors of a Space above their projects."""
+
+
+@dataclass(frozen=True)
+class LabelChoices:
+    """Options shown on the page."""
+
+    formats: list[tuple[str, str]]
+    """(title, name) of the export formats."""
+    kinds: list[tuple[str, str]]
+    """(title, name) of the source types."""
+    models: list[tuple[str, str]]
+    """(title, name) of the models."""
+    model: str
+    """Model suggested for images of its own domain."""
+    made_for: tuple[str, ...] = ()
+    """Image domains of the suggested model."""
+    domain_hint: str = ""
+    """Why no model is suggested for other images."""
+    model_hint: str = ""
+    """Placeholder of the model field."""
+    note: str = ""
+    """Notice about temporary projects of visitors; empty where projects are kept."""
+    max_rollouts: int = 64
+    """Greatest number of rollouts per question."""
+
+
+class LabelPage(PageComponent):
+    """Shows projects, and the full-screen review."""
+
+    template = "label_page.html"
+    scripts = (
+        "server_calls.js",
+        "image_viewer.js",
+        "review.js",
+        "svg_figure.js",
+        "tabs.js",
+        "label_import.js",
+        "project_menu.js",
+        "label_page.js",
+    )
+
 
 READERS: Final[Mapping[type, tuple[Handler, ...]]] = {
     LabelApi: (LabelApi.projects, LabelApi.poll, LabelApi.invalid_rows),

@@ -24,13 +24,13 @@ from hart_studio.ui.api.launch_summary import (
     describe_launch_error,
     find_data_problem,
     has_bad_finding,
+    preview_samples,
     sample_key,
     stream_preflight,
     summarize_findings,
     summarize_launch,
 )
 from hart_studio.ui.api.runs import RunMonitor
-from hart_studio.ui.api.sample_preview import preview_samples
 from hart_studio.ui.components.launch_report import LaunchReport, LaunchState, SampleCards
 from hart_studio.ui.pages.watch import RunComponents, show_run
 from hart_studio.ui.preset_form import fill_from_preset

@@ -7,12 +7,12 @@ from hart_studio.records import Box
 from hart_studio.ui.components.answer_cards import AnswerCard, AnswerCards, AnswersPanel, SelfCheckBadge, TranscriptTurn
 from hart_studio.ui.components.box_viewer import BoxViewer, ImageCopy, ViewerImage
 from hart_studio.ui.components.crop_strip import Crop, CropStrip, ModelInputs, Overview
-from hart_studio.ui.components.evaluate_page import EvaluateChoices, EvaluatePage
 from hart_studio.ui.components.example_picker import Example, ExamplePicker
 from hart_studio.ui.components.launch_report import LaunchReport, LaunchState, SampleCards
 from hart_studio.ui.components.progress_status import Failed, ProgressStatus, Running
 from hart_studio.ui.components.run_view import RunChoice, RunView
 from hart_studio.ui.components.runs_table import RunsTable
+from hart_studio.ui.pages.evaluate import EvaluateChoices, EvaluatePage
 from hart_studio.ui.theme import ASSETS
 
 EVIL = "<script>${alert(1)}</script>{{7*7}}"
