@@ -102,7 +102,7 @@ def test_a_training_and_an_evaluation_that_cannot_be_written_are_in_no_list(
     evaluation = EvaluationApi(launch, RunMonitor(launch.runs_root, tmp_path / "served" / "runs"))
 
     def order() -> Any:
-        return api_handler(lambda request: {"run": launch.enqueue(LaunchRequest(DEMO, "cpu-demo"))})({})
+        return api_handler(lambda: {"run": launch.enqueue(LaunchRequest(DEMO, "cpu-demo"))})({})
 
     def start() -> Any:
         return api_handler(evaluation.start)(WANTED)

@@ -25,7 +25,7 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 
 class Request(Record, extra="ignore"):
-    """Base of requests of page scripts; ``null`` counts as missing.
+    """Base of requests of page scripts; ``null`` counts as missing, except in classes with ``extra="forbid"``.
 
     Attributes:
         messages: Field -> error message, where that of pydantic does not say what to do.
@@ -36,7 +36,9 @@ class Request(Record, extra="ignore"):
     @model_validator(mode="before")
     @classmethod
     def _drop_null(cls, value: Any) -> Any:
-        return {name: each for name, each in value.items() if each is not None} if isinstance(value, dict) else value
+        if not isinstance(value, dict) or cls.model_config.get("extra") == "forbid":
+            return value
+        return {name: each for name, each in value.items() if each is not None}
 
 
 class PollRequest(Request):

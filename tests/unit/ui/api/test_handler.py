@@ -52,7 +52,7 @@ def test_a_function_keeps_its_name_and_gets_a_typed_request():
         (StepRequest, {"sizes": [1]}, "Choose two sizes."),
         (StepRequest, {"sizes": [1, "x"]}, "Choose two sizes."),
         (StrictRequest, {}, "project: Field required."),
-        (StrictRequest, {"project": None}, "project: Field required."),
+        (StrictRequest, {"project": None}, "project: Input should be a valid string."),
         (StrictRequest, {"project": "p", "more": 1}, "more: Extra inputs are not permitted."),
         (StepRequest, [], "expected a JSON object, got list. Reload the page."),
     ],
