@@ -10,7 +10,8 @@ import threading
 import uuid
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -186,8 +187,8 @@ class AskService:
     """Opens images and asks models, one question at a time.
 
     Attributes:
-        folder: Served folder for all files that the page shows.
-        allowed: Models that may be loaded.
+        folder: Served folder for all files that the page shows, inside the cache folder of the server.
+        allowed: Models that may be loaded; by default any.
         limits: Limits of image size and format.
     """
 
@@ -198,14 +199,7 @@ class AskService:
         allowed: ModelAllowlist | None = None,
         limits: ImageLimits = DEFAULT_LIMITS,
     ) -> None:
-        """Make the folder.
-
-        Args:
-            folder: Inside the server's cache folder, so that its files are served in place.
-            load: Loads a model by name; raises ``ModelError``.
-            allowed: Models that may be loaded; None = any.
-            limits: Limits of image size and format.
-        """
+        """Make the folder; ``load`` loads a model by name and raises ``ModelError``."""
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.allowed = allowed or ModelAllowlist()
@@ -274,15 +268,12 @@ class AskService:
             BusyError: If the queue is full.
             HartError: If the image, the question or the model is not usable.
         """
-        name, progress = self.allowed.check(model_name), _touching(form.image, progress)
-        self._check_loaded(name, form.sample)
-        with self._model_queue.turn(lambda text: progress(0.0, text), bypass_limit=bypass_limit):
+        with self._take_turn(form, model_name, progress, bypass_limit=bypass_limit) as (name, image, progress):
             scene = self.open_image(form.image)
-            with SourceImage(form.image, self.limits) as image:
-                trace = self._run_loop(form, name, image, progress)
-                archive = self.folder / "traces" / uuid.uuid4().hex / "hart-trace.zip"
-                archive.parent.mkdir(parents=True)
-                archive.write_bytes(zip_trace(trace, render_images(trace, image)))
+            trace = self._run_loop(form, name, image, progress)
+            archive = self.folder / "traces" / uuid.uuid4().hex / "hart-trace.zip"
+            archive.parent.mkdir(parents=True)
+            archive.write_bytes(zip_trace(trace, render_images(trace, image)))
         with zipfile.ZipFile(archive) as files:
             files.extractall(archive.parent)  # written two lines above
         return AskResult(
@@ -300,9 +291,7 @@ class AskService:
             BusyError: If the queue is full.
             HartError: If the image, the question or the model is not usable.
         """
-        name, progress = self.allowed.check(model_name), _touching(form.image, progress)
-        self._check_loaded(name, form.sample)
-        with SourceImage(form.image, self.limits) as image, self._model_queue.turn(lambda text: progress(0.0, text)):
+        with self._take_turn(form, model_name, progress) as (name, image, progress):
             return {**summarize_trace(self._run_loop(form, name, image, progress)), "model": name}
 
     def locate(self, form: AskForm, model_name: str, progress: Progress) -> LocateResponse:
@@ -312,9 +301,7 @@ class AskService:
             BusyError: If the queue is full.
             HartError: If the image, the question or the model is not usable.
         """
-        name, progress = self.allowed.check(model_name), _touching(form.image, progress)
-        self._check_loaded(name, form.sample)
-        with SourceImage(form.image, self.limits) as image, self._model_queue.turn(lambda text: progress(0.0, text)):
+        with self._take_turn(form, model_name, progress) as (name, image, progress):
             model = self._get_model(name, progress)
             check_context(model, form.sample)
             progress(_LOADING_SHARE, "Predicting the region")
@@ -386,6 +373,23 @@ class AskService:
         if not found:
             raise InputError(f"No complete checkpoint of {run_id} at step {step}. Choose another one.")
         return str(found[-1].folder), load_config(layout.config).model.id or BUILT_IN
+
+    @contextmanager
+    def _take_turn(
+        self, form: AskForm, model_name: str, progress: Progress, *, bypass_limit: bool = False
+    ) -> Iterator[tuple[str, SourceImage, Progress]]:
+        """Check the model and the question, open the image, and wait for the model; arguments as for ``ask``.
+
+        Yields:
+            The name of the model, the image, and a callback that also keeps the image in the cache.
+        """
+        name, touching = self.allowed.check(model_name), _touching(form.image, progress)
+        self._check_loaded(name, form.sample)
+        with (
+            SourceImage(form.image, self.limits) as image,
+            self._model_queue.turn(lambda text: touching(0.0, text), bypass_limit=bypass_limit),
+        ):
+            yield name, image, touching
 
     def _run_loop(self, form: AskForm, name: str, image: SourceImage, progress: Progress) -> Trace:
         """Run all turns of a question; the caller holds the queue."""

@@ -115,17 +115,11 @@ class EvaluationApi:
     """Lists and starts evaluations.
 
     Attributes:
-        launch: Queues runs; knows whether runs may be started.
-        watch: Deletes runs.
+        launch: Queues runs, also evaluations; knows whether runs may be started.
+        watch: Monitor of the same runs; deletes them.
     """
 
     def __init__(self, launch: RunLauncher, watch: RunMonitor) -> None:
-        """Create the API.
-
-        Args:
-            launch: Launcher whose queue also starts evaluations.
-            watch: Monitor of the same runs.
-        """
         self.launch = launch
         self.watch = watch
         self._lock = threading.Lock()

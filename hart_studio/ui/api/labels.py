@@ -75,11 +75,11 @@ class LabelApi:
     """Handles projects, imports and labeling runs.
 
     Attributes:
-        root: Folder of all projects.
+        root: Folder of all projects; created with the first one.
         store: Opens and creates projects.
         is_open: Whether users may change anything.
-        allowed: Allowed models.
-        limits: What users may store, read and run.
+        allowed: Allowed models; by default any.
+        limits: What users may store, read and run; by default no limits.
     """
 
     def __init__(
@@ -90,14 +90,6 @@ class LabelApi:
         allowed: ModelAllowlist | None = None,
         limits: LabelLimits | None = None,
     ) -> None:
-        """Create the API; the root is created with the first project.
-
-        Args:
-            root: May be missing.
-            is_open: Whether users may change anything.
-            allowed: Allowed models; None = any.
-            limits: None = no limits.
-        """
         self.root = root
         self.store = ProjectStore(root)
         self.is_open = is_open

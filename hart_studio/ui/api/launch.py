@@ -82,7 +82,7 @@ class RunLauncher:
         runs_root: Folder of all runs, absolute.
         queue: Starts the queued runs.
         is_open: Whether runs may be started here at all; ``Permissions`` decides who may.
-        allowed: Base models that runs may use.
+        allowed: Base models that runs may use; by default any.
     """
 
     def __init__(
@@ -93,14 +93,7 @@ class RunLauncher:
         find_gpus: Callable[[], list[Gpu]] = list_gpus,
         allowed: ModelAllowlist | None = None,
     ) -> None:
-        """Open the queue, which continues with runs that were waiting.
-
-        Args:
-            runs_root: May be missing.
-            is_open: Whether runs may be started here.
-            find_gpus: Replaced in tests.
-            allowed: Base models that runs may use; None = any.
-        """
+        """Open the queue, which continues with runs that were waiting; ``find_gpus`` is replaced in tests."""
         self.runs_root = runs_root.resolve()
         self.is_open = is_open
         self.allowed = allowed or ModelAllowlist()

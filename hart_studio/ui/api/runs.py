@@ -93,17 +93,11 @@ class RunMonitor:
     """Reads runs for the pages.
 
     Attributes:
-        runs_root: Folder of all runs.
+        runs_root: Folder of all runs; may be missing.
         image_folder: Served folder for copies of images.
     """
 
     def __init__(self, runs_root: Path, image_folder: Path) -> None:
-        """Create the monitor.
-
-        Args:
-            runs_root: May be missing.
-            image_folder: Created if missing.
-        """
         image_folder.mkdir(parents=True, exist_ok=True)
         self.runs_root = runs_root
         self.image_folder = image_folder
