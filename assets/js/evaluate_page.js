@@ -29,6 +29,7 @@ const addressOf = (path) => base() + path.split("/").map(encodeURIComponent).joi
 const titleOf = (protocol) => props.value.protocols.find(([name]) => name === protocol)?.[1] ?? protocol;
 const rowOf = (id) => rows?.find((row) => row.id === id);
 const percent = (value) => (value === undefined || value === null ? "–" : formatShare(value));
+const call = createCall(showMessage);
 const failures = createFailureBrowser(page, call, addressOf, titleOf, showMessage);
 const tabs = createTabs(page, "view", "#hs-ev-", openView);
 
@@ -43,8 +44,6 @@ function showListError(text) {
   if (text !== listError) showMessage(text, Boolean(text));
   listError = text;
 }
-
-const call = createCall(showMessage);
 
 // ---- address: a reload shows the same -----------------------------------------------------------------------------
 
