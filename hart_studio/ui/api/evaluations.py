@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import PureWindowsPath
@@ -32,7 +30,7 @@ from hart_studio.runs.queue import LaunchPlan, enqueue_launch, read_unverified_p
 from hart_studio.runs.reader import RunSummary, list_runs, read_events, summarize_run
 from hart_studio.ui.api.changes import StampedCache, delta, file_stamp
 from hart_studio.ui.api.handler import PollRequest, Request
-from hart_studio.ui.api.launch import DOUBLE_CLICK_SECONDS, RunLauncher, StopRequest
+from hart_studio.ui.api.launch import RunLauncher, StopRequest
 from hart_studio.ui.api.runs import MAX_SUMMARIES, RunIdRequest, RunMonitor, format_run_time, status_to_dict
 from hart_studio.ui.error_reporting import describe
 from hart_studio.ui.security.config_check import check_config, check_resumable, hash_new_config
@@ -122,8 +120,6 @@ class EvaluationApi:
     def __init__(self, launch: RunLauncher, watch: RunMonitor) -> None:
         self.launch = launch
         self.watch = watch
-        self._lock = threading.Lock()
-        self._last: tuple[EvaluationRequest, float, str] | None = None
         self._summaries: StampedCache[dict[str, Any]] = StampedCache(MAX_SUMMARIES)
         self._configs: StampedCache[EvaluationConfig] = StampedCache(MAX_SUMMARIES)
         self._broken: set[str] = set()
@@ -201,19 +197,14 @@ class EvaluationApi:
         """
         self.launch.ensure_open()
         check_config(request.config, self.launch.allowed)
-        with self._lock:
-            if self._last and self._last[0] == request and time.monotonic() - self._last[1] < DOUBLE_CLICK_SECONDS:
-                return {"run": self._last[2]}
-            try:
-                layout = prepare_run(
-                    self.launch.runs_root, request.config,
-                    lambda new: write_plan(new, self._plan(new, request.gpus, hash_new_config(request.config))),
-                )  # fmt: skip
-            except OSError as error:
-                root = self.launch.runs_root
-                raise InputError(f"Cannot create a run in {root}: {error.strerror}. Check --runs-root.") from error
-            self._last = (request, time.monotonic(), layout.run_id)
-        return {"run": layout.run_id}
+        run = self.launch.create_once(
+            request,
+            lambda: prepare_run(
+                self.launch.runs_root, request.config,
+                lambda new: write_plan(new, self._plan(new, request.gpus, hash_new_config(request.config))),
+            ),
+        )  # fmt: skip
+        return {"run": run}
 
     def stop(self, request: StopRequest) -> None:
         """Request an evaluation to stop after its batch; results are kept."""

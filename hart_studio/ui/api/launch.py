@@ -100,7 +100,7 @@ class RunLauncher:
         self.queue = RunQueue(self.runs_root)
         self._find_gpus = find_gpus
         self._lock = threading.Lock()
-        self._last: tuple[LaunchPlan, float, str] | None = None
+        self._last: dict[type, tuple[object, float, str]] = {}
         self._has_gpus = False
         if is_open:
             self.queue.open()
@@ -200,22 +200,40 @@ class RunLauncher:
         """
         self.ensure_open()
         check_config(launch_request.config, self.allowed)
-        plan = self._plan(launch_request)
+        plan, config = self._plan(launch_request), launch_request.config
+        return self.create_once(
+            plan,
+            lambda: create_run(
+                self.runs_root, "training", config, config.method.chain, config.total_steps,
+                lambda layout: write_plan(layout, plan),
+            ),
+        )  # fmt: skip
+
+    def create_once(self, wanted: object, create: Callable[[], RunLayout]) -> str:
+        """Create a run, unless the same was wanted a moment ago.
+
+        Args:
+            wanted: What identifies a second click.
+            create: Creates the run.
+
+        Returns:
+            The run id; that of the last run for a second click.
+
+        Raises:
+            InputError: If the folder of runs cannot be written.
+        """
         with self._lock:
-            if self._last and self._last[0] == plan and time.monotonic() - self._last[1] < DOUBLE_CLICK_SECONDS:
-                return self._last[2]
-            config = launch_request.config
+            last, at, run_id = self._last.get(type(wanted), (None, 0.0, ""))
+            if last == wanted and time.monotonic() - at < DOUBLE_CLICK_SECONDS:
+                return run_id
             try:
-                layout = create_run(
-                    self.runs_root, "training", config, config.method.chain, config.total_steps,
-                    lambda layout: write_plan(layout, plan),
-                )  # fmt: skip
+                run_id = create().run_id
             except OSError as error:
                 raise InputError(
                     f"Cannot create a run in {self.runs_root}: {error.strerror}. Check --runs-root."
                 ) from error
-            self._last = (plan, time.monotonic(), layout.run_id)
-        return layout.run_id
+            self._last[type(wanted)] = (wanted, time.monotonic(), run_id)
+            return run_id
 
     def stop(self, request: StopRequest) -> None:
         """Request a run to save and stop, and kill it if it does not; returns at once.
