@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from typing import Any, ClassVar, TypeVar, get_type_hints
 
 import gradio as gr
@@ -58,8 +59,8 @@ def parse_request(kind: type[_Model], request: object) -> _Model:
         return kind.model_validate(_check_object(request))
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
-        field = ": ".join(map(str, first["loc"]))
-        known = getattr(kind, "messages", {}).get(field.partition(":")[0])
+        field = ": ".join(map(str, first["loc"]))[:100]
+        known = kind.messages.get(field.partition(":")[0]) if issubclass(kind, Request) else None
         reason = first["msg"].removeprefix("Value error, ")
         raise InputError(
             known or f"Invalid request: {field or 'object'}: {reason}. Change it, or reload the page."
@@ -77,7 +78,7 @@ def call_handler(handler: Handler, request: object = None, *owner: object) -> An
     Raises:
         InputError: If the request is invalid.
     """
-    kind = get_type_hints(handler).get("request")
+    kind = _request_type(getattr(handler, "__func__", handler))
     fields = _check_object(request)
     return handler(*owner) if kind is None else handler(*owner, parse_request(kind, fields))
 
@@ -116,6 +117,12 @@ def api_handler(
 
     call.__name__ = handler.__name__
     return call
+
+
+@cache
+def _request_type(function: Handler) -> type[BaseModel] | None:
+    """Type of the argument ``request``; None if the function has none."""
+    return get_type_hints(function).get("request")
 
 
 def _check_object(request: object) -> Mapping[str, Any]:
