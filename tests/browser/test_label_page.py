@@ -92,7 +92,7 @@ def test_from_the_first_row_to_the_export(
     first = page.locator(".hs-review-question").inner_text()
     page.keyboard.press("1")
     page.keyboard.press("ArrowRight")
-    expect(page.locator(".hs-review-badge")).not_to_have_text("checking…", timeout=60_000)
+    expect(page.locator(".hs-review-badge")).not_to_have_text("verifying…", timeout=60_000)
     page.keyboard.press("a")
     expect(page.locator(".hs-review-message")).to_have_text("")
     expect(page.locator(".hs-review-question")).not_to_have_text(first)
@@ -420,7 +420,7 @@ def test_an_edit_is_verified_by_the_built_in_model_in_two_seconds(
     open_label_tab(page, "quick")
     start_review(page)
     drag(page, (1000.0, 1000.0), (2000.0, 1800.0))  # loads the model
-    expect(page.locator(".hs-review-badge")).not_to_have_text("checking…", timeout=60_000)
+    expect(page.locator(".hs-review-badge")).not_to_have_text("verifying…", timeout=60_000)
     took = page.evaluate(
         """async () => {
             const badge = document.querySelector(".hs-review-badge");
@@ -428,7 +428,7 @@ def test_an_edit_is_verified_by_the_built_in_model_in_two_seconds(
                 .dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
             const started = performance.now();
             press("ArrowRight");
-            while (badge.textContent === "checking…") await new Promise((done) => setTimeout(done, 10));
+            while (badge.textContent === "verifying…") await new Promise((done) => setTimeout(done, 10));
             return performance.now() - started;
         }"""
     )
