@@ -150,6 +150,23 @@ def test_a_preview_shows_columns_and_rows(label_api: LabelApi, table: Path) -> N
         call_handler(label_api.preview_source, {"source": " "})
 
 
+def test_an_unchanged_zip_is_previewed_once_and_a_table_each_time(
+    label_api: LabelApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    monkeypatch.setattr(labels_module, "preview_source", lambda source, *rest: read.append(source) or {})
+    for name in ("a.zip", "t.csv"):
+        (tmp_path / name).write_bytes(b"PK")
+        for _ in range(2):
+            call_handler(label_api.preview_source, {"source": str(tmp_path / name)})
+    assert read == [str(tmp_path / name) for name in ("a.zip", "t.csv", "t.csv")]
+    call_handler(label_api.preview_source, {"source": str(tmp_path / "a.zip"), "image_column": "photo"})
+    call_handler(label_api.preview_source, {"source": str(tmp_path / "a.zip"), "image_root": str(tmp_path)})
+    os.utime(tmp_path / "a.zip", ns=(1, 1))
+    call_handler(label_api.preview_source, {"source": str(tmp_path / "a.zip")})
+    assert len(read) == 6, "with another column, with a folder of images, and after a change"
+
+
 def test_a_run_is_started_once_and_with_arguments_alone(
     label_api: LabelApi, table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
