@@ -166,6 +166,6 @@ def test_what_the_displays_send_is_json(folder: Path) -> None:
     shown = SampleCards().postprocess(preview)
     assert shown is not None and len(json.dumps(shown)) > 100 and shown["cards"][0]["image"]["path"].endswith(".jpg")
     assert SampleCards().postprocess(None) is None
-    assert SampleCards().postprocess(Preview("none", (), ())) == {"headline": "none", "left_out": (), "cards": []}
+    assert SampleCards().postprocess(Preview("none", (), ())) == {"headline": "none", "left_out": [], "cards": []}
     state = LaunchState("AP-GRPO", problems=(("Group size G", "too small"),), is_checking=True)
     assert json.loads(json.dumps(LaunchReport(state).postprocess(state)))["problems"] == [["Group size G", "too small"]]
