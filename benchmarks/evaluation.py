@@ -57,7 +57,7 @@ def time_processes(data: Path, root: Path, processes: int, batch: int) -> float:
     runs = root / f"runs-{time.monotonic_ns()}"
     command = [sys.executable, "-m", "hart_studio.evaluation", "--benchmark", "needle", "--path", str(data)]
     command += ["--device", "cpu", "--batch", str(batch), "--max-new-tokens", "96", "--runs-root", str(runs)]
-    command += ["--shards", str(processes)]
+    command += ["--processes", str(processes)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     (run,) = list_runs(runs)

@@ -37,7 +37,7 @@ from hart_studio.runs.reader import RunSummary, list_runs
 IDLE_REQUESTS = 20
 DEPARTING = 20
 TRAINING = {
-    "set-method-chain": "ap_grpo",
+    "set-method-stages": "ap_grpo",
     "set-data-rl-samples": 64,
     "set-data-eval-samples": 0,
     "set-data-needle-samples": 64,

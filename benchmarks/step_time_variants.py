@@ -135,7 +135,7 @@ class Variant:
                 initial.model,
                 initial.processor,
                 args,
-                method=METHODS[config.method.stages[0]],
+                method=METHODS[config.method.stage_names[0]],
                 config=config,
                 stage=Stage(name, 0, 1, None),
                 samples=[sample],
@@ -250,7 +250,7 @@ def run_config(name: str, setup: Setup) -> RunConfig:
             "crop_max_pixels": sizes.crop_tokens[1] * TOKEN_SIDE**2,
             "prefix_sharing": not name.endswith("plain"),
         },
-        "method": {"chain": method},
+        "method": {"stages": method},
         "optim": {"warmup_steps": 0},
         "schedule": {"rl_steps": 1, "rl_batch_size": 1, "eval_steps": 0},
     }

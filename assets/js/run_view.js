@@ -96,7 +96,7 @@ function showEmptyHint() {
 }
 
 function fillPicker() {
-  const listed = runs.map((item) => [item.id, `${item.title} · ${item.chain} · ${item.state}`]);
+  const listed = runs.map((item) => [item.id, `${item.title} · ${item.stages} · ${item.state}`]);
   fillSelect(find(".hs-run-picker"), listed.length ? listed : [["", "No runs"]], run ?? "");
 }
 
@@ -190,7 +190,7 @@ function describeNoRollouts(isHeldOut) {
   if (!run || !runStatus) return ["Loading the run…", ""];
   const { schedule, method } = about?.settings ?? {};
   const isOff = schedule && (isHeldOut ? !schedule.eval_steps : !schedule.rollout_log_steps);
-  const isSft = method && !isHeldOut && method.chain === "sft";
+  const isSft = method && !isHeldOut && method.stages === "sft";
   const reason = isSft
     ? "SFT trains without rollouts. Held-out questions are recorded with every evaluation."
     : isOff
@@ -230,7 +230,7 @@ function drawHead() {
   view.classList.toggle("hs-run-empty", !run);
   find(".hs-run-title").textContent = about?.title ?? run ?? "";
   find(".hs-run-facts").textContent = about
-    ? [about.chain, about.model, about.group_size ? `G = ${about.group_size}` : "", about.device]
+    ? [about.stages, about.model, about.group_size ? `G = ${about.group_size}` : "", about.device]
         .filter(Boolean)
         .join(" · ")
     : "";

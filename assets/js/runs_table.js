@@ -5,7 +5,7 @@ const COLUMNS = [
   ["", null],
   ["Run", "title"],
   ["State", "state"],
-  ["Method", "chain"],
+  ["Method", "stages"],
   ["Model", "model"],
   ["Steps", "step"],
   ["Reward", "reward"],
@@ -108,7 +108,7 @@ function row(item) {
         title: item.error || null,
       }),
     ]),
-    build("td", { text: item.chain }),
+    build("td", { text: item.stages }),
     build("td", { class: "hs-truncate", text: item.model, title: item.model }),
     build("td", {
       class: "hs-number",
@@ -159,7 +159,7 @@ function draw() {
   let list = runs.filter(
     (item) =>
       (!state || item.state === state) &&
-      words.every((word) => `${item.title} ${item.id} ${item.model} ${item.chain}`.toLowerCase().includes(word)),
+      words.every((word) => `${item.title} ${item.id} ${item.model} ${item.stages}`.toLowerCase().includes(word)),
   );
   if (order.key)
     list = list.toSorted(

@@ -15,9 +15,9 @@ from hart_studio.errors import InputError
 from hart_studio.records import Protocol
 
 MethodName = Literal["sft", "grpo", "mgpo", "ap_grpo"]
-"""Name of a method in configs, chains and run directories."""
+"""Name of a method in configs, stage sequences and run directories."""
 
-Chain = Literal["ap_grpo", "ap_grpo+sft", "sft+ap_grpo", "grpo", "grpo+sft", "mgpo", "mgpo+sft", "sft"]
+Stages = Literal["ap_grpo", "ap_grpo+sft", "sft+ap_grpo", "grpo", "grpo+sft", "mgpo", "mgpo+sft", "sft"]
 """Stages of a training, in order, joined by ``+``."""
 
 
@@ -52,10 +52,10 @@ METHODS: Final[Mapping[str, Method]] = MappingProxyType(
 )
 """Every method by name. MGPO differs from GRPO in the images of the rollout, not in the loss."""
 
-DEFAULT_CHAIN: Final[Chain] = "ap_grpo+sft"
+DEFAULT_STAGES: Final[Stages] = "ap_grpo+sft"
 """HART: AP-GRPO on D_RL, then SFT on D_SFT (paper, Sec. 4.3)."""
 
-CHAIN_TITLES: Final[Mapping[str, str]] = MappingProxyType(
+STAGES_TITLES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "ap_grpo": "AP-GRPO",
         "ap_grpo+sft": "AP-GRPO, then SFT (the paper's recipe)",
@@ -67,21 +67,21 @@ CHAIN_TITLES: Final[Mapping[str, str]] = MappingProxyType(
         "sft": "SFT",
     }
 )
-"""Title of each chain, in the order in which they are offered."""
+"""Title of each sequence of stages, in the order in which they are offered."""
 
-CHAINS: Final[tuple[Chain, ...]] = get_args(Chain)
-"""The chains that can be run: those of Tables 2 and 7 of the paper."""
+STAGE_SEQUENCES: Final[tuple[Stages, ...]] = get_args(Stages)
+"""The sequences of stages that can be run: those of Tables 2 and 7 of the paper."""
 
 
-def parse_chain(text: str = DEFAULT_CHAIN) -> tuple[Method, ...]:
-    """Parse a chain to its training stages, in order.
+def parse_stages(text: str = DEFAULT_STAGES) -> tuple[Method, ...]:
+    """Parse names of training stages to their methods, in order.
 
     Args:
-        text: One of ``CHAINS``: names of methods joined by ``+``.
+        text: One of ``STAGE_SEQUENCES``: names of methods joined by ``+``.
 
     Raises:
-        InputError: If the chain is unknown.
+        InputError: If the sequence is unknown.
     """
-    if text not in CHAINS:
-        raise InputError(f"Unknown chain of training stages {text!r}: use one of {', '.join(CHAINS)}")
+    if text not in STAGE_SEQUENCES:
+        raise InputError(f"Unknown training stages {text!r}. Use one of {', '.join(STAGE_SEQUENCES)}")
     return tuple(METHODS[name] for name in text.split("+"))

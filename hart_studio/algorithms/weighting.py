@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 from typing import Literal
 
-LossAggregation = Literal["row", "joint"]
+LossAggregation = Literal["turn", "rollout"]
 """How a rollout of several rows is averaged: over each row first, or over all tokens of the rollout."""
 
 
@@ -36,7 +36,7 @@ def row_weights(
     and double that of AP-GRPO relative to its baselines. A rollout without an answer turn has one row with its whole
     weight.
 
-    With ``loss_aggregation`` ``joint`` a rollout's loss is the mean over all its tokens, ``1 / (T1 + T2)`` each: the
+    With ``loss_aggregation`` ``rollout`` a rollout's loss is the mean over all its tokens, ``1 / (T1 + T2)`` each: the
     longer turn has more weight.
 
     Args:
@@ -46,7 +46,7 @@ def row_weights(
         rollout_of_row: Which rollout each row belongs to. All rows of a rollout must be in the same call.
         rollouts_in_step: N, rollouts with at least one trained token in the optimizer step, over all its micro-batches
             and processes. For SFT a rollout is a sample.
-        loss_aggregation: ``row`` or ``joint``.
+        loss_aggregation: ``turn`` or ``rollout``.
 
     Returns:
         One weight per row; over a whole step ``weight * token_count`` adds up to 1.
@@ -68,6 +68,6 @@ def row_weights(
         raise ValueError(f"expected at least {len(rows)} rollouts in the step, got {rollouts_in_step}")
     weights = []
     for count, rollout in zip(token_counts, rollout_of_row, strict=True):
-        shared = {"row": rows[rollout] * count, "joint": tokens[rollout]}[loss_aggregation]
+        shared = {"turn": rows[rollout] * count, "rollout": tokens[rollout]}[loss_aggregation]
         weights.append(1.0 / (rollouts_in_step * shared) if count else 0.0)
     return tuple(weights)

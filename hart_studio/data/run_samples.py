@@ -192,8 +192,8 @@ def split_run(config: RunConfig, source: SampleSource, folder: Path, *, is_write
 def split_config(config: RunConfig, source: SampleSource) -> Split:
     """Split the samples as configured."""
     data = config.data
-    has_rl = any(stage != "sft" for stage in config.method.stages)
-    sft_samples = data.sft_samples if "sft" in config.method.stages else 0
+    has_rl = any(stage != "sft" for stage in config.method.stage_names)
+    sft_samples = data.sft_samples if "sft" in config.method.stage_names else 0
     return split_samples(
         source.loaded.samples,
         data.rl_samples if has_rl else 0,

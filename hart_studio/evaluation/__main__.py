@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _evaluate(arguments: Sequence[str]) -> int:
     options = _build_parser().parse_args(arguments)
-    if options.shards > 1:
+    if options.processes > 1:
         return _launch(options, _without_shards(arguments))
     shard, folder, is_new = _join(options)
     layout = RunLayout(folder)
@@ -153,20 +153,20 @@ def _read_settings(options: argparse.Namespace) -> EvaluationConfig:
 def _launch(options: argparse.Namespace, rest: Sequence[str]) -> int:
     """Start the same command in several processes on this machine and wait for them."""
     if "RANK" in os.environ:
-        raise InputError("--shards does not work inside of accelerate launch. Remove it.")
-    argv = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(options.shards)]
+        raise InputError("--processes does not work inside of accelerate launch. Remove it.")
+    argv = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(options.processes)]
     argv += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
     argv.append("--multi_gpu")  # starts several processes, also on CPUs
     return subprocess.call([*argv, "-m", "hart_studio.evaluation", *rest])
 
 
 def _without_shards(arguments: Sequence[str]) -> list[str]:
-    """Arguments of each process: the same, without --shards."""
+    """Arguments of each process: the same, without --processes."""
     kept, skips = [], False
     for argument in arguments:
-        if not skips and argument != "--shards" and not argument.startswith("--shards="):
+        if not skips and argument != "--processes" and not argument.startswith("--processes="):
             kept.append(argument)
-        skips = argument == "--shards"
+        skips = argument == "--processes"
     return kept
 
 
@@ -233,7 +233,7 @@ def _build_parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="subset of Visual-CoT; repeatable (default: the paper's)",
     )
-    add("--without", default="", metavar="PATH", help="Lite part to exclude from mme_realworld_train")
+    add("--exclude", default="", metavar="PATH", help="Lite part to exclude from mme_realworld_train")
     add("--model", default=BUILT_IN_HART, metavar="ID", help="model folder or hub id (%(default)s)")
     add("--title", default="", help="name in tables (default: the model's name)")
     add(
@@ -244,7 +244,7 @@ def _build_parser() -> argparse.ArgumentParser:
         help="evaluation protocol; repeatable (crops_only)",
     )
     add("--limit", type=int, metavar="N", help="evaluate only the first N questions")
-    add("--shards", type=int, default=1, metavar="N", help="processes on this machine (%(default)s)")
+    add("--processes", type=int, default=1, metavar="N", help="processes on this machine (%(default)s)")
     add("--resume", metavar="RUN", help="id of an evaluation to resume with its saved settings")
     add("--runs-root", type=Path, default=Path("runs"), help="folder of all runs (%(default)s)")
     add("--batch", type=int, default=16, help="questions in memory together (%(default)s)")

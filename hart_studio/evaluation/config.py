@@ -25,10 +25,10 @@ from hart_studio.runs.config_file import flatten_settings, read_config_file
 from hart_studio.runs.layout import RunLayout
 
 DRAWN_QUESTIONS: Final = 200
-"""Number of drawn needle questions without a folder or limit. Project default."""
+"""Number of drawn needle questions without a folder or limit. Not from the paper."""
 
 MAX_QUESTIONS: Final = 10_000_000
-"""Maximum limit of questions, far above the largest benchmark. Project default."""
+"""Maximum limit of questions, far above the largest benchmark. Not from the paper."""
 
 CACHE_VARIABLE: Final = "HART_STUDIO_CACHE"
 """Environment variable with the folder for images embedded in benchmark tables."""
@@ -37,9 +37,9 @@ INPUTS_FILE: Final = "inputs.json"
 """File of the run with digests of its model, settings and images."""
 
 SAMPLED_BYTES: Final = 64 * 1024
-"""Bytes at the start and end of an image that its digest covers, besides its size. Project default."""
+"""Bytes at the start and end of an image that its digest covers, besides its size. Not from the paper."""
 
-_WITHOUT_INFLUENCE: Final = frozenset({"title", "device", "batch", "path", "image_root", "without", "limit", "subsets"})
+_WITHOUT_INFLUENCE: Final = frozenset({"title", "device", "batch", "path", "image_root", "exclude", "limit", "subsets"})
 """Settings that do not change answers. Those that select questions are covered by the fingerprint."""
 _SERVED_WITHOUT_INFLUENCE: Final = frozenset({"url", "concurrency", "timeout_seconds", "retries", "api_key_variable"})
 _DIGEST_DIGITS: Final = 16
@@ -54,12 +54,12 @@ class EvaluationConfig(Record):
     """Name in ``data.benchmarks.catalog``."""
     path: str = ""
     """Local file or folder in the published form, or a hub id. Empty = the published hub id; for needle, questions
-    drawn for the evaluation."""
+    generated for the evaluation."""
     image_root: str = ""
     """Base folder of relative image paths. Empty = beside the file."""
     subsets: tuple[str, ...] = ()
     """Subsets of a benchmark, such as those of Visual-CoT; empty = the benchmark's default."""
-    without: str = ""
+    exclude: str = ""
     """For ``mme_realworld_train``: file or folder of the Lite part, whose questions are excluded from the full set."""
     model: str = Field(default=BUILT_IN_HART, min_length=1)
     """Model folder, hub id, or built-in name."""
@@ -78,7 +78,7 @@ class EvaluationConfig(Record):
     loop: LoopSettings = LoopSettings()
     """Image budgets, cropping, decoding and fallback; greedy by default."""
     batch: int = Field(default=16, ge=1, le=1024)
-    """Questions per batch, whose images are in memory together; the unit of work of a process. Project default."""
+    """Questions per batch, whose images are in memory together; the unit of work of a process. Not from the paper."""
 
     @field_validator("protocols")
     @classmethod
@@ -93,7 +93,7 @@ class EvaluationConfig(Record):
         if self.benchmark == "needle":
             return None if self.path else self.limit or DRAWN_QUESTIONS
         benchmark = BENCHMARKS.get(self.benchmark)
-        is_part = bool(self.subsets or self.without)
+        is_part = bool(self.subsets or self.exclude)
         if benchmark is None or benchmark.expected is None or is_part or self.path not in ("", benchmark.hub_id):
             return None
         return min(benchmark.expected, self.limit or benchmark.expected)

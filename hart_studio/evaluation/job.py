@@ -129,7 +129,7 @@ def load_questions(config: EvaluationConfig, folder: Path) -> SampleSource:
         cache=image_cache_folder(config.benchmark),
         limit=config.limit,
         subsets=config.subsets or None,
-        without=config.without,
+        exclude=config.exclude,
     )
     return SampleSource(loaded)
 

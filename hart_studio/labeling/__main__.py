@@ -219,7 +219,7 @@ def _export(options: argparse.Namespace) -> None:
         statuses=tuple(options.status or USABLE_STATUSES),
         min_score=options.min_score,
         splits=dict(zip(("train", "val", "test"), options.splits, strict=True)),
-        images="reference" if options.reference else "copy",
+        images="reference" if options.reference_images else "copy",
         classes=project.settings.classes,
         box_class=options.box_class,
     )
@@ -428,7 +428,7 @@ def _build_parser() -> argparse.ArgumentParser:
         metavar=("TRAIN", "VAL", "TEST"),
         help="shares of the splits (0.8 0.1 0.1)",
     )
-    export.add_argument("--reference", action="store_true", help="reference images instead of copying them")
+    export.add_argument("--reference-images", action="store_true", help="reference images instead of copying them")
     export.add_argument("--class", dest="box_class", default="", metavar="NAME", help="one class for all boxes")
     export.add_argument("--dry-run", action="store_true", help="print what the format cannot hold, and write nothing")
 

@@ -36,9 +36,9 @@ class Family:
     """Frame of the coordinates that the model writes."""
     box_style: BoxStyle
     """Native box text, for ``parsing.format_boxes``."""
-    budget_kind: Literal["area", "tiles", "canvas"]
+    budget_kind: Literal["area", "tiles", "anyres"]
     """How the processor receives a budget. ``area``: per call, in pixels. ``tiles``: per call, as a number of tiles.
-    ``canvas``: not at all, so the image is first fitted to the best canvas of tiles within the budget."""
+    ``anyres``: not at all, so the image is first fitted to the best canvas of tiles within the budget."""
     overview_budget: PixelBudget
     """Default budget of the full image of turn 1, and of ``direct``."""
     crop_budget: PixelBudget
@@ -147,7 +147,7 @@ FAMILIES: dict[str, Family] = {
         title="LLaVA-OneVision",
         box_frame=BoxFrame.NORMALIZED_1,
         box_style="unit_list",
-        budget_kind="canvas",
+        budget_kind="anyres",
         overview_budget=PixelBudget(384 * 384, 4 * 384 * 384),
         crop_budget=PixelBudget(384 * 384, 4 * 384 * 384),
         resize_factor=384,

@@ -105,7 +105,7 @@ class CachedImageEncoder:
 
     def _reading(self, is_alone: bool) -> bool:
         return (
-            is_alone or self._family.budget_kind != "canvas"
+            is_alone or self._family.budget_kind != "anyres"
         )  # the others process an image the same way in both cases
 
     def _run(self, image: ImageInput, is_alone: bool) -> EncodedImage:

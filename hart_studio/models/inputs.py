@@ -141,7 +141,7 @@ def process_image(processor: ProcessorMixin, family: Family, image: ImageInput, 
     budget = PixelBudget(image.min_pixels, image.max_pixels)
     images = processor.image_processor
     size_wh = resized_size(image.pixels.size, budget, family)
-    if family.budget_kind == "canvas" and is_alone:
+    if family.budget_kind == "anyres" and is_alone:
         size_wh = fit_canvas(size_wh, images.image_grid_pinpoints, budget)
     pixels = image.pixels
     if size_wh != pixels.size:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
-from itertools import chain
+from itertools import stages
 from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError
@@ -115,7 +115,7 @@ class ServedChatModel:
             is_cancelled.set()
             for future in futures:
                 future.cancel()
-        return [list(chain(*answers[start : start + calls])) for start in range(0, len(answers), calls)]
+        return [list(stages(*answers[start : start + calls])) for start in range(0, len(answers), calls)]
 
     def _ask(
         self,
@@ -243,7 +243,7 @@ def parse_completions(content: bytes, n: int, url: str, sent: Sequence[SentImage
     if len(reply.choices) != n:
         raise ModelError(
             f"expected {n} completions of one request from {url}, got {len(reply.choices)}. "
-            "Set supports_n (--served-n) only for a server that returns several completions."
+            "Set supports_n (--served-supports-n) only for a server that returns several completions."
         )
     usage = reply.usage or _Usage()
     share, rest = divmod(usage.completion_tokens, n)

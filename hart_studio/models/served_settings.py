@@ -132,8 +132,8 @@ def add_served_options(parser: argparse.ArgumentParser) -> None:
     add("--served", metavar="URL", help="base URL of the API, such as http://127.0.0.1:8000/v1")
     add("--served-family", choices=list(FAMILIES), help="family of the served model (required)")
     add("--served-model", metavar="NAME", help="name of the model on the server (default: the only model it lists)")
-    add("--served-by", choices=get_args(ServerKind), help="software of the server (default: openai)")
-    add("--served-n", action="store_true", help="the server returns several completions per request")
+    add("--served-engine", choices=get_args(ServerKind), help="software of the server (default: openai)")
+    add("--served-supports-n", action="store_true", help="the server returns several completions per request")
     add("--served-concurrency", type=int, metavar="N", help="maximum number of concurrent requests (default: 16)")
     add("--served-timeout", type=float, metavar="SECONDS", help="timeout of one response (default: 120)")
     add("--served-retries", type=int, metavar="N", help="retries after transient failures (default: 3)")
@@ -159,8 +159,8 @@ def read_served(options: argparse.Namespace) -> ServedSettings | None:
     given: dict[str, Any] = {
         "model": options.served_model,
         "family": options.served_family,
-        "server": options.served_by,
-        "supports_n": options.served_n or None,
+        "server": options.served_engine,
+        "supports_n": options.served_supports_n or None,
         "concurrency": options.served_concurrency,
         "timeout_seconds": options.served_timeout,
         "retries": options.served_retries,

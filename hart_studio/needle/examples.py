@@ -22,10 +22,10 @@ SERIES: Final = 2026
 
 EXAMPLES: Final = (
     ("a character", "character", SceneSettings()),
-    ("a coloured mark", "mark", SceneSettings()),
+    ("a colored mark", "mark", SceneSettings()),
     ("dots to count", "dots", SceneSettings()),
     ("a character in 8K", "character", SceneSettings(width=8192, height=5460, radius=(0.035, 0.055))),
-    ("colour of a shape", "colour", SceneSettings()),
+    ("color of a shape", "colour", SceneSettings()),
     ("left or right", "side", SceneSettings()),
 )
 """Title, topic and scene of each example; the last two can be answered from the overview."""

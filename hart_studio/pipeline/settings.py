@@ -15,35 +15,35 @@ GROUNDING_SEED_OFFSET: Final = 2**32
 """Distance between the seeds of the two turns; larger than every seed, so that two runs never share a random stream."""
 
 MAX_PIXELS: Final = 100_000_000
-"""Maximum budget, as in the settings of a run. Project default."""
+"""Maximum budget, as in the settings of a run. Not from the paper."""
 
 
 class LoopSettings(Record):
-    """Settings of grounding, cropping and decoding. Project defaults; the paper does not state them."""
+    """Settings of grounding, cropping and decoding. Not from the paper."""
 
     overview_max_pixels: int | None = Field(default=None, ge=28 * 28, le=MAX_PIXELS)
-    """Maximum area of the overview I_f in pixels; Empty (None) = the model's default. Project default."""
+    """Maximum area of the overview I_f in pixels; Empty (None) = the model's default. Not from the paper."""
     crop_max_pixels: int | None = Field(default=None, ge=28 * 28, le=MAX_PIXELS)
-    """Maximum area of one crop in the model input, pixels; Empty (None) = the model's default. Project default."""
+    """Maximum area of one crop in the model input, pixels; Empty (None) = the model's default. Not from the paper."""
     padding: float = Field(default=0.0, ge=0.0, le=1.0)
-    """Margin on each side of a box, as a share of its width or height. Project default."""
+    """Margin on each side of a box, as a share of its width or height. Not from the paper."""
     min_side: int = Field(default=28, ge=1, le=100_000)
     """Minimum side of a crop in original pixels; a smaller box grows around its center. A family may require more.
-    Project default."""
+    Not from the paper."""
     max_aspect: float = Field(default=20.0, gt=1.0)
-    """Maximum aspect ratio of a crop; a thinner box grows. A family may require less. Project default."""
+    """Maximum aspect ratio of a crop; a thinner box grows. A family may require less. Not from the paper."""
     max_boxes: int = Field(default=4, ge=1, le=1024)
-    """Maximum number of crops per rollout, in output order. A family may allow fewer. Project default."""
+    """Maximum number of crops per rollout, in output order. A family may allow fewer. Not from the paper."""
     temperature: float = Field(default=0.0, ge=0.0)
-    """Sampling temperature of both turns; 0 is greedy. Project default."""
+    """Sampling temperature of both turns; 0 is greedy. Not from the paper."""
     max_new_tokens: int = Field(default=512, ge=1, le=1_000_000)
-    """Token limit of each turn. Project default."""
+    """Token limit of each turn. Not from the paper."""
     seed: int | None = Field(default=None, ge=0, lt=GROUNDING_SEED_OFFSET)
-    """Random seed; None = a random seed for each turn. Project default."""
+    """Random seed; None = a random seed for each turn. Not from the paper."""
     fallback: Literal["none", "direct"] = "none"
     """Behavior without a valid box: end the rollout with r = 0, or answer from the full image and record it in
     ``Rollout.used_fallback``. Never ``direct`` while training: it reopens the leak that withholding the image closes
-    (docs/concept.md, Closed loop). Project default."""
+    (docs/concept.md, Closed loop). Not from the paper."""
 
     @property
     def sampling(self) -> SamplingParams:

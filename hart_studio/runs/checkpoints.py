@@ -26,7 +26,7 @@ class CheckpointManifest(Record):
     step: int = Field(ge=0)
     """Steps done, counted across all stages."""
     stage: str
-    """Stage of the chain in which it was saved."""
+    """Training stage in which it was saved."""
     at: AwareDatetime
     """Completion time, UTC."""
     is_kept: bool

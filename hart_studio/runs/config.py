@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from hart_studio.algorithms.methods import DEFAULT_CHAIN, Chain
+from hart_studio.algorithms.methods import DEFAULT_STAGES, Stages
 from hart_studio.errors import InputError
 from hart_studio.records import Record
 from hart_studio.runs.layout import read_name
@@ -19,7 +19,7 @@ from hart_studio.runs.redaction import has_secret
 Switch = Literal["auto", "on", "off"]
 SampleColumn = Literal["id", "image", "question", "choices", "answer", "category", "gold_boxes"]
 MAX_COUNT: Final = 1_000_000_000
-"""Maximum number of samples, and of steps between two records. Project default."""
+"""Maximum number of samples, and of steps between two records. Not from the paper."""
 
 Pixels = Annotated[int, Field(ge=28 * 28, le=100_000_000)]
 
@@ -57,16 +57,15 @@ class ModelConfig(Section):
     """Attention implementation. auto = default of transformers."""
     lora: Switch = "auto"
     """Train LoRA adapters instead of all weights. auto = for models with at least a billion weights (paper, Table 8).
-    Project default."""
+    Not from the paper."""
     lora_r: int = Field(default=16, ge=1, le=1024)
-    """LoRA rank. Project default."""
+    """LoRA rank. Not from the paper."""
     lora_alpha: float = Field(default=32.0, gt=0, le=4096)
-    """LoRA alpha: scale before division by the rank. Project default."""
-    trainable_part: Literal["language_model", "all"] = "language_model"
-    """Trained part, by adapters or in full. language_model (language model) freezes the vision tower. Project
-    default."""
+    """LoRA alpha: scale before division by the rank. Not from the paper."""
+    freeze_vision_tower: bool = True
+    """Train the language model only, by adapters or in full. Off = also the vision tower. Not from the paper."""
     gradient_checkpointing: Switch = "auto"
-    """Recompute activations to save memory. auto = for models with at least a billion weights. Project default."""
+    """Recompute activations to save memory. auto = for models with at least a billion weights. Not from the paper."""
 
     @model_validator(mode="after")
     def _check_attn_implementation(self) -> Self:
@@ -85,21 +84,22 @@ class DataConfig(Section):
     """needle = synthetic scenes; jsonl = a file of samples; mme_realworld = the published folder of MME-RealWorld;
     hf = a Hugging Face dataset, on the Hub or saved to disk."""
     path: str = Field(default="", max_length=1000)
-    """File, folder or Hub id of the samples. Empty for needle only: scenes are then drawn for the run."""
+    """File, folder or Hub id of the samples. Empty for needle only: scenes are then generated for the run."""
     rl_samples: int = Field(default=480, ge=0, le=MAX_COUNT)
     """Samples of the RL stage (paper: 10,000 of MME-RealWorld)."""
     sft_samples: int | None = Field(default=None, ge=0, le=MAX_COUNT)
     """Samples of the SFT stage, disjoint from the RL stage. Empty (None) = all remaining samples."""
     eval_samples: int = Field(default=200, ge=0, le=MAX_COUNT)
-    """Held-out samples for evaluation. Project default."""
+    """Held-out samples for evaluation. Not from the paper."""
     split_by_image: bool = False
-    """Keep all questions about an image in one part. Otherwise parts are disjoint by question only. Project default."""
+    """Keep all questions about an image in one split. Otherwise splits are disjoint by question only. Not from
+    the paper."""
     image_root: str = Field(default="", max_length=1000)
     """Base folder of image paths. Empty = folder of the sample file."""
     columns: dict[SampleColumn, str] = Field(default_factory=dict)
     """For hf: field of a sample -> column name, if they differ."""
     needle_samples: int = Field(default=1000, ge=1, le=1_000_000)
-    """Number of questions, if scenes are drawn for the run."""
+    """Number of questions, if scenes are generated for the run."""
     needle_seed: int = Field(default=0, ge=0, lt=2**32)
     """Random seed of the scenes."""
 
@@ -124,19 +124,19 @@ class RolloutConfig(Section):
     group_size: int = Field(default=8, ge=2, le=256)
     """Rollouts per question, G in Eq. 1; advantages are relative to this group."""
     temperature: float = Field(default=1.0, gt=0, le=5)
-    """Sampling temperature of both turns. Project default."""
+    """Sampling temperature of both turns. Not from the paper."""
     max_grounding_tokens: int = Field(default=256, ge=1, le=32_768)
-    """Token limit of the grounding turn. Project default."""
+    """Token limit of the grounding turn. Not from the paper."""
     max_answer_tokens: int = Field(default=256, ge=1, le=32_768)
-    """Token limit of the answer turn. Project default."""
+    """Token limit of the answer turn. Not from the paper."""
     overview_max_pixels: Pixels | None = None
-    """Maximum area of the overview in pixels. Empty (None) = the model's default. Project default."""
+    """Maximum area of the overview in pixels. Empty (None) = the model's default. Not from the paper."""
     crop_max_pixels: Pixels | None = None
-    """Maximum area of one crop in the model input, pixels. Empty (None) = the model's default. Project default."""
+    """Maximum area of one crop in the model input, pixels. Empty (None) = the model's default. Not from the paper."""
     padding: float = Field(default=0.0, ge=0, le=1)
-    """Margin on each side of a box, as a share of its width or height. Project default."""
+    """Margin on each side of a box, as a share of its width or height. Not from the paper."""
     max_boxes: int = Field(default=4, ge=1, le=64)
-    """Maximum number of crops per rollout, in output order. Project default."""
+    """Maximum number of crops per rollout, in output order. Not from the paper."""
     prefix_sharing: bool = True
     """Compute the shared prompt of a group once. The result is the same; off is slower."""
 
@@ -144,41 +144,41 @@ class RolloutConfig(Section):
 class MethodConfig(Section):
     """Stages and their objective (docs/concept.md, AP-GRPO)."""
 
-    chain: Chain = DEFAULT_CHAIN
+    stages: Stages = DEFAULT_STAGES
     """Stages in order. The paper's recipe is ap_grpo+sft (AP-GRPO, then SFT)."""
     preference_scale: float = Field(default=0.6, ge=0, lt=1)
     """k of Eq. 5 and 6 for AP-GRPO. 0 = no weighting (plain GRPO loss on crops); below 1, so that all weights stay
     positive."""
     beta: float = Field(default=0.04, ge=0, le=10)
-    """Weight of the KL term in Eq. 2 and 4. Project default."""
+    """Weight of the KL term in Eq. 2 and 4. Not from the paper."""
     clip_epsilon: float = Field(default=0.2, gt=0, lt=1)
-    """Clip range of the probability ratio. Project default."""
+    """Clip range of the probability ratio. Not from the paper."""
     trained_turns: Literal["both", "grounding", "answer"] = "both"
-    """Turns whose tokens carry the loss. Project default."""
-    loss_aggregation: Literal["row", "joint"] = "row"
-    """row (per turn) = average each turn first, so both have the same weight; joint = over the tokens of both turns.
-    Project default."""
-    answer_format: Literal["auto", "letter", "words"] = "auto"
-    """SFT target of multiple-choice questions: letter = text of the option and its boxed letter; words = text of the
-    option only, for models that do not name letters. auto = words for the built-in model, otherwise letter. Project
-    default."""
+    """Turns whose tokens carry the loss. Not from the paper."""
+    loss_aggregation: Literal["turn", "rollout"] = "turn"
+    """turn (per turn) = average each turn first, so both have the same weight; rollout (per rollout) = average over the
+    tokens of both turns. Not from the paper."""
+    answer_format: Literal["auto", "boxed_letter", "option_text"] = "auto"
+    """SFT target of multiple-choice questions: boxed_letter = text of the option and its boxed letter;
+    option_text = text of the option only, for models that do not name letters. auto = option_text for the built-in
+    model, otherwise boxed_letter. Not from the paper."""
     sft_target: Literal["answer", "grounded"] = "answer"
     """SFT target: answer (answers) = the answer, from the full image (Eq. 8); grounded (boxes and answers) = two turns,
-    the boxes of accepted labels and then the answer from their crops only, for data with label_boxes. Project
-    default."""
-    format_reward: float = Field(default=0.0, ge=0, le=1)
+    the boxes of accepted labels and then the answer from their crops only, for data with label_boxes. Not from
+    the paper."""
+    format_reward_weight: float = Field(default=0.0, ge=0, le=1)
     """Additional reward for valid boxes. Off in the paper."""
-    area_penalty: float = Field(default=0.0, ge=0, le=1)
+    area_penalty_weight: float = Field(default=0.0, ge=0, le=1)
     """Penalty on the share of the image that the boxes cover. Off in the paper."""
 
     @property
-    def stages(self) -> tuple[str, ...]:
+    def stage_names(self) -> tuple[str, ...]:
         """The stages in order: ``("ap_grpo", "sft")``."""
-        return tuple(self.chain.split("+"))
+        return tuple(self.stages.split("+"))
 
 
 class OptimConfig(Section):
-    """AdamW and its learning rate. Project defaults."""
+    """AdamW and its learning rate. Not from the paper."""
 
     learning_rate: float = Field(default=1e-5, gt=0, le=1)
     """Peak learning rate of an RL stage."""
@@ -200,7 +200,7 @@ class OptimConfig(Section):
 
 
 class ScheduleConfig(Section):
-    """Steps, batch sizes, and intervals of saving, recording and evaluation. 0 = never. Project defaults."""
+    """Steps, batch sizes, and intervals of saving, recording and evaluation. 0 = never. Not from the paper."""
 
     rl_steps: int = Field(default=60, ge=1, le=1_000_000)
     """Optimizer steps of each RL stage."""
@@ -240,7 +240,7 @@ class ScheduleConfig(Section):
         """Micro-batches that each process runs per step of a stage: the steps of gradient accumulation.
 
         Args:
-            stage: A stage of ``MethodConfig.stages``.
+            stage: A stage of ``MethodConfig.stage_names``.
             processes: Processes that share a step, at least 1.
 
         Raises:
@@ -291,11 +291,11 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _check_stages_have_samples(self) -> Self:
-        has_rl = any(stage != "sft" for stage in self.method.stages)
+        has_rl = any(stage != "sft" for stage in self.method.stage_names)
         if has_rl and self.data.rl_samples == 0:
-            raise ValueError(f"expected data.rl_samples above 0 for the chain {self.method.chain}, got 0")
-        if "sft" in self.method.stages and self.data.sft_samples == 0:
-            raise ValueError(f"expected data.sft_samples above 0 or None for the chain {self.method.chain}, got 0")
+            raise ValueError(f"expected data.rl_samples above 0 for the stages {self.method.stages}, got 0")
+        if "sft" in self.method.stage_names and self.data.sft_samples == 0:
+            raise ValueError(f"expected data.sft_samples above 0 or None for the stages {self.method.stages}, got 0")
         if len(set(self.trackers)) != len(self.trackers):
             raise ValueError(f"expected each tracker once, got {', '.join(self.trackers)}")
         return self
@@ -304,23 +304,23 @@ class RunConfig(Section):
     def total_steps(self) -> int:
         """Optimizer steps of all stages; steps are counted across stages."""
         return sum(
-            self.schedule.sft_steps if stage == "sft" else self.schedule.rl_steps for stage in self.method.stages
+            self.schedule.sft_steps if stage == "sft" else self.schedule.rl_steps for stage in self.method.stage_names
         )
 
     @property
-    def answer_format(self) -> Literal["letter", "words"]:
+    def answer_format(self) -> Literal["boxed_letter", "option_text"]:
         """``method.answer_format`` without ``auto``."""
         if self.method.answer_format == "auto":
-            return "letter" if self.model.id else "words"
+            return "boxed_letter" if self.model.id else "option_text"
         return self.method.answer_format
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """Warnings about valid but probably unintended settings."""
         found = []
-        if "ap_grpo" in self.method.stages and self.method.beta == 0:
+        if "ap_grpo" in self.method.stage_names and self.method.beta == 0:
             found.append("method.beta is 0: the KL weights of AP-GRPO (Eq. 6) then have no effect.")
-        if "ap_grpo" in self.method.stages and self.method.preference_scale == 0:
+        if "ap_grpo" in self.method.stage_names and self.method.preference_scale == 0:
             found.append(
                 "method.preference_scale is 0: AP-GRPO is then plain GRPO on crops (Eq. 5 and 6 give 1 and beta)."
             )

@@ -37,7 +37,7 @@ class StepDone(Record):
     type: Literal["step"] = "step"
     """Discriminator of the payload."""
     stage: str
-    """Stage of the chain, such as ``ap_grpo``; empty for jobs without stages."""
+    """Training stage, such as ``ap_grpo``; empty for jobs without stages."""
     metrics: Metrics
     """Metrics of this step."""
 
@@ -59,7 +59,7 @@ class CheckpointSaved(Record):
     type: Literal["checkpoint"] = "checkpoint"
     """Discriminator of the payload."""
     stage: str
-    """Stage of the chain in which it was saved."""
+    """Training stage in which it was saved."""
     is_kept: bool
     """Whether pruning keeps it, such as the end of a stage."""
 

@@ -130,7 +130,7 @@ def make_run_id(method: str, now: datetime | None = None) -> str:
     """Create an id such as ``20260824-101500-ap_grpo-sft-3fa2c1``: ids sort by time and contain the method.
 
     Args:
-        method: The chain of stages, or the kind of job: lower-case letters, digits and underscores, joined by ``+``.
+        method: The stages, or the kind of job: lower-case letters, digits and underscores, joined by ``+``.
         now: The time; None = now.
 
     Raises:

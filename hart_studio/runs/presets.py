@@ -62,7 +62,7 @@ PRESETS: Final[dict[str, Preset]] = {
         RunConfig.model_validate(
             {
                 "rollout": _BUILT_IN_ROLLOUT,
-                "method": {"chain": "ap_grpo", "answer_format": "words"},
+                "method": {"stages": "ap_grpo", "answer_format": "option_text"},
                 "optim": {"learning_rate": 1e-4},
                 "schedule": {"rl_steps": 60, "rl_batch_size": 8, "rl_micro_batch_size": 8},
             }
@@ -74,7 +74,7 @@ PRESETS: Final[dict[str, Preset]] = {
             {
                 "data": {"needle_samples": 1700, "rl_samples": 480, "sft_samples": 960, "eval_samples": 200},
                 "rollout": _BUILT_IN_ROLLOUT,
-                "method": {"answer_format": "words"},
+                "method": {"answer_format": "option_text"},
                 "optim": {"learning_rate": 1e-4, "sft_learning_rate": 1e-4},
                 "schedule": {
                     "rl_steps": 60,

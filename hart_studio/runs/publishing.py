@@ -116,7 +116,7 @@ def write_card(layout: RunLayout, checkpoint: Checkpoint, config: RunConfig) -> 
         front.append(f"base_model: {config.model.id}")
     lines = [
         *front, "---", "", f"# Checkpoint of step {checkpoint.manifest.step}", "",
-        f"Trained with HART Studio {__version__}: `{config.method.chain}` from {base}, {config.total_steps} steps in "
+        f"Trained with HART Studio {__version__}: `{config.method.stages}` from {base}, {config.total_steps} steps in "
         "all. The settings are in `training/config.json`.",
         "",
     ]  # fmt: skip

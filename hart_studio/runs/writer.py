@@ -97,7 +97,7 @@ def create_run(
         runs_root: Folder of all runs, created if missing.
         job: Kind of job.
         config: Its settings, a ``RunConfig`` for training.
-        method: The chain of stages, or a word for the job; becomes part of the id.
+        method: The stages, or a word for the job; becomes part of the id.
         total: Total steps; 0 = unknown.
         prepare: Called before the run appears in any list.
 
@@ -309,7 +309,7 @@ class RunWriter:
 
         Args:
             step: Number of the step, counted from 1 across all stages.
-            stage: Stage of the chain; empty for jobs without stages.
+            stage: Training stage; empty for jobs without stages.
             metrics: Name -> number. Non-finite values become null, with a warning.
         """
         self._status = self._status.replace(step=step)
@@ -362,7 +362,7 @@ class RunWriter:
 
         Args:
             step: Steps done.
-            stage: Stage of the chain.
+            stage: Training stage.
             is_kept: Whether pruning keeps it, such as the end of a stage.
 
         Yields:

@@ -153,7 +153,7 @@ def _prepare(options: argparse.Namespace) -> tuple[RunConfig, RunLayout, bool]:
     state = PartialState(cpu=config.model.device == "cpu")
     folder = [""]
     if state.is_main_process:
-        layout = create_run(options.runs_root, "training", config, config.method.chain, config.total_steps)
+        layout = create_run(options.runs_root, "training", config, config.method.stages, config.total_steps)
         folder = [str(layout.folder)]
         print(f"run: {layout.folder}", file=sys.stderr if options.json else sys.stdout, flush=True)
     broadcast_object_list(folder)

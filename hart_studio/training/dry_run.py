@@ -64,13 +64,13 @@ def estimate_memory(config: RunConfig, device: torch.device) -> MemoryEstimate |
         model = auto.from_config(settings, trust_remote_code=False)
     count = sum(weight.numel() for weight in model.parameters())
     uses_lora = is_lora(config.model, count)
-    if not uses_lora and config.model.trainable_part == "language_model":
+    if not uses_lora and config.model.freeze_vision_tower:
         freeze_vision_tower(model)
     in_full = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     trained = _count_adapters(model, config) if uses_lora else in_full
     is_half = config.model.dtype == "bfloat16" or (config.model.dtype == "auto" and device.type == "cuda")
     size = 2 if uses_lora and is_half else _FLOAT
-    needs_copy = config.method.beta > 0 and not uses_lora and any(stage != "sft" for stage in config.method.stages)
+    needs_copy = config.method.beta > 0 and not uses_lora and any(stage != "sft" for stage in config.method.stage_names)
     return MemoryEstimate(
         weight_count=count,
         trained_count=trained,
@@ -117,8 +117,8 @@ def describe_dry_run(config: RunConfig, device: torch.device, processes: int, im
         images: Folder for drawn images; not created.
     """
     device_text = describe_device(f"{processes} x {device.type}")
-    lines = [f"device: {device_text}", f"steps: {config.total_steps} ({config.method.chain})"]
-    lines += [f"  {stage}: {describe_batching(config, stage, processes)}" for stage in config.method.stages]
+    lines = [f"device: {device_text}", f"steps: {config.total_steps} ({config.method.stages})"]
+    lines += [f"  {stage}: {describe_batching(config, stage, processes)}" for stage in config.method.stage_names]
     lines += [f"warning: {warning}" for warning in config.warnings]
     split, is_usable = _describe_split(config, images)
     lines.append(split)

@@ -58,14 +58,14 @@ def lora_config(settings: ModelConfig) -> LoraConfig:
         r=settings.lora_r,
         lora_alpha=settings.lora_alpha,  # type: ignore[arg-type]  # its docstring allows any number
         lora_dropout=0.0,
-        target_modules=LANGUAGE_LAYERS if settings.trainable_part == "language_model" else ALL_LINEAR,
+        target_modules=LANGUAGE_LAYERS if settings.freeze_vision_tower else ALL_LINEAR,
         bias="none",
     )
 
 
 def is_adapted(name: str, settings: ModelConfig) -> bool:
     """Whether the linear layer with this full name gets an adapter."""
-    if settings.trainable_part == "language_model":
+    if settings.freeze_vision_tower:
         return re.fullmatch(LANGUAGE_LAYERS, name) is not None
     return not name.endswith("lm_head")
 
@@ -122,7 +122,7 @@ def load_initial_model(config: RunConfig, device: torch.device, previous: Path |
     adapters = has_adapters or (previous is None and is_lora(config.model, weight_count))
     if not adapters:
         model = model.float()  # fine-tuning updates are smaller than the resolution of bfloat16
-        if config.model.trainable_part == "language_model":
+        if config.model.freeze_vision_tower:
             freeze_vision_tower(model)
     if config.model.attn_implementation not in ("auto", "sdpa"):
         model.set_attn_implementation(config.model.attn_implementation)

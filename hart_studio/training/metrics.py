@@ -20,9 +20,9 @@ STEP_METRICS: Final = (
     "reward_correct",
     "reward_format",
     "reward_area_penalty",
-    "zero_variance_share",
+    "frac_reward_zero_std",
     "failed_share",
-    "truncated_share",
+    "clipped_ratio",
     "no_box_share",
     "bad_box_share",
     "valid_box_rate",
@@ -75,7 +75,7 @@ def add_group_metrics(metrics: MetricAccumulator, groups: Sequence[TrainingGroup
     for group in groups:
         rewards = [reward.total for reward in group.rewards if reward.total is not None]
         if rewards:
-            metrics.add("zero_variance_share", float(len(set(rewards)) == 1))
+            metrics.add("frac_reward_zero_std", float(len(set(rewards)) == 1))
         for index, rollout in enumerate(group.group.rollouts):
             metrics.add("failed_share", float(rollout.outcome == "error"))
             reward = group.rewards[index]
@@ -88,7 +88,7 @@ def add_group_metrics(metrics: MetricAccumulator, groups: Sequence[TrainingGroup
             weight = group.group.credits[index].policy_weight
             metrics.add("mu1", weight)
             metrics.add("mu1_right" if reward.correct == 1.0 else "mu1_wrong", weight)
-            metrics.add("truncated_share", float(any(turn.finish_reason == "length" for turn in rollout.turns)))
+            metrics.add("clipped_ratio", float(any(turn.finish_reason == "length" for turn in rollout.turns)))
             metrics.add("no_box_share", float(rollout.outcome == "no_box"))
             metrics.add("bad_box_share", float(rollout.outcome == "bad_box"))
             if rollout.grounding_turn is not None:

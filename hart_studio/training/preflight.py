@@ -16,7 +16,7 @@ from typing import Final, Literal
 
 import torch
 
-from hart_studio.algorithms.methods import parse_chain
+from hart_studio.algorithms.methods import parse_stages
 from hart_studio.data.run_samples import SampleSource, load_samples, split_config
 from hart_studio.data.splits import Split
 from hart_studio.errors import HartError, InputError
@@ -90,8 +90,8 @@ def check_run(config: RunConfig, runs_root: Path, device: torch.device, processe
 
 def _check_settings(config: RunConfig, processes: int) -> Iterator[Finding]:
     try:
-        portions = [f"{stage}: {describe_batching(config, stage, processes)}" for stage in config.method.stages]
-        for method in parse_chain(config.method.chain):
+        portions = [f"{stage}: {describe_batching(config, stage, processes)}" for stage in config.method.stage_names]
+        for method in parse_stages(config.method.stages):
             check_reward_range(method, config.method, config.rollout.group_size)
         check_trackers(config.trackers)
     except HartError as error:
@@ -193,7 +193,7 @@ def _check_disk(plan: MemoryEstimate, config: RunConfig, runs_root: Path) -> Fin
     """Check disk space: a checkpoint has the trained weights or the whole model, and two float32 moments per weight."""
     saved = plan.trained_count if plan.is_lora else plan.weight_count
     checkpoint = 4 * (saved + 2 * plan.trained_count)
-    kept = config.schedule.save_total_limit + len(config.method.stages) + 1  # one more while the next one is written
+    kept = config.schedule.save_total_limit + len(config.method.stage_names) + 1  # one more while the next one is written
     wanted = checkpoint * kept + config.schedule.rollout_image_mb * 1_000_000
     free = shutil.disk_usage(_existing_part(runs_root)).free
     text = f"up to {wanted / _GIB:.2f} GiB for {kept} checkpoints and images, {free / _GIB:.1f} GiB free"
@@ -242,7 +242,7 @@ def _check_samples(config: RunConfig, folder: Path) -> Iterator[Finding]:
     yield _check_images(split, source)
     yield _check_answers(split)
     yield _check_rewards(split)
-    if "sft" in config.method.stages and config.method.sft_target == "grounded":
+    if "sft" in config.method.stage_names and config.method.sft_target == "grounded":
         yield _check_labels(split)
 
 

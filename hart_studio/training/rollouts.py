@@ -52,12 +52,12 @@ def compute_reward(rollout: Rollout, image_wh: tuple[int, int], settings: Method
     Args:
         rollout: The rollout; its score is that of the strict extractor, 0 if there was no valid box.
         image_wh: (width, height) of the original image.
-        settings: ``format_reward`` and ``area_penalty``; both are 0 without a grounding turn.
+        settings: ``format_reward_weight`` and ``area_penalty_weight``; both are 0 without a grounding turn.
     """
     return Reward(
         correct=rollout.score.value,
-        format=settings.format_reward * bool(rollout.boxes),
-        area=settings.area_penalty * area_share(rollout.boxes, image_wh) if settings.area_penalty else 0.0,
+        format=settings.format_reward_weight * bool(rollout.boxes),
+        area=settings.area_penalty_weight * area_share(rollout.boxes, image_wh) if settings.area_penalty_weight else 0.0,
     )
 
 
@@ -69,13 +69,14 @@ def check_reward_range(method: Method, settings: MethodConfig, group_size: int) 
     """
     if not (method.is_rl and method.has_preference_weights):
         return
-    best, worst = 1.0 + settings.format_reward, -settings.area_penalty
+    best, worst = 1.0 + settings.format_reward_weight, -settings.area_penalty_weight
     extremes: list[Sequence[float]] = [[best] + [worst] * (group_size - 1), [worst] + [best] * (group_size - 1)]
     largest = max(abs(deviation or 0.0) for rewards in extremes for deviation in reward_deviations(rewards))
     if settings.preference_scale * largest >= 1:
         raise InputError(
             f"expected preference_scale x the maximum deviation of a reward below 1, got "
-            f"{settings.preference_scale:g} x {largest:g}; lower method.format_reward, method.area_penalty or "
+            f"{settings.preference_scale:g} x {largest:g}; lower method.format_reward_weight, "
+                f"method.area_penalty_weight or "
             "method.preference_scale"
         )
 

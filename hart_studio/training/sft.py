@@ -40,7 +40,7 @@ from hart_studio.training.trainable_model import TrainableModel
 SFT_METRICS = ("failed_share", "answer_tokens", "entropy", "seconds_update", "memory_mib")
 """All metrics of an SFT step."""
 
-AnswerFormat = Literal["letter", "words"]
+AnswerFormat = Literal["boxed_letter", "option_text"]
 
 
 class SftTrainer(StageTrainer):
@@ -108,7 +108,7 @@ class SftTrainer(StageTrainer):
         batches = []
         for sequences in parts:
             weights = row_weights(
-                [sequence.trained_count for sequence in sequences], range(len(sequences)), in_step, "row"
+                [sequence.trained_count for sequence in sequences], range(len(sequences)), in_step, "turn"
             )
             targets = [WeightedSequence(sequence, weight) for sequence, weight in zip(sequences, weights, strict=True)]
             batches.append(MicroBatch(targets or [filler_row(self._end_id)]))
@@ -156,13 +156,13 @@ class SftTrainer(StageTrainer):
         super().log(logs, start_time)
 
 
-def target_text(sample: Sample, form: AnswerFormat = "letter") -> str:
+def target_text(sample: Sample, form: AnswerFormat = "boxed_letter") -> str:
     r"""Target text of SFT; the strict extractor reads it as the right answer. Project default.
 
     Args:
         sample: A question with its answer.
-        form: With choices, ``letter`` is ``green \boxed{B}``: the text of the option first makes the model describe
-            what it sees before the letter; ``words`` is ``green``. Without choices both are ``\boxed{green}``.
+        form: With choices, ``boxed_letter`` is ``green \boxed{B}``: the text of the option first makes the model describe
+            what it sees before the letter; ``option_text`` is ``green``. Without choices both are ``\boxed{green}``.
 
     Raises:
         ValueError: If the answer is unknown.
@@ -172,7 +172,7 @@ def target_text(sample: Sample, form: AnswerFormat = "letter") -> str:
     if not sample.choices:
         return f"\\boxed{{{sample.answer}}}"
     words = sample.choices[sample.letters.index(sample.answer)]
-    return words if form == "words" else f"{words} \\boxed{{{sample.answer}}}"
+    return words if form == "option_text" else f"{words} \\boxed{{{sample.answer}}}"
 
 
 def check_sft_samples(samples: Sequence[Sample], config: RunConfig) -> None:

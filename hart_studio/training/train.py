@@ -1,4 +1,4 @@
-"""A training run: samples, split, stages of the chain, checkpoints, and the final model."""
+"""A training run: samples, split, stages, checkpoints, and the final model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from peft import PeftModel
 from transformers import PrinterCallback
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-from hart_studio.algorithms.methods import Method, parse_chain
+from hart_studio.algorithms.methods import Method, parse_stages
 from hart_studio.data.run_samples import SampleSource, load_samples, split_run
 from hart_studio.data.splits import Split, fingerprint
 from hart_studio.errors import InputError, ModelError
@@ -199,7 +199,7 @@ class _Job:
                 writer.warn(message)
         step = resumed_from or 0
         first_step = 0
-        for method in parse_chain(config.method.chain):
+        for method in parse_stages(config.method.stages):
             steps = config.schedule.rl_steps if method.is_rl else config.schedule.sft_steps
             stage = Stage(method.name, first_step, steps, writer)
             first_step = stage.last_step

@@ -28,7 +28,7 @@ BOX_XYXY = (100.0, 50.0, 300.0, 250.0)
 SETTINGS: dict[str, Any] = {
     "data": {"rl_samples": 8, "eval_samples": 4, "needle_samples": 12},
     "rollout": {"group_size": 4, "max_grounding_tokens": 48, "max_answer_tokens": 16},
-    "method": {"chain": "ap_grpo"},
+    "method": {"stages": "ap_grpo"},
     "schedule": {
         "rl_steps": 3,
         "rl_batch_size": 2,
@@ -98,7 +98,7 @@ def write_run(
 ) -> RunLayout:
     """A run that someone else has made: rollouts at every step, the held-out question at the first and the last."""
     config = RunConfig.model_validate({"name": name, **settings})
-    layout = create_run(root, "training", config, config.method.chain, total=max(steps))
+    layout = create_run(root, "training", config, config.method.stages, total=max(steps))
     with RunWriter(layout, total=max(steps)) as run:
         run.start(PROVENANCE)
         run.log_evaluation(0, {"accuracy": 0.25, "iog_above_0.3": 0.5, "iou": 0.3, "area_share": 0.02}, *held_out)

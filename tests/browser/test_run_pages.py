@@ -355,7 +355,7 @@ def test_only_settings_of_the_chosen_stages_are_shown(open_page: OpenPage, shelf
     expect(rl).to_be_visible()
     expect(sft).to_be_hidden()
     for title, expected in shown.items():
-        page.click("#set-method-chain input")
+        page.click("#set-method-stages input")
         page.get_by_role("option", name=title, exact=True).click()
         for field, is_shown in zip((rl, sft, scale), expected, strict=True):
             expect(field).to_be_visible(visible=is_shown)
@@ -363,7 +363,7 @@ def test_only_settings_of_the_chosen_stages_are_shown(open_page: OpenPage, shelf
             sft.fill("7")
             page.keyboard.press("Tab")
             expect(page.locator("#train-command textarea")).to_have_value(re.compile("sft_steps=7"))
-    page.click("#set-method-chain input")
+    page.click("#set-method-stages input")
     page.get_by_role("option", name="SFT", exact=True).click()
     expect(sft).to_have_value("7")
 

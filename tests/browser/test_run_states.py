@@ -45,7 +45,7 @@ def choose(page: Page, name: str) -> None:
 
 def test_a_run_says_what_it_does_from_the_first_second(open_page: OpenPage, url: str, root: Path) -> None:
     write_run(root, "other")
-    config = RunConfig.model_validate({"name": "new", "schedule": {"rl_steps": 4}, "method": {"chain": "ap_grpo"}})
+    config = RunConfig.model_validate({"name": "new", "schedule": {"rl_steps": 4}, "method": {"stages": "ap_grpo"}})
     layout = create_run(root, "training", config, "ap_grpo", total=4)
     page = open_page(url)
     open_tab(page, "Watch")
@@ -86,11 +86,11 @@ def test_a_run_says_what_it_does_from_the_first_second(open_page: OpenPage, url:
 def test_why_there_are_no_rollouts(open_page: OpenPage, url: str, root: Path) -> None:
     for name, settings, text in (
         ("off", {"schedule": {"rollout_log_steps": 0, "eval_steps": 0}}, "“Rollout log steps” is 0"),
-        ("sft", {"method": {"chain": "sft"}}, "SFT trains without rollouts"),
+        ("sft", {"method": {"stages": "sft"}}, "SFT trains without rollouts"),
         ("short", {}, "The run ended before its first record."),
     ):
         config = RunConfig.model_validate({"name": name, **settings})
-        layout = create_run(root, "training", config, config.method.chain, total=3)
+        layout = create_run(root, "training", config, config.method.stages, total=3)
         with RunWriter(layout, total=3) as run:
             run.start(PROVENANCE)
         page = open_page(url)

@@ -128,7 +128,7 @@ def test_an_rl_algorithm(run: Callable[..., str]) -> None:
     changed = {name for name, _ in tagged("file") if name.startswith("hart_studio/algorithms/")}
     assert changed == {"hart_studio/algorithms/methods.py", "hart_studio/algorithms/credit.py"}
     settings = {
-        "method.chain": "rloo", "schedule.rl_steps": 2, "data.rl_samples": 4, "data.eval_samples": 2,
+        "method.stages": "rloo", "schedule.rl_steps": 2, "data.rl_samples": 4, "data.eval_samples": 2,
         "model.device": "cpu", "rollout.group_size": 4,
     }  # fmt: skip
     arguments = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]

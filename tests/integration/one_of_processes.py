@@ -20,7 +20,7 @@ from tests.integration.training_runs import CPU, make_samples, make_trainer, sma
 def main(out: Path, folder: Path) -> None:
     """Two steps of AP-GRPO and two of SFT over four samples, one of which is broken."""
     state = PartialState(cpu=True)
-    config = small_config(folder, method={"chain": "ap_grpo+sft"})
+    config = small_config(folder, method={"stages": "ap_grpo+sft"})
     with state.main_process_first():
         samples = make_samples(out / "images")
     samples[2] = samples[2].model_copy(update={"image": str(out / "gone.png")})

@@ -27,7 +27,7 @@ pytestmark = [
 
 def test_the_demo_learns_and_goes_on_after_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = get_preset(DEFAULT_PRESET).config
-    layout = create_run(tmp_path, "training", config, config.method.chain, config.total_steps)
+    layout = create_run(tmp_path, "training", config, config.method.stages, config.total_steps)
     half = config.total_steps // 2
     with monkeypatch.context() as patch:
         stop_after(patch, half - 1)

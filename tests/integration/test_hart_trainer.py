@@ -133,7 +133,7 @@ def test_without_preference_ap_grpo_has_the_weights_of_grpo_bit_for_bit(
     )
     results = []
     for rolled in (groups, plain):
-        rows = build_rows(rolled, count_rollouts(rolled), "row")
+        rows = build_rows(rolled, count_rollouts(rolled), "turn")
         batch = MicroBatch([row for group in rows for row in group])
         batch.ref_logps = trainer._reference_logps(batch)
         results.append((*update(trainer, batch), [row.credit for row in batch.rows]))
@@ -214,8 +214,8 @@ def test_a_strip_of_an_image_is_trained_on_like_any_other(
 def test_reward_terms_that_could_turn_a_weight_negative_are_refused_before_the_first_step(
     tiny_folder: Callable[[str], Path], samples: Any, tmp_path: Path
 ) -> None:
-    config = small_config(tiny_folder("qwen2_5_vl"), method={"format_reward": 1.0, "preference_scale": 0.9})
-    with pytest.raises(InputError, match=r"lower method\.format_reward"):
+    config = small_config(tiny_folder("qwen2_5_vl"), method={"format_reward_weight": 1.0, "preference_scale": 0.9})
+    with pytest.raises(InputError, match=r"lower method\.format_reward_weight"):
         make_trainer(config, samples, tmp_path)
 
 

@@ -116,7 +116,7 @@ def test_a_run_killed_at_random_is_the_one_that_was_not(
         },
     )
     whole, killed = (
-        create_run(tmp_path, "training", config, config.method.chain, config.total_steps) for _ in range(2)
+        create_run(tmp_path, "training", config, config.method.stages, config.total_steps) for _ in range(2)
     )
     program = ["tests.integration.test_kill_and_resume", str(tmp_path)]
     kills_reported = []

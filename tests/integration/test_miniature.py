@@ -46,7 +46,7 @@ def test_three_cells_are_trained_measured_and_reported(
     runs = list_runs(tmp_path / "runs")
     assert [found.state for found in runs] == ["completed", "completed"]
     child, parent = (RunConfig.model_validate_json(found.layout.config.read_text()) for found in runs)
-    assert (parent.method.chain, parent.method.preference_scale, child.method.chain) == ("ap_grpo", 0.6, "sft")
+    assert (parent.method.stages, parent.method.preference_scale, child.method.stages) == ("ap_grpo", 0.6, "sft")
     assert child.model.id == str(runs[1].layout.folder / "model")
 
     text = (tmp_path / "miniature.md").read_text()

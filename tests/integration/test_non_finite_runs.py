@@ -73,7 +73,7 @@ def make_config(
     monkeypatch.setattr(hart_trainer, "TrainableModel", ScriptedPolicy)
     jsonl = write_jsonl(tmp_path / "data", 10)
 
-    def make(chain: str, **sections: dict[str, Any]) -> RunConfig:
+    def make(stages: str, **sections: dict[str, Any]) -> RunConfig:
         values: dict[str, dict[str, Any]] = {
             "data": {"source": "jsonl", "path": str(jsonl)},
             "optim": {"max_nonfinite_steps": 2},
@@ -81,13 +81,13 @@ def make_config(
         }
         for name, section in sections.items():
             values[name] = {**values.get(name, {}), **section}
-        return small_config(tiny_folder("qwen2_5_vl"), chain, **values)
+        return small_config(tiny_folder("qwen2_5_vl"), stages, **values)
 
     return make
 
 
 def start(config: RunConfig, root: Path) -> RunLayout:
-    return create_run(root, "training", config, config.method.chain, config.total_steps)
+    return create_run(root, "training", config, config.method.stages, config.total_steps)
 
 
 def steps_of(layout: RunLayout) -> list[tuple[int, float | None]]:
@@ -100,7 +100,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("chain", "kind", "what", "lora"),
+    ("stages", "kind", "what", "lora"),
     [
         ("ap_grpo", "loss", "loss", "off"),
         ("mgpo", "gradient", "gradient norm", "off"),
@@ -112,12 +112,12 @@ def test_a_run_stops_after_non_finite_steps_in_a_row_and_goes_on_from_the_last_f
     make_config: Callable[..., RunConfig],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    chain: str,
+    stages: str,
     kind: str,
     what: str,
     lora: str,
 ) -> None:
-    config = make_config(chain, model={"lora": lora})
+    config = make_config(stages, model={"lora": lora})
     broken = start(config, tmp_path / "broken")
     with monkeypatch.context() as patch:
         break_steps(patch, kind, range(2, 100))
@@ -135,7 +135,7 @@ def test_a_run_stops_after_non_finite_steps_in_a_row_and_goes_on_from_the_last_f
     assert not (broken.folder / "model").exists()
 
     assert run(config, broken.folder, resume=True).step == 4
-    if chain != "sft":
+    if stages != "sft":
         return
     whole = start(config, tmp_path / "whole")
     run(config, whole.folder)

@@ -54,7 +54,7 @@ def small_run(folder: Path, tmp_path: Path) -> RunConfig:
 
 
 def start(config: RunConfig, root: Path) -> RunLayout:
-    return create_run(root, "training", config, config.method.chain, config.total_steps)
+    return create_run(root, "training", config, config.method.stages, config.total_steps)
 
 
 def test_the_figures_of_every_step_reach_the_tracker_in_the_folder_of_the_run(

@@ -35,7 +35,7 @@ def train(root: Path, lora: str) -> Trained:
     base = build_tiny("qwen2_5_vl", root / "base")
     data = write_jsonl(root / "data", 8)
     config = small_config(base, data={"source": "jsonl", "path": str(data)}, model={"lora": lora})
-    layout = create_run(root / "runs", "training", config, config.method.chain, config.total_steps)
+    layout = create_run(root / "runs", "training", config, config.method.stages, config.total_steps)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(hart_trainer, "TrainableModel", ScriptedPolicy)
         result = run(config, layout.folder)

@@ -1,4 +1,4 @@
-"""Complete runs on tiny models: stages of all chains, stopping, exact resuming, and the final model."""
+"""Complete runs on tiny models: all sequences of stages, stopping, exact resuming, and the final model."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore::Futur
 
 
 def start(config: RunConfig, root: Path) -> RunLayout:
-    return create_run(root, "training", config, config.method.chain, config.total_steps)
+    return create_run(root, "training", config, config.method.stages, config.total_steps)
 
 
 def losses(layout: RunLayout) -> list[tuple[int, float | None, float | None]]:

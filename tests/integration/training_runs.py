@@ -29,13 +29,13 @@ from tests.fakes import text_of, turn_kind
 CPU = torch.device("cpu")
 
 
-def small_config(folder: Path, chain: str = "ap_grpo", **sections: dict[str, Any]) -> RunConfig:
+def small_config(folder: Path, stages: str = "ap_grpo", **sections: dict[str, Any]) -> RunConfig:
     """Settings of a short run; ``sections`` continue top."""
     values: dict[str, dict[str, Any]] = {
         "model": {"id": str(folder), "device": "cpu"},
         "data": {"rl_samples": 4, "sft_samples": 4, "eval_samples": 0, "needle_samples": 12},
         "rollout": {"group_size": 4, "max_grounding_tokens": 48, "max_answer_tokens": 16},
-        "method": {"chain": chain},
+        "method": {"stages": stages},
         "optim": {"learning_rate": 1e-3, "sft_learning_rate": 1e-3},
         "schedule": {
             "rl_steps": 2,
@@ -125,8 +125,8 @@ def make_trainer(
     is_scripted: bool = True,
     **options: Any,
 ) -> HartTrainer:
-    """A trainer of the first stage of a chain, outside of a run."""
-    method = METHODS[config.method.stages[0]]
+    """A trainer of the first stage of a run, outside of a run."""
+    method = METHODS[config.method.stage_names[0]]
     loaded = load_model(config.model.id, device="cpu")
     trainer = HartTrainer(
         loaded.model,

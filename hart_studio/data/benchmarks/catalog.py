@@ -165,7 +165,7 @@ def load_benchmark(
     limit: int | None = None,
     allow_download: bool = True,
     subsets: Collection[str] | None = None,
-    without: str = "",
+    exclude: str = "",
 ) -> LoadedSamples[GoldSample]:
     """Load a benchmark from any published format, row by row.
 
@@ -182,7 +182,7 @@ def load_benchmark(
             None = all.
         allow_download: Whether to download from the Hub.
         subsets: Subsets; None = the default subsets.
-        without: For ``mme_realworld_train``: the Lite part, as ``path``. Its questions are excluded from the full set,
+        exclude: For ``mme_realworld_train``: the Lite part, as ``path``. Its questions are excluded from the full set,
             which must have the same format; if the full set is read completely, at least one must be found. Empty =
             the path contains only training questions.
 
@@ -194,15 +194,15 @@ def load_benchmark(
     benchmark = get_benchmark(name)
     chosen = _check_subsets(benchmark, subsets)
     excluded = frozenset[tuple[str, ...]]()
-    if without:
+    if exclude:
         if name != "mme_realworld_train":
             raise InputError(f"Questions can be excluded from mme_realworld_train only, got {name}. Remove the option.")
         lite = load_benchmark(
-            "mme_realworld_lite", without, image_root=image_root, cache=cache, allow_download=allow_download
+            "mme_realworld_lite", exclude, image_root=image_root, cache=cache, allow_download=allow_download
         )
         excluded = frozenset(_key(sample) for sample in lite.samples)
     folder, tables = _locate_files(benchmark, path, cache, allow_download)
-    if limit is not None and not without:
+    if limit is not None and not exclude:
         _check_place(benchmark, path, tables)
     cache.mkdir(parents=True, exist_ok=True)
     images = ImageResolver(image_root or folder, cache)
@@ -215,7 +215,7 @@ def load_benchmark(
 
     asked = islice(_exclude_rows(benchmark.title, rows, read, excluded), limit)
     loaded = collect_samples(benchmark.title, asked, _raise_or_return, needs_answer=True)
-    return loaded if without else _check_training_part(benchmark, loaded)
+    return loaded if exclude else _check_training_part(benchmark, loaded)
 
 
 def _check_subsets(benchmark: Benchmark, subsets: Collection[str] | None) -> Collection[str]:
@@ -293,7 +293,7 @@ def _check_place(benchmark: Benchmark, path: str, tables: tuple[Path, ...]) -> N
     if benchmark.name == "mme_realworld_train" and is_full:
         raise DataError(
             f"{path} has the name of the full set, which contains the questions of Lite. Load "
-            "all of its questions, or exclude the Lite part on the command line (--without)."
+            "all of its questions, or exclude the Lite part on the command line (--exclude)."
         )
 
 
@@ -303,6 +303,6 @@ def _check_training_part(benchmark: Benchmark, loaded: LoadedSamples[GoldSample]
         raise DataError(
             f"expected at most {benchmark.expected} training questions, got {len(loaded.samples)}: the full set, which "
             "contains those of Lite. Choose the training part, or exclude the Lite part on the command line "
-            "(--without)."
+            "(--exclude)."
         )
     return loaded

@@ -169,7 +169,7 @@ class ProcessRunner:
 
     def _make_run(self, variant: StudyVariant, seed: int, config: RunConfig) -> RunLayout:
         manifest = self._study.split(seed)
-        layout = create_run(self._study.runs, "training", config, config.method.chain, config.total_steps)
+        layout = create_run(self._study.runs, "training", config, config.method.stages, config.total_steps)
         write_manifest(layout.folder / MANIFEST, manifest)
         self._study.variant_folder(variant, seed).mkdir(parents=True, exist_ok=True)
         self._study.write_run_id(variant, seed, layout)

@@ -33,7 +33,7 @@ greedy, so it has no deviation."""
 
 _TABLE_1: Final = """\
 Each model with its own protocol: `direct` for base, SFT and GRPO, `full_and_crops` for MGPO, `crops_only` for
-AP-GRPO; a chain has the protocol of its RL stage. Counts are questions, means over seeds. A box is right when
+AP-GRPO; several stages have the protocol of their RL stage. Counts are questions, means over seeds. A box is right when
 every gold box of the question is found (IoG > 0.3)."""
 
 _TABLE_6: Final = """\

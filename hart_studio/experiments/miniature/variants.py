@@ -144,7 +144,7 @@ def variant_config(variant: StudyVariant, base: RunConfig, seed: int, model: str
     """
     values = base.model_dump()
     values["model"]["id"] = model
-    values["method"]["chain"] = variant.method
+    values["method"]["stages"] = variant.method
     if variant.method == "ap_grpo" and variant.k is not None:
         values["method"]["preference_scale"] = variant.k
     values["seed"] = seed

@@ -195,7 +195,7 @@ class LabelExportApi:
             "sft_samples": None,
             "eval_samples": held_out,
         }
-        method = {"chain": "ap_grpo+sft", "sft_target": "grounded"}
+        method = {"stages": "ap_grpo+sft", "sft_target": "grounded"}
         return RunConfig.model_validate(
             {
                 **base.model_dump(),

@@ -203,7 +203,7 @@ class RunLauncher:
         return self.create_once(
             plan,
             lambda: create_run(
-                self.runs_root, "training", config, config.method.chain, config.total_steps,
+                self.runs_root, "training", config, config.method.stages, config.total_steps,
                 lambda layout: write_plan(layout, plan),
             ),
         )  # fmt: skip

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from hart_studio.algorithms.methods import CHAIN_TITLES
+from hart_studio.algorithms.methods import STAGES_TITLES
 from hart_studio.data.benchmarks.published_files import is_hub_id
 from hart_studio.data.sources import find_missing_path
 from hart_studio.errors import HartError, InputError
@@ -40,7 +40,7 @@ THUMBNAIL_SIDE: Final = 480
 def summarize_launch(launch_request: LaunchRequest) -> LaunchState:
     """Summarize the settings."""
     config = launch_request.config
-    schedule, has_rl = config.schedule, any(stage != "sft" for stage in config.method.stages)
+    schedule, has_rl = config.schedule, any(stage != "sft" for stage in config.method.stage_names)
     rollouts = schedule.rl_batch_size * config.rollout.group_size
     facts = [
         ("Model", config.model.id or "built-in (hart-tiny-base)"),
@@ -64,7 +64,7 @@ def summarize_launch(launch_request: LaunchRequest) -> LaunchState:
     notes = tuple(map(name_labels, config.warnings))
     if config.data.source == "needle" and is_hub_id(config.model.id) and not os.path.exists(config.model.id):  # noqa: PTH110
         notes += ("Needle scenes are made for the built-in model. Choose your own dataset for this model.",)
-    return LaunchState(CHAIN_TITLES[config.method.chain], tuple(facts), notes=notes)
+    return LaunchState(STAGES_TITLES[config.method.stages], tuple(facts), notes=notes)
 
 
 def find_data_problem(config: RunConfig) -> str:
@@ -82,7 +82,7 @@ def find_data_problem(config: RunConfig) -> str:
 
 def sample_key(config: RunConfig) -> str:
     """Key of the settings that determine the samples of a run; a preview with another key is stale."""
-    return json.dumps([config.data.model_dump(mode="json"), config.method.stages, config.seed])
+    return json.dumps([config.data.model_dump(mode="json"), config.method.stage_names, config.seed])
 
 
 def stream_preflight(launcher: RunLauncher, launch_request: LaunchRequest) -> Iterator[LaunchState]:
@@ -126,7 +126,7 @@ def _describe_data(config: RunConfig) -> str:
 
 
 def _describe_parts(config: RunConfig) -> str:
-    data, stages = config.data, config.method.stages
+    data, stages = config.data, config.method.stage_names
     parts: list[Any] = []
     if any(stage != "sft" for stage in stages):
         parts.append(f"{data.rl_samples:,} RL")

@@ -204,11 +204,11 @@ class RunMonitor:
     def _about(self, layout: RunLayout) -> dict[str, Any]:
         config = self.config(layout)
         if config is None:
-            return {"title": layout.run_id, "chain": "", "model": "", "settings": {}}
-        chain = SHORT_TITLES[config.method.chain]
+            return {"title": layout.run_id, "stages": "", "model": "", "settings": {}}
+        stages = SHORT_TITLES[config.method.stages]
         return {
-            "title": config.name or f"{chain}, {format_run_time(layout.run_id)}",
-            "chain": chain,
+            "title": config.name or f"{stages}, {format_run_time(layout.run_id)}",
+            "stages": stages,
             "model": config.model.id or "built-in",
             "group_size": config.rollout.group_size,
             "device": describe_device(read_device(layout)),

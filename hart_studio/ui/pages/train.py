@@ -199,8 +199,8 @@ def build_train_tab(
         if widget.field.stage or widget.field.data
     ]
 
-    def show_used(chain: str, source: str) -> list[Any]:
-        return [gr.update(visible=_find_visibility(widget, chain, source)) for widget, _ in bound]
+    def show_used(stages: str, source: str) -> list[Any]:
+        return [gr.update(visible=_find_visibility(widget, stages, source)) for widget, _ in bound]
 
     def use_preset(
         user: gr.OAuthProfile | None, name: str, shown_samples: str, gpus: list[int], before: Any, *values: Any
@@ -317,7 +317,7 @@ def build_train_tab(
     # Cancel a preflight check when settings change.
     gr.on(changes, review, [previewed, *form_inputs], reviewed, cancels=[checked], trigger_mode="always_last", **QUIET)
     by_name = {widget.field.name: block for widget, block in zip(WIDGETS, inputs, strict=True)}
-    deciding = [by_name["method.chain"], by_name["data.source"]]
+    deciding = [by_name["method.stages"], by_name["data.source"]]
     gr.on([block.change for block in deciding], show_used, deciding, [block for _, block in bound], **QUIET)
     if gpus:
         tabs.select(refresh_gpus, None, chosen, **QUIET)
@@ -359,7 +359,7 @@ def _write_settings(config: RunConfig, folder: Path) -> str:
     text = dump_config(config)
     form_inputs = folder / "settings" / hashlib.sha256(text.encode()).hexdigest()[:20]
     form_inputs.mkdir(parents=True, exist_ok=True)
-    path = form_inputs / f"{config.method.chain.replace('+', '-')}-settings.json"
+    path = form_inputs / f"{config.method.stages.replace('+', '-')}-settings.json"
     write_atomically(path, text)
     return str(path)
 
@@ -379,16 +379,16 @@ def _build_fields(config: RunConfig) -> tuple[list[Any], dict[str, Any]]:
         with block:
             made |= {
                 widget.field.name: _build_field(
-                    widget, value, _find_visibility(widget, config.method.chain, config.data.source)
+                    widget, value, _find_visibility(widget, config.method.stages, config.data.source)
                 )
                 for widget, value in members
             }
     return [made[widget.field.name] for widget in WIDGETS], groups
 
 
-def _find_visibility(widget: Widget, chain: str, source: str) -> bool | Literal["hidden"]:
+def _find_visibility(widget: Widget, stages: str, source: str) -> bool | Literal["hidden"]:
     """Unused settings are hidden but stay on the page with their value."""
-    return True if widget.field.is_used(chain, source) else "hidden"
+    return True if widget.field.is_used(stages, source) else "hidden"
 
 
 def _build_field(widget: Widget, value: Any, visible: bool | Literal["hidden"]) -> Any:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, Union, get_args, get_origin
 
-from hart_studio.algorithms.methods import CHAIN_TITLES
+from hart_studio.algorithms.methods import STAGES_TITLES
 from hart_studio.errors import InputError
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.overrides import SETTINGS, read_config
@@ -44,22 +44,22 @@ class FormField:
     stage: Literal["", "rl", "sft", "ap_grpo"] = ""
     data: Literal["", "drawn", "files"] = ""
 
-    def is_used(self, chain: str, source: str) -> bool:
+    def is_used(self, stages: str, source: str) -> bool:
         """Whether a run uses the setting.
 
         Args:
-            chain: Stages of the run, joined by ``+``.
+            stages: Stages of the run, joined by ``+``.
             source: ``data.source`` of the run.
         """
         if self.data and (self.data == "drawn") != (source == "needle"):
             return False
-        stages = chain.split("+")
+        stages = stages.split("+")
         if self.stage == "rl":
             return any(stage != "sft" for stage in stages)
         return not self.stage or self.stage in stages
 
 
-SHORT_TITLES: Final = {name: title.split(" (", 1)[0] for name, title in CHAIN_TITLES.items()}
+SHORT_TITLES: Final = {name: title.split(" (", 1)[0] for name, title in STAGES_TITLES.items()}
 """Short titles, without the note in parentheses."""
 
 SOURCE_TITLES: Final = {
@@ -70,7 +70,7 @@ SOURCE_TITLES: Final = {
 }
 
 FIELDS: Final = (
-    FormField("method.chain", "Method", "Method", CHAIN_TITLES),
+    FormField("method.stages", "Method", "Method", STAGES_TITLES),
     FormField("method.preference_scale", "Preference scale k", "Method", stage="ap_grpo"),
     FormField("method.beta", "KL coefficient beta", "Method", stage="rl"),
     FormField("rollout.group_size", "Group size G", "Method", stage="rl"),
@@ -82,7 +82,7 @@ FIELDS: Final = (
     FormField("model.lora", "LoRA", "Model"),
     FormField("model.lora_r", "LoRA rank", "Model"),
     FormField("model.lora_alpha", "LoRA alpha", "Model"),
-    FormField("model.trainable_part", "Trainable modules", "Model", {"language_model": "language model", "all": "all"}),
+    FormField("model.freeze_vision_tower", "Freeze vision tower", "Model"),
     FormField("model.dtype", "Precision (dtype)", "Model"),
     FormField("model.attn_implementation", "Attention implementation", "Model"),
     FormField("model.gradient_checkpointing", "Gradient checkpointing", "Model"),
@@ -116,11 +116,11 @@ FIELDS: Final = (
         "method.loss_aggregation",
         "Loss aggregation",
         "Rollouts",
-        {"row": "per turn", "joint": "joint"},
+        {"turn": "per turn", "rollout": "per rollout"},
         stage="rl",
     ),
-    FormField("method.format_reward", "Format reward", "Rollouts", stage="rl"),
-    FormField("method.area_penalty", "Area penalty", "Rollouts", stage="rl"),
+    FormField("method.format_reward_weight", "Format reward", "Rollouts", stage="rl"),
+    FormField("method.area_penalty_weight", "Area penalty", "Rollouts", stage="rl"),
     FormField("optim.learning_rate", "RL learning rate", "Optimizer", stage="rl"),
     FormField("optim.sft_learning_rate", "SFT learning rate", "Optimizer", stage="sft"),
     FormField("optim.lr_scheduler_type", "LR schedule", "Optimizer"),

@@ -74,7 +74,7 @@ CHARTS: Final = (
     Chart("Valid boxes", (("valid_box_rate", "valid"),), "share"),
     Chart(
         "Zero-variance groups",
-        (("zero_variance_share", "all rewards equal"),),
+        (("frac_reward_zero_std", "all rewards equal"),),
         "share",
         "All advantages in such a group are 0: only the KL term trains.",
     ),
@@ -86,7 +86,7 @@ CHARTS: Final = (
     ),
     Chart("Entropy", (("entropy", "entropy"),), "nats"),
     Chart("Length", (("grounding_tokens", "grounding"), ("answer_tokens", "answer")), "tokens"),
-    Chart("Truncated or failed", (("truncated_share", "truncated"), ("failed_share", "failed")), "share"),
+    Chart("Truncated or failed", (("clipped_ratio", "truncated"), ("failed_share", "failed")), "share"),
     Chart(
         "Step time",
         (("seconds_rollout", "generate"), ("seconds_reference", "reference"), ("seconds_update", "train")),
@@ -182,7 +182,7 @@ def read_step(event: gr.EventData) -> int | None:
 def update_run_choices(watch: RunMonitor) -> Any:
     """Update that fills a list with the runs."""
     runs = (watch.list_runs(PollRequest()) or {"runs": []})["runs"]
-    return gr.update(choices=[(f"{run['title']} ({run['chain']}, {run['state']})", run["id"]) for run in runs])
+    return gr.update(choices=[(f"{run['title']} ({run['stages']}, {run['state']})", run["id"]) for run in runs])
 
 
 def show_run(pages: RunComponents, tabs: gr.Tabs, run_id: str) -> dict[Any, Any]:

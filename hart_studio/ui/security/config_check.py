@@ -83,7 +83,7 @@ def list_resources(config: Config) -> ConfigResources:
     data: tuple[str, ...] = ()
     if isinstance(config, EvaluationConfig):
         published = BENCHMARKS[config.benchmark].hub_id if config.benchmark in BENCHMARKS else ""
-        data = _given(config.path or published, config.image_root, config.without)
+        data = _given(config.path or published, config.image_root, config.exclude)
     if config.served is None:
         return ConfigResources(models=_given(config.model), data=data)
     return ConfigResources(data=data, endpoints=(config.served.url,), variables=(config.served.api_key_variable,))

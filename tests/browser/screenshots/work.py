@@ -86,7 +86,7 @@ class Work:
         ]
         return [
             ("AP-GRPO", [*train, "--set=name=AP-GRPO on needles"]),
-            ("GRPO", [*train, "--set=name=GRPO on needles", "--set=method.chain=grpo"]),
+            ("GRPO", [*train, "--set=name=GRPO on needles", "--set=method.stages=grpo"]),
             ("images", draw),
             ("project", ["hart_studio.labeling", "create", project, "--name", "Needles"]),
             ("items", ["hart_studio.labeling", "import", project, str(needles / "samples.jsonl")]),

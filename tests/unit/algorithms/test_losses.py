@@ -33,7 +33,7 @@ def batch(
     ref = logps + 0.5 * torch.randn(logps.shape, dtype=torch.float64)
     credits = credit_group(rewards, method, preference_scale=scale, beta=beta)
     of_row = {name: [getattr(credits[i], name) for i in ROLLOUTS] for name in type(credits[0]).model_fields}
-    weights = row_weights(COUNTS, ROLLOUTS, 5, "joint" if is_joint else "row")
+    weights = row_weights(COUNTS, ROLLOUTS, 5, "rollout" if is_joint else "turn")
     columns = {name: torch.tensor(values, dtype=torch.float64) for name, values in of_row.items()}
     return {
         "logps": logps.masked_fill(~mask, math.nan).requires_grad_(),
@@ -237,7 +237,7 @@ def test_nothing_is_broadcast(name: str, shape: tuple[int, ...]) -> None:
 def test_sft_by_hand() -> None:
     logps = torch.tensor([[-1.0, -2.0, math.nan], [-4.0, -0.5, -0.5]], dtype=torch.float64, requires_grad=True)
     mask = torch.tensor([[True, True, False], [False, True, True]])
-    weights = row_weights([2, 2], [0, 1], 2, "row")
+    weights = row_weights([2, 2], [0, 1], 2, "turn")
     loss = sft_loss(logps, mask, row_weight=torch.tensor(weights, dtype=torch.float64))
     assert loss.item() == pytest.approx((1.5 + 0.5) / 2)
     (gradient,) = torch.autograd.grad(loss, logps)

@@ -1,6 +1,6 @@
 import pytest
 
-from hart_studio.algorithms.methods import CHAIN_TITLES, CHAINS, DEFAULT_CHAIN, METHODS, parse_chain
+from hart_studio.algorithms.methods import STAGES_TITLES, STAGE_SEQUENCES, DEFAULT_STAGES, METHODS, parse_stages
 from hart_studio.errors import InputError
 
 
@@ -24,19 +24,19 @@ def test_the_table_cannot_be_changed() -> None:
 
 
 def test_every_chain_has_the_stages_it_names() -> None:
-    assert {chain: "+".join(stage.name for stage in parse_chain(chain)) for chain in CHAINS} == {c: c for c in CHAINS}
-    assert set(METHODS) < set(CHAINS), "any single stage can be run"
-    assert parse_chain() == parse_chain(DEFAULT_CHAIN) == (METHODS["ap_grpo"], METHODS["sft"])
+    assert {stages: "+".join(stage.name for stage in parse_stages(stages)) for stages in STAGE_SEQUENCES} == {c: c for c in STAGE_SEQUENCES}
+    assert set(METHODS) < set(STAGE_SEQUENCES), "any single stage can be run"
+    assert parse_stages() == parse_stages(DEFAULT_STAGES) == (METHODS["ap_grpo"], METHODS["sft"])
 
 
 @pytest.mark.parametrize("text", ["", "dpo", "sft+sft", "sft+grpo", "ap_grpo+sft+sft", "ap_grpo + sft", "AP_GRPO"])
 def test_another_chain_is_refused_with_the_list(text: str) -> None:
     with pytest.raises(InputError) as caught:
-        parse_chain(text)
+        parse_stages(text)
     assert repr(text) in str(caught.value)
     assert "ap_grpo, ap_grpo+sft, sft+ap_grpo, grpo, grpo+sft" in str(caught.value)
 
 
 def test_every_chain_has_a_title() -> None:
-    assert set(CHAIN_TITLES) == set(CHAINS)
-    assert CHAIN_TITLES["sft+ap_grpo"] == f"{METHODS['sft'].label}, then {METHODS['ap_grpo'].label}"
+    assert set(STAGES_TITLES) == set(STAGE_SEQUENCES)
+    assert STAGES_TITLES["sft+ap_grpo"] == f"{METHODS['sft'].label}, then {METHODS['ap_grpo'].label}"

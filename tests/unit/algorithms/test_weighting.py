@@ -12,22 +12,22 @@ rows = st.lists(st.tuples(st.integers(0, 50), st.integers(0, 5)), max_size=20)
 
 def test_weights_of_rows_by_hand() -> None:
     # rollout 0: turns of 4 and 10 tokens; rollout 1: one turn of 5; N = 2
-    weights = row_weights([4, 10, 5], [0, 0, 1], 2, "row")
+    weights = row_weights([4, 10, 5], [0, 0, 1], 2, "turn")
     assert weights == pytest.approx([1 / (2 * 2 * 4), 1 / (2 * 2 * 10), 1 / (2 * 1 * 5)], rel=1e-15)
 
 
 def test_weights_of_the_joint_mean_by_hand() -> None:
-    weights = row_weights([4, 10, 5], [0, 0, 1], 2, "joint")
+    weights = row_weights([4, 10, 5], [0, 0, 1], 2, "rollout")
     assert weights == pytest.approx([1 / (2 * 14), 1 / (2 * 14), 1 / (2 * 5)], rel=1e-15)
 
 
-@pytest.mark.parametrize("loss_aggregation", ["row", "joint"])
+@pytest.mark.parametrize("loss_aggregation", ["turn", "rollout"])
 def test_a_row_without_trained_tokens_leaves_its_weight_to_the_other_turn(loss_aggregation: LossAggregation) -> None:
     assert row_weights([4, 0, 0], ["a", "a", "b"], 1, loss_aggregation) == (1 / 4, 0.0, 0.0)
 
 
 @unhurried
-@given(rows, st.sampled_from(["row", "joint"]))
+@given(rows, st.sampled_from(["turn", "rollout"]))
 def test_every_rollout_has_the_same_share_of_the_step(
     rows: list[tuple[int, int]], loss_aggregation: LossAggregation
 ) -> None:
@@ -42,7 +42,7 @@ def test_every_rollout_has_the_same_share_of_the_step(
 
 
 @unhurried
-@given(rows, st.sampled_from(["row", "joint"]), st.randoms(use_true_random=False))
+@given(rows, st.sampled_from(["turn", "rollout"]), st.randoms(use_true_random=False))
 def test_a_weight_depends_on_its_own_rollout_alone(
     rows: list[tuple[int, int]], loss_aggregation: LossAggregation, rng
 ) -> None:  # type: ignore[no-untyped-def]
@@ -59,8 +59,8 @@ def test_a_weight_depends_on_its_own_rollout_alone(
 
 def test_refusals() -> None:
     with pytest.raises(ValueError, match="one rollout per row, got 1 for 2 rows"):
-        row_weights([1, 2], [0], 1, "row")
+        row_weights([1, 2], [0], 1, "turn")
     with pytest.raises(ValueError, match="at least 0, got -1"):
-        row_weights([-1], [0], 1, "row")
+        row_weights([-1], [0], 1, "turn")
     with pytest.raises(ValueError, match="at least 2 rollouts in the step, got 1"):
-        row_weights([1, 1, 0], [0, 1, 2], 1, "row")
+        row_weights([1, 1, 0], [0, 1, 2], 1, "turn")

@@ -52,8 +52,8 @@ def test_the_parts_of_training_have_no_gold_boxes_and_stay_what_they_were(tmp_pa
     assert split.evaluation[0].gold_boxes
 
 
-@pytest.mark.parametrize(("chain", "sizes"), [("ap_grpo", (3, 0)), ("sft", (0, 2)), ("ap_grpo+sft", (3, 2))])
-def test_a_stage_that_is_not_run_gets_no_samples(tmp_path: Path, chain: str, sizes: tuple[int, int]) -> None:
-    config = RunConfig.model_validate({"data": NEEDLE.model_dump(), "method": {"chain": chain}})
+@pytest.mark.parametrize(("stages", "sizes"), [("ap_grpo", (3, 0)), ("sft", (0, 2)), ("ap_grpo+sft", (3, 2))])
+def test_a_stage_that_is_not_run_gets_no_samples(tmp_path: Path, stages: str, sizes: tuple[int, int]) -> None:
+    config = RunConfig.model_validate({"data": NEEDLE.model_dump(), "method": {"stages": stages}})
     split = split_run(config, load_samples(config.data, tmp_path / "p"), tmp_path, is_writer=False)
     assert (len(split.rl), len(split.sft)) == sizes

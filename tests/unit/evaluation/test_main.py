@@ -166,7 +166,7 @@ def test_a_page_makes_the_run_and_the_command_goes_on_with_it(
 def test_shards_become_processes_of_one_launch(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[list[str]] = []
     monkeypatch.setattr(command.subprocess, "call", lambda argv: started.append(argv) or 0)
-    given = ["--benchmark", "needle", "--shards", "3", "--device", "cpu", "--limit", "9"]
+    given = ["--benchmark", "needle", "--processes", "3", "--device", "cpu", "--limit", "9"]
     assert command.main(given) == 0
     (argv,) = started
     assert argv[argv.index("--num_processes") + 1] == "3"

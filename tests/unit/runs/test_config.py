@@ -33,11 +33,11 @@ def test_every_field_can_become_a_form_field() -> None:
 
 def test_the_defaults_of_the_method() -> None:
     config = RunConfig()
-    assert config.method.chain == "ap_grpo+sft"
-    assert config.method.stages == ("ap_grpo", "sft")
+    assert config.method.stages == "ap_grpo+sft"
+    assert config.method.stage_names == ("ap_grpo", "sft")
     assert (config.method.preference_scale, config.method.beta, config.method.clip_epsilon) == (0.6, 0.04, 0.2)
-    assert (config.method.trained_turns, config.method.loss_aggregation) == ("both", "row")
-    assert (config.method.format_reward, config.method.area_penalty) == (0.0, 0.0)
+    assert (config.method.trained_turns, config.method.loss_aggregation) == ("both", "turn")
+    assert (config.method.format_reward_weight, config.method.area_penalty_weight) == (0.0, 0.0)
     assert config.rollout.group_size == 8
     assert config.warnings == ()
 
@@ -49,7 +49,7 @@ def test_the_defaults_of_the_method() -> None:
         ("method", "preference_scale", -0.1),
         ("method", "beta", -0.01),
         ("method", "beta", float("inf")),
-        ("method", "chain", "grpo+ap_grpo"),
+        ("method", "stages", "grpo+ap_grpo"),
         ("method", "clip_epsilon", 0.0),
         ("rollout", "group_size", 1),
         ("rollout", "temperature", 0.0),
@@ -82,7 +82,7 @@ def test_a_value_out_of_range_is_refused_by_name(section: str, name: str, value:
         ({"data": {"source": "jsonl"}}, "source=jsonl needs a path"),
         ({"data": {"columns": {"question": "query"}}}, "columns can be set for source=hf only"),
         ({"data": {"needle_samples": 600}}, "at least rl_samples [+] sft_samples [+] eval_samples = 680, got 600"),
-        ({"data": {"rl_samples": 0}}, "data.rl_samples above 0 for the chain ap_grpo[+]sft"),
+        ({"data": {"rl_samples": 0}}, "data.rl_samples above 0 for the stages ap_grpo[+]sft"),
         ({"data": {"sft_samples": 0}}, "data.sft_samples above 0 or None"),
         ({"model": {"attn_implementation": "flash_attention_2", "device": "cpu"}}, "expected CUDA and bfloat16"),
         ({"model": {"attn_implementation": "flash_attention_2", "dtype": "float32"}}, "expected CUDA and bfloat16"),
@@ -95,8 +95,8 @@ def test_settings_that_do_not_go_together_are_refused(values: dict[str, Any], me
 
 
 def test_what_a_stage_does_not_use_may_be_empty() -> None:
-    assert read_config({"method": {"chain": "sft"}, "data": {"rl_samples": 0}}).data.rl_samples == 0
-    assert read_config({"method": {"chain": "grpo"}, "data": {"sft_samples": 0}}).data.sft_samples == 0
+    assert read_config({"method": {"stages": "sft"}, "data": {"rl_samples": 0}}).data.rl_samples == 0
+    assert read_config({"method": {"stages": "grpo"}, "data": {"sft_samples": 0}}).data.sft_samples == 0
     read_config({"data": {"path": "scenes", "rl_samples": 10_000}})
 
 
@@ -128,21 +128,21 @@ def test_what_is_probably_not_meant_is_said() -> None:
     assert "Eq. 6" in read_config({"method": {"beta": 0}}).warnings[0]
     assert "Eq. 5" in read_config({"method": {"preference_scale": 0}}).warnings[0]
     assert "nothing is evaluated" in read_config({"data": {"eval_samples": 0}}).warnings[0]
-    assert read_config({"method": {"chain": "grpo", "beta": 0, "preference_scale": 0}}).warnings == ()
+    assert read_config({"method": {"stages": "grpo", "beta": 0, "preference_scale": 0}}).warnings == ()
 
 
 def test_only_the_built_in_model_is_taught_words_by_itself() -> None:
     assert RunConfig().answer_format == "words"
     assert read_config({"model": {"id": "owner/model"}}).answer_format == "letter"
     assert read_config({"method": {"answer_format": "letter"}}).answer_format == "letter"
-    assert read_config({"model": {"id": "owner/model"}, "method": {"answer_format": "words"}}).answer_format == "words"
+    assert read_config({"model": {"id": "owner/model"}, "method": {"answer_format": "option_text"}}).answer_format == "words"
 
 
 def test_total_steps_counts_every_stage() -> None:
     schedule = {"rl_steps": 7, "sft_steps": 5}
     totals = {"ap_grpo+sft": 12, "sft+ap_grpo": 12, "sft": 5, "mgpo": 7}
-    for chain, total in totals.items():
-        assert read_config({"method": {"chain": chain}, "schedule": schedule}).total_steps == total
+    for stages, total in totals.items():
+        assert read_config({"method": {"stages": stages}, "schedule": schedule}).total_steps == total
 
 
 def test_micro_batches_divide_a_step_over_processes() -> None:

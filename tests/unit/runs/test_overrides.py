@@ -49,7 +49,7 @@ configs = st.builds(
     ),
     method=st.fixed_dictionaries(
         {
-            "chain": st.sampled_from(["sft", "mgpo", "ap_grpo", "sft+ap_grpo", "grpo+sft"]),
+            "stages": st.sampled_from(["sft", "mgpo", "ap_grpo", "sft+ap_grpo", "grpo+sft"]),
             "preference_scale": fractions,
             "beta": st.floats(0, 10),
         }
@@ -140,7 +140,7 @@ def test_the_last_of_several_wins() -> None:
         ("optim.learnin_rate", "did you mean optim.learning_rate"),
         ("learning_rate", "did you mean optim.learning_rate or optim.sft_learning_rate"),
         ("group_size", "did you mean rollout.group_size"),
-        ("method.k", "available: method.chain, method.preference_scale, "),
+        ("method.k", "available: method.stages, method.preference_scale, "),
         ("optimm.betas", "did you mean optim.betas"),
         ("optim", "available: optim.learning_rate, "),
         ("", "available: model.id, "),

@@ -30,7 +30,7 @@ def test_a_cpu_preset_needs_neither_download_nor_files(name: str) -> None:
 @pytest.mark.parametrize("name", [*HUB_IDS, "full-finetune-zero3"])
 def test_a_full_size_preset_is_the_papers_recipe_on_its_data(name: str) -> None:
     config = get_preset(name).config
-    assert (config.method.chain, config.method.preference_scale) == ("ap_grpo+sft", 0.6)
+    assert (config.method.stages, config.method.preference_scale) == ("ap_grpo+sft", 0.6)
     assert (config.data.source, config.data.rl_samples, config.data.sft_samples) == ("mme_realworld", 10_000, None)
     # One pass over the samples of each stage: 10,000, and what remains of 21,690 besides the held-out ones.
     assert config.schedule.rl_steps * config.schedule.rl_batch_size == 10_000

@@ -35,7 +35,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
 
 @pytest.fixture
 def layout(tmp_path: Path) -> RunLayout:
-    config = RunConfig.model_validate({"model": {"id": "Qwen/Qwen2.5-VL-3B-Instruct"}, "method": {"chain": "ap_grpo"}})
+    config = RunConfig.model_validate({"model": {"id": "Qwen/Qwen2.5-VL-3B-Instruct"}, "method": {"stages": "ap_grpo"}})
     layout = create_run(tmp_path / "runs", "training", config, "ap_grpo", total=2)
     with RunWriter(layout, total=2) as run:
         run.start(PROVENANCE)
@@ -61,7 +61,7 @@ def test_the_model_goes_with_a_card_and_without_the_trainers_state(hub: FakeHub,
 def test_the_card_contains_nothing_that_was_measured_later_and_no_path(tmp_path: Path) -> None:
     base = tmp_path / "someone" / "base"
     base.mkdir(parents=True)
-    config = RunConfig.model_validate({"model": {"id": str(base)}, "method": {"chain": "ap_grpo"}})
+    config = RunConfig.model_validate({"model": {"id": str(base)}, "method": {"stages": "ap_grpo"}})
     layout = create_run(tmp_path / "runs", "training", config, "ap_grpo", total=9)
     with RunWriter(layout, total=9) as run:
         run.start(PROVENANCE)
@@ -132,7 +132,7 @@ def test_no_file_contains_a_folder_of_this_machine(hub: FakeHub, tmp_path: Path,
     base = {"model": {"id": folder}, "data": {"source": "jsonl", "path": "/home/alice.miller/secret/x.jsonl"}}
     base["data"]["image_root"] = "/home/alice.miller/secret/images"
     config = RunConfig.model_validate(base)
-    layout = create_run(tmp_path / "runs", "training", config, config.method.chain, total=2)
+    layout = create_run(tmp_path / "runs", "training", config, config.method.stages, total=2)
     with RunWriter(layout, total=2) as run:
         run.start(PROVENANCE)
         with run.saving_checkpoint(2, "sft") as saved:

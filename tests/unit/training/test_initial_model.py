@@ -93,7 +93,7 @@ def test_memory_is_not_planned_for_a_model_that_is_refused(tmp_path: Path) -> No
 
 def trained_names(key: str, target: str) -> list[str]:
     model, _ = BUILDERS[key]()
-    adapted = get_peft_model(model, lora_config(ModelConfig(lora="on", lora_r=2, trainable_part=target)))
+    adapted = get_peft_model(model, lora_config(ModelConfig(lora="on", lora_r=2, freeze_vision_tower=target == "language_model")))
     return [name for name, weight in adapted.named_parameters() if weight.requires_grad]
 
 
@@ -119,7 +119,7 @@ def test_the_vision_tower_can_be_asked_for(key: str) -> None:
 @pytest.mark.parametrize("key", FAMILY_KEYS)
 @pytest.mark.parametrize("target", ["language_model", "all"])
 def test_the_plan_counts_the_adapters_that_are_put_on(key: str, target: str) -> None:
-    settings = ModelConfig(lora="on", lora_r=2, trainable_part=target)
+    settings = ModelConfig(lora="on", lora_r=2, freeze_vision_tower=target == "language_model")
     model, _ = BUILDERS[key]()
     expected = sum(
         2 * (layer.in_features + layer.out_features)

@@ -32,7 +32,7 @@ def test_a_dry_run_says_what_would_be_done_and_changes_nothing(
         "data.path": data,
         "data.rl_samples": 4,
         "data.eval_samples": 2,
-        "method.chain": "ap_grpo+sft",
+        "method.stages": "ap_grpo+sft",
     }
     overrides = [part for name, value in changes.items() for part in ("--set", f"{name}={value}")]
     assert main([*overrides, "--dry-run", "--runs-root", str(tmp_path / "runs")]) == 0
@@ -66,7 +66,7 @@ def set_options(folder: Path, data: Path, **changes: object) -> list[str]:
         "data.rl_samples": 0,
         "data.sft_samples": 4,
         "data.eval_samples": 2,
-        "method.chain": "sft",
+        "method.stages": "sft",
         "schedule.sft_steps": 2,
         "schedule.sft_batch_size": 2,
         "rollout.max_grounding_tokens": 8,

@@ -66,9 +66,9 @@ def test_the_figures_of_two_groups() -> None:
     expected = {
         "reward": 1 / 3,
         "reward_correct": 1 / 3,
-        "zero_variance_share": 0.5,
+        "frac_reward_zero_std": 0.5,
         "failed_share": 0.25,
-        "truncated_share": 1 / 3,
+        "clipped_ratio": 1 / 3,
         "valid_box_rate": 1 / 3,
         "boxes_per_rollout": 2 / 3,
         "area_share": 0.5,  # of the one rollout with boxes

@@ -63,7 +63,7 @@ def test_a_run_that_would_work_is_good_everywhere(tmp_path: Path) -> None:
     ("changes", "processes", "topic", "state", "text"),
     [
         (["schedule.rl_batch_size=8", "schedule.rl_micro_batch_size=8"], 3, "Settings", "bad", "3 processes"),
-        (["method.area_penalty=1"], 1, "Settings", "bad", "preference_scale"),
+        (["method.area_penalty_weight=1"], 1, "Settings", "bad", "preference_scale"),
         (["method.beta=0"], 1, "Settings", "check", "method.beta is 0"),
         (["model.device=cuda"], 1, "Device", "bad", "no GPU is available"),
         (["model.id=owner/nothing"], 1, "Model", "check", "not on this machine"),

@@ -31,7 +31,7 @@ def test_an_unknown_answer_cannot_be_taught() -> None:
 def test_boxes_can_be_taught_only_where_there_are_some() -> None:
     plain = Sample(id="s", image="p.png", question="Which?", answer="red")
     labeled = plain.model_copy(update={"label_boxes": (Box.from_xyxy((0, 0, 9, 9)),)})
-    grounded = RunConfig.model_validate({"method": {"chain": "sft", "sft_target": "grounded"}})
+    grounded = RunConfig.model_validate({"method": {"stages": "sft", "sft_target": "grounded"}})
     check_sft_samples([plain], RunConfig())
     check_sft_samples([plain, labeled], grounded)
     with pytest.raises(DataError, match=r"method\.sft_target=grounded needs samples with label_boxes"):

@@ -178,16 +178,16 @@ def test_questions_of_lite_are_left_out_of_the_training_part(tmp_path: Path) -> 
         return [sample.id[-4:] for sample in loaded.samples]
 
     assert load() == ["0000", "0001", "0002", "0003", "0004", "0005"]
-    assert load(without=str(tmp_path / "lite")) == ["0000", "0003", "0004", "0005"]
+    assert load(exclude=str(tmp_path / "lite")) == ["0000", "0003", "0004", "0005"]
     rows = json.loads(file.read_text())
     file.write_text(json.dumps([{**row, "Text": "Another question?"} for row in rows]))
     with pytest.raises(
         DataError,
         match=r"no question of .* matches it. Pass the Lite part and the full set in the same published format",
     ):
-        load(without=str(tmp_path / "lite"))
+        load(exclude=str(tmp_path / "lite"))
     with pytest.raises(InputError, match="mme_realworld_train only, got mme_realworld"):
-        load_benchmark("mme_realworld", str(tmp_path), cache=tmp_path / "cache", without=str(tmp_path / "lite"))
+        load_benchmark("mme_realworld", str(tmp_path), cache=tmp_path / "cache", exclude=str(tmp_path / "lite"))
 
 
 def test_the_limit_counts_what_is_not_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,7 +211,7 @@ def test_the_limit_counts_what_is_not_left_out(tmp_path: Path, monkeypatch: pyte
         places.clear()
         loaded = load_benchmark(
             "mme_realworld_train", str(tmp_path / "full"), cache=tmp_path / "cache", limit=limit,
-            without=str(tmp_path / "lite"),
+            exclude=str(tmp_path / "lite"),
         )  # fmt: skip
         return [sample.id[-4:] for sample in loaded.samples]
 

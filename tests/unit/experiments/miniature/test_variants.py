@@ -58,9 +58,9 @@ def test_budgets_are_equal_and_only_the_objective_differs(size: StudySize) -> No
     assert {config.data.path for config in configs} == {"/data/train"}
     assert {config.model.id for config in configs} == {"/models/parent"}
     assert {config.seed for config in configs} == {3}
-    assert {config.total_steps for config in configs if config.method.chain != "sft"} == {base.schedule.rl_steps}
-    assert {config.total_steps for config in configs if config.method.chain == "sft"} == {base.schedule.sft_steps}
-    scales = {config.method.preference_scale for config in configs if config.method.chain == "ap_grpo"}
+    assert {config.total_steps for config in configs if config.method.stages != "sft"} == {base.schedule.rl_steps}
+    assert {config.total_steps for config in configs if config.method.stages == "sft"} == {base.schedule.sft_steps}
+    scales = {config.method.preference_scale for config in configs if config.method.stages == "ap_grpo"}
     assert scales == {0.15, 0.3, 0.6}
     assert {config.method.beta for config in configs} == {base.method.beta}
 

@@ -41,7 +41,7 @@ def test_the_summary_names_model_data_and_counts() -> None:
     assert dict(paper.facts)["Data"] == "MME-RealWorld folder: data/MME-RealWorld"
     assert dict(paper.facts)["Samples"] == "10,000 RL, all other samples for SFT, 200 held out"
     assert dict(paper.facts)["Device"] == "2 GPUs" and paper.notes == ()
-    sft = summarize_launch(LaunchRequest(config_of(method={"chain": "sft"}, data={"sft_samples": 9}), "cpu-demo"))
+    sft = summarize_launch(LaunchRequest(config_of(method={"stages": "sft"}, data={"sft_samples": 9}), "cpu-demo"))
     assert dict(sft.facts)["Samples"] == "9 SFT, 200 held out" and "Rollouts per step" not in dict(sft.facts)
 
 
@@ -77,7 +77,7 @@ def test_the_key_of_samples_changes_with_what_decides_them() -> None:
     demo = PRESETS["cpu-demo"].config
     assert sample_key(demo) == sample_key(demo.model_copy(update={"name": "other"}))
     others = [PRESETS["qwen2.5-vl-7b-lora"].config, demo.model_copy(update={"seed": 1})]
-    others.append(config_of(**{**demo.model_dump(), "method": {"chain": "sft"}}))
+    others.append(config_of(**{**demo.model_dump(), "method": {"stages": "sft"}}))
     assert len({sample_key(config) for config in [demo, *others]}) == 4
 
 
@@ -107,7 +107,7 @@ def dataset_config(folder: Path, rows: list[dict[str, Any]], **counts: int) -> R
     path = folder / "samples.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     data = {"source": "jsonl", "path": str(path), "rl_samples": 2, "sft_samples": 2, "eval_samples": 2, **counts}
-    return RunConfig.model_validate({"data": data, "method": {"chain": "ap_grpo+sft"}})
+    return RunConfig.model_validate({"data": data, "method": {"stages": "ap_grpo+sft"}})
 
 
 def row(name: str, **changes: Any) -> dict[str, Any]:

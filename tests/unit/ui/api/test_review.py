@@ -362,7 +362,7 @@ def test_training_settings_hold_questions_and_labels(calls: ReviewApi, project: 
         add_label(project, item.id, status="accepted")
     config = call_handler(outputs.training_config, {"project": "p"})
     assert (config.data.source, config.data.rl_samples, config.data.eval_samples) == ("jsonl", 2, 0)
-    assert (config.method.chain, config.method.sft_target, config.data.sft_samples) == ("ap_grpo+sft", "grounded", None)
+    assert (config.method.stages, config.method.sft_target, config.data.sft_samples) == ("ap_grpo+sft", "grounded", None)
     loaded = load_jsonl(Path(config.data.path), image_root=Path(config.data.image_root))
     assert all([box.xyxy for box in sample.label_boxes] == [BOX.xyxy] for sample in loaded.samples)
 

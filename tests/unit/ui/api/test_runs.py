@@ -64,7 +64,7 @@ def watch(tmp_path: Path) -> RunMonitor:
 @pytest.fixture
 def layout(watch: RunMonitor) -> RunLayout:
     """A finished run of three steps with rollouts at step 2 and held-out ones at steps 0 and 3."""
-    config = RunConfig.model_validate({"method": {"chain": "ap_grpo"}, "data": {"needle_samples": 700}})
+    config = RunConfig.model_validate({"method": {"stages": "ap_grpo"}, "data": {"needle_samples": 700}})
     layout = create_run(watch.runs_root, "training", config, "ap_grpo", total=3)
     with RunWriter(layout, total=3) as run:
         run.start(PROVENANCE)
@@ -94,7 +94,7 @@ def test_a_first_poll_returns_all_and_a_second_nothing(watch: RunMonitor, layout
     assert [item[:2] for item in first["delta"]["markers"]["items"]] == [
         ["started", 0], ["held_out", 0], ["stage", 1], ["rollouts", 2], ["held_out", 3], ["checkpoint", 3],
     ]  # fmt: skip
-    assert first["about"]["chain"] == "AP-GRPO" and first["about"]["model"] == "built-in"
+    assert first["about"]["stages"] == "AP-GRPO" and first["about"]["model"] == "built-in"
     assert first["about"]["title"].startswith("AP-GRPO, ") and first["about"]["title"].endswith(" UTC")
     assert first["about"]["settings"]["data"]["needle_samples"] == 700
     assert (first["status"]["state"], first["status"]["step"], first["status"]["total"]) == ("completed", 3, 3)
@@ -163,7 +163,7 @@ def test_the_list_of_runs(watch: RunMonitor, layout: RunLayout) -> None:
     answer = call_handler(watch.list_runs, {})
     assert answer is not None
     (row,) = answer["runs"]
-    assert (row["id"], row["state"], row["chain"], row["step"]) == (layout.run_id, "completed", "AP-GRPO", 3)
+    assert (row["id"], row["state"], row["stages"], row["step"]) == (layout.run_id, "completed", "AP-GRPO", 3)
     assert row["spark"] == [0.25, 0.5, 0.75] and row["reward"] == pytest.approx(0.5)
     assert row["first"] == {"accuracy": 0.25, "iou": 0.1} and row["last"] == {"accuracy": 0.75, "iou": 0.3}
     assert call_handler(watch.list_runs, {"signature": answer["signature"]}) is None, "nothing new is nothing sent"

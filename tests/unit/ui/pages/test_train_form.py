@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hart_studio.algorithms.methods import CHAIN_TITLES
+from hart_studio.algorithms.methods import STAGES_TITLES
 from hart_studio.errors import InputError
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.overrides import SETTINGS
@@ -56,12 +56,12 @@ def test_widgets_carry_kind_and_choices() -> None:
     assert (pixels.kind, pixels.is_whole) == ("number or nothing", True)
     assert BY_NAME["data.split_by_image"].kind == "switch" and BY_NAME["model.id"].kind == "text"
     assert [value for _, value in BY_NAME["model.lora"].choices] == ["auto", "on", "off"]
-    assert BY_NAME["method.chain"].choices[0] == ("AP-GRPO", "ap_grpo") and len(BY_NAME["method.chain"].choices) == 8
+    assert BY_NAME["method.stages"].choices[0] == ("AP-GRPO", "ap_grpo") and len(BY_NAME["method.stages"].choices) == 8
     assert BY_NAME["trackers"].kind == "several" and len(BY_NAME["trackers"].choices) == 3
 
 
 def test_settings_are_used_where_their_stage_is_trained() -> None:
-    used = {chain: {field.name for field in FIELDS if field.is_used(chain, "needle")} for chain in CHAIN_TITLES}
+    used = {stages: {field.name for field in FIELDS if field.is_used(stages, "needle")} for stages in STAGES_TITLES}
     names = {field.name for field in FIELDS} - {"data.image_root"}
     of_sft = {name for name in names if "sft" in name} | {"method.answer_format"}
     assert used["ap_grpo+sft"] == used["sft+ap_grpo"] == names
@@ -159,9 +159,9 @@ def test_whatever_a_browser_sends_is_settings_or_a_clear_refusal(values: list[ob
             "source=jsonl needs a path; set “Dataset path”",
         ),
         (
-            "settings: expected data.rl_samples above 0 for the chain ap_grpo+sft, got 0",
+            "settings: expected data.rl_samples above 0 for the stages ap_grpo+sft, got 0",
             "Settings",
-            "expected “RL samples” above 0 for the chain ap_grpo+sft, got 0",
+            "expected “RL samples” above 0 for the stages ap_grpo+sft, got 0",
         ),
         ("no rollout.unheard at /data/rl_samples.json or data.path.txt", "Settings", ""),
     ],

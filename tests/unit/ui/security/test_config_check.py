@@ -36,15 +36,15 @@ from hart_studio.ui.security.model_allowlist import ModelAllowlist
 
 SERVED = ServedSettings(url="http://127.0.0.1:9/v1", family="qwen2_5_vl", api_key_variable="SECRET_OF_THE_SERVER")
 INERT = {
-    "model.dtype", "model.device", "model.attn_implementation", "model.lora", "model.trainable_part", "data.source",
+    "model.dtype", "model.device", "model.attn_implementation", "model.lora", "model.freeze_vision_tower", "data.source",
     "model.gradient_checkpointing",
-    "data.columns", "method.chain", "method.trained_turns", "method.loss_aggregation", "method.answer_format",
+    "data.columns", "method.stages", "method.trained_turns", "method.loss_aggregation", "method.answer_format",
     "method.sft_target", "optim.lr_scheduler_type",
     "name", "benchmark", "subsets", "title", "device", "dtype", "protocols",
 }  # fmt: skip
 """Texts that are words of a list, names of columns, or titles for people."""
 CHECKED = {
-    "model.id", "data.path", "data.image_root", "trackers", "path", "image_root", "without", "model", "served",
+    "model.id", "data.path", "data.image_root", "trackers", "path", "image_root", "exclude", "model", "served",
 }  # fmt: skip
 NOT_FOLLOWED = {"proposals", "item_filter", "loop"}
 """Settings of sampling and of a database filter, which name nothing outside of the project."""
@@ -76,7 +76,7 @@ def test_resources_of_each_kind() -> None:
     found = list_resources(training)
     assert (found.models, found.data, found.trackers) == (("a/b",), ("c/d", "/e"), ("wandb", "trackio"))
     assert found.variables == ("WANDB_API_KEY", "HF_TOKEN")
-    found = list_resources(EvaluationConfig(benchmark="vstar", image_root="/e", without="/w"))
+    found = list_resources(EvaluationConfig(benchmark="vstar", image_root="/e", exclude="/w"))
     assert len(found.data) == 3 and "/" in found.data[0], "without a path, the published data set is fetched"
     assert list_resources(EvaluationConfig()).data == ()
     for config in (EvaluationConfig(served=SERVED), LabelingConfig.model_validate({**PROJECT, "served": SERVED})):
@@ -100,7 +100,7 @@ def labeling(**changes: Any) -> LabelingConfig:
         (labeling(model="evil/model"), "not allowed on this server"),
         (RunConfig(model=ModelConfig(id="evil/model")), "not allowed on this server"),
         (EvaluationConfig(path="http://evil.example/x"), "is a URL"),
-        (EvaluationConfig(without="ftp://evil.example/x"), "is a URL"),
+        (EvaluationConfig(exclude="ftp://evil.example/x"), "is a URL"),
         (RunConfig(data=DataConfig(source="hf", path="hf://datasets/evil/x")), "is a URL"),
         (RunConfig(data=DataConfig(source="jsonl", path="/a", image_root="\\\\evil\\share")), "is a URL"),
         (RunConfig(data=DataConfig(source="jsonl", path="a\0b")), "is a URL"),
@@ -146,7 +146,7 @@ REACHING = [
     RunConfig(data=DataConfig(source="hf", path="owner/name")), RunConfig(data=DataConfig(source="jsonl", path="/x")),
     RunConfig(data=DataConfig(source="needle", path="/etc")), RunConfig(trackers=("wandb",)),
     RunConfig(trackers=("trackio",)), EvaluationConfig(benchmark="vstar"), EvaluationConfig(path="/x"),
-    EvaluationConfig(image_root="/x"), EvaluationConfig(benchmark="mme_realworld_train", path="/x", without="/y"),
+    EvaluationConfig(image_root="/x"), EvaluationConfig(benchmark="mme_realworld_train", path="/x", exclude="/y"),
     EvaluationConfig(model="owner/name"),
 ]  # fmt: skip
 
