@@ -3,7 +3,7 @@
 DIR was written by ``python -m hart_studio.needle --split test``, with scenes that are unseen by the models and the
 calibration. Labels are made without gold boxes. Then the ten percent of the labels with the highest review
 priority are reviewed by a simulated reviewer, who draws the gold boxes; the review code is the
-real one. The report has the precision and recall of auto-accept, and the quality before and after the
+real one. The report has the precision and auto-accept recall, and the quality before and after the
 review.
 """
 
@@ -85,7 +85,7 @@ def main() -> int:
         f"python -m benchmarks.labeling_quality --data {options.data.name} --out {_shown(options.out)}",
         "```",
         "",
-        f"{len(samples)} questions of the test preset, an image of 4096 x 3072 each; half come without their answers.",
+        f"{len(samples)} questions of needle --split test, an image of 4096 x 3072 each; half come without their answers.",
         "K 8, temperature 1. The thresholds come from the validation preset. No gold box was read before the labels",
         "were finished; the review is done by a simulated reviewer, who accepts a label with IoU of at",
         "least 0.5 and draws the gold boxes otherwise. Intervals are 95 % Wilson intervals.",

@@ -183,7 +183,7 @@ def _build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--choice", action="append", default=[], metavar="TEXT", help="answer option; repeatable")
     parser.add_argument("--answer", metavar="TEXT", help="correct answer, if known: a letter or the text of an option")
     parser.add_argument(
-        "--model", default=BUILT_IN_MODEL, metavar="NAME", help="model folder or Hub id (default: the built-in model)"
+        "--model", default=BUILT_IN_MODEL, metavar="NAME", help="model folder or Hub id (default: built-in)"
     )
     parser.add_argument(
         "--protocol", action="append", choices=PROTOCOLS, help="what the answer turn sees; repeatable (default: all)"
@@ -201,10 +201,10 @@ def _build_parser() -> argparse.ArgumentParser:
         type=float,
         default=defaults.padding,
         metavar="SHARE",
-        help="margin around a region, as a share of its size (%(default)s)",
+        help="margin around a box, as a share of its size (%(default)s)",
     )
     parser.add_argument(
-        "--max-boxes", type=int, default=defaults.max_boxes, metavar="N", help="max regions (%(default)s)"
+        "--max-boxes", type=int, default=defaults.max_boxes, metavar="N", help="max boxes (%(default)s)"
     )
     parser.add_argument(
         "--temperature",

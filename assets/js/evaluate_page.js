@@ -464,7 +464,7 @@ function describe() {
     find(".hs-ev-about").textContent = present([
       estimate && describeCount(estimate),
       benchmark.has_boxes ? "Scores answers and boxes" : "Scores answers only (no gold boxes)",
-      protocols().length > 1 ? "Boxes are predicted once and reused by both crop protocols" : null,
+      protocols().length > 1 ? "Crops only and Full image + crops use the same predicted boxes" : null,
     ]).join(" · ");
   };
   find(".hs-ev-fallback").disabled = !protocols().some((name) => name !== "direct");

@@ -1,7 +1,7 @@
 // Import panel of the Label tab: preview a source, map its columns, import it, show the result.
 const QUESTIONS_OF_KINDS = {
   images: ["Question template (placeholders: {name}, {folder})", "Where is the {name}?"],
-  auto: ["Question template (placeholders: {name}, {folder}, {label})", "Where is the key region?"],
+  auto: ["Question template (placeholders: {name}, {folder}, {label})", "Where is the {label}?"],
 };
 const QUESTION_OF_LABELS = ["Question template (placeholder: {label})", "Where is the {label}?"];
 const COLUMN_TITLES = {

@@ -307,7 +307,7 @@ function createReview(host, ask, onClose) {
       : check.masked_answer === null && !boxes.length
         ? "unknown: no region to mask"
         : check.full_right === false
-          ? "unknown: the full image is already wrong"
+          ? "inconclusive: full-image answer is wrong"
           : "unknown";
 
   function drawFacts(check) {

@@ -223,7 +223,7 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--benchmark", choices=sorted(BENCHMARKS), default="needle", help="benchmark (%(default)s)")
-    add("--path", default="", help="file, folder or hub id (default: the published hub id; needle: drawn questions)")
+    add("--path", default="", help="file, folder or hub id (default: the published hub id; needle: generated questions)")
     add("--image-root", default="", metavar="DIR", help="base folder of relative image paths")
     add(
         "--subset",
@@ -259,8 +259,8 @@ def _build_parser() -> argparse.ArgumentParser:
     loop.add_argument(
         "--crop-max-pixels", type=int, metavar="N", help="max pixels of a crop (default: the model's own)"
     )
-    loop.add_argument("--padding", type=float, default=fields["padding"].default, help="crop padding (%(default)s)")
-    loop.add_argument("--max-boxes", type=int, default=fields["max_boxes"].default, help="max regions (%(default)s)")
+    loop.add_argument("--padding", type=float, default=fields["padding"].default, help="margin around a box, as a share of its size (%(default)s)")
+    loop.add_argument("--max-boxes", type=int, default=fields["max_boxes"].default, help="max boxes (%(default)s)")
     loop.add_argument("--temperature", type=float, default=0.0, help="sampling temperature, 0 = greedy (%(default)s)")
     loop.add_argument(
         "--max-new-tokens",

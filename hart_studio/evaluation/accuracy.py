@@ -32,7 +32,7 @@ class Accuracy(NamedTuple):
     unscored: int
     """Unscored questions; never counted as wrong."""
     fallbacks: int
-    """Scored answers that came from the full image because no box was usable."""
+    """Scored answers that came from the full image because no box was valid."""
 
     @property
     def share(self) -> float | None:

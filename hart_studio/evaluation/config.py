@@ -53,7 +53,7 @@ class EvaluationConfig(Record):
     benchmark: str = Field(default="needle", min_length=1)
     """Name in ``data.benchmarks.catalog``."""
     path: str = ""
-    """Local file or folder in the published form, or a hub id. Empty = the published hub id; for needle, questions
+    """Local file or folder in the published format, or a hub id. Empty = the published hub id; for needle, questions
     generated for the evaluation."""
     image_root: str = ""
     """Base folder of relative image paths. Empty = beside the file."""
@@ -89,7 +89,7 @@ class EvaluationConfig(Record):
 
     @property
     def known_count(self) -> int | None:
-        """Number of questions if known before reading them: for drawn questions and the published set."""
+        """Number of questions if known before reading them: for generated questions and the published set."""
         if self.benchmark == "needle":
             return None if self.path else self.limit or DRAWN_QUESTIONS
         benchmark = BENCHMARKS.get(self.benchmark)

@@ -95,7 +95,7 @@ def draw_iou_curves(evaluations: Sequence[Evaluation], benchmark: str) -> Report
 
 
 def draw_wrong_boxes(evaluations: Sequence[Evaluation], benchmark: str) -> ReportFigure | None:
-    """P(wrong box | right answer) by model and protocol; None without right answers and gold boxes."""
+    """P(wrong box | correct answer) by model and protocol; None without correct answers and gold boxes."""
     names = [evaluation.label(evaluations) for evaluation in evaluations]
     bars = []
     for evaluation, protocol in each_protocol(evaluations):
@@ -113,7 +113,7 @@ def draw_wrong_boxes(evaluations: Sequence[Evaluation], benchmark: str) -> Repor
         "the number of right answers. All bars are measured."
     )
     title = f"Correct answers with wrong boxes, {benchmark}"
-    chart = draw_intervals(title, "P(wrong box | right answer), %", bars, (0, 100))
+    chart = draw_intervals(title, "P(wrong box | correct answer), %", bars, (0, 100))
     return ReportFigure(file_stem(f"wrong_boxes_{benchmark}"), caption, chart)
 
 

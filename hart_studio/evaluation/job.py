@@ -239,7 +239,7 @@ class _Worker:
             if model is None:
                 self.set_phase("loading the model")
                 model = open_model(self.config)
-                self.set_phase("asking the first questions")
+                self.set_phase("running the first batch")
             # The whole batch is asked as in the first attempt; existing records are kept.
             records = self._measure(model, batch, numbers[batch[0].id])
             left = [record for record in records if not self.shards.is_done(record.sample_id)]

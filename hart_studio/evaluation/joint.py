@@ -31,7 +31,7 @@ class Joint(NamedTuple):
     counts: tuple[int, int, int, int]
     """Counts of questions in the order of ``CONTINGENCY_CELLS``."""
     wrong_box: Estimate | None
-    """P(wrong box | right answer); None without a right answer."""
+    """P(wrong box | correct answer); None without a correct answer."""
     information: Estimate
     """I(L; R) in bits."""
 
@@ -63,7 +63,7 @@ def count_joint(is_right: NDArray[Any], is_grounded: NDArray[Any], weights: Floa
 
 
 def wrong_box_share(joint: FloatArray) -> FloatArray:
-    """P(wrong box | right answer); NaN where no answer is right.
+    """P(wrong box | correct answer); NaN where no answer is correct.
 
     Args:
         joint: Counts ``[..., 4]``.
@@ -89,7 +89,7 @@ def mutual_information(joint: FloatArray) -> FloatArray:
 
 
 def estimate_wrong_box(is_right: NDArray[Any], is_grounded: NDArray[Any], resamples: FloatArray) -> Estimate | None:
-    """P(wrong box | right answer), mean over seeds; None if a seed has no right answer.
+    """P(wrong box | correct answer), mean over seeds; None if a seed has no correct answer.
 
     Args:
         is_right: ``[S, n]``.

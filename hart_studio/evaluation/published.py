@@ -42,7 +42,7 @@ class PublishedJoint(NamedTuple):
     counts: tuple[int, int, int, int]
     """Counts in the order of ``joint.CONTINGENCY_CELLS``; 4,042 in total."""
     wrong_box: float
-    """P(wrong box | right answer)."""
+    """P(wrong box | correct answer)."""
 
 
 class PublishedLevels(NamedTuple):

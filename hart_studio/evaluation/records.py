@@ -29,7 +29,7 @@ class AnswerResult(Record):
     outcome: Outcome
     """Outcome of the rollout."""
     used_fallback: bool = False
-    """Whether the answer came from the full image because no box was usable and the fallback was enabled."""
+    """Whether the answer came from the full image because no box was valid and the fallback was enabled."""
     text: str = ""
     """Raw output of the answer turn; empty without one. Untrusted, never HTML."""
     visual_tokens: int = Field(default=0, ge=0)

@@ -158,7 +158,7 @@ def describe_gaps(evaluation: Evaluation) -> Iterator[str]:
         yield f"{text} is partial: {len(records):,} of {evaluation.total:,} questions are measured."
     if evaluation.left_out:
         rows = "1 invalid row" if evaluation.left_out == 1 else f"{evaluation.left_out:,} invalid rows"
-        yield f"{text}: {rows} of the benchmark left out. The warnings of the evaluation say why."
+        yield f"{text}: {rows} of the benchmark skipped. The warnings of the evaluation say why."
     gaps: dict[str, list[str]] = {}  # protocols often share a gap: it is reported once
     for protocol in evaluation.protocols:
         missing = [record for record in records if not is_scored(record, protocol)]
@@ -170,7 +170,7 @@ def describe_gaps(evaluation: Evaluation) -> Iterator[str]:
             gaps.setdefault(gap, []).append(protocol)
         fallbacks = sum(is_scored(record, protocol) and record.answers[protocol].used_fallback for record in records)
         if fallbacks:
-            gap = f"{fallbacks:,} answers came from the full image because no box was usable."
+            gap = f"{fallbacks:,} answers came from the full image because no box was valid."
             gaps.setdefault(gap, []).append(protocol)
     for gap, protocols in gaps.items():
         yield f"{text}, {', '.join(protocols)}: {gap}"

@@ -101,7 +101,7 @@ class EvaluationSummary(Record):
         failed = Counter(self.failures)
         lines = [
             f"questions: {self.measured:,} of {self.total:,} measured, {failed.total():,} failed, "
-            f"{self.invalid_rows:,} invalid rows left out"
+            f"{self.invalid_rows:,} invalid rows skipped"
         ]
         for found in self.accuracy:
             extra = [f"{found.unscored:,} unscored"] if found.unscored else []
@@ -113,7 +113,7 @@ class EvaluationSummary(Record):
         invalid = Counter(self.invalid_reasons)
         reasons = (
             *list_reasons(failed, MAX_REASONS, lambda reason, count: f"{count:,} failed: {shorten_to_line(reason)}"),
-            *list_reasons(invalid, MAX_REASONS, lambda reason, count: f"{count:,} left out: {shorten_to_line(reason)}"),
+            *list_reasons(invalid, MAX_REASONS, lambda reason, count: f"{count:,} skipped: {shorten_to_line(reason)}"),
         )
         return lines + [f"  {line}" for line in reasons]
 

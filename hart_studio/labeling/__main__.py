@@ -180,7 +180,7 @@ def _read_config(options: argparse.Namespace) -> LabelingConfig:
         proposals=ProposalSettings(rollouts=options.rollouts, loop=loop, refinement=refinement),
         seed=options.seed,
         batch=options.batch,
-        is_auto_accepting=not options.review_all,
+        is_auto_accepting=not options.no_auto_accept,
         item_filter=ItemFilter(statuses=tuple(options.status or ("new", "failed"))),
     )
 
@@ -388,7 +388,7 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--batch", type=int, default=16, help="items per batch (%(default)s)")
     run.add_argument("--refine-boxes", action="store_true", help="shrink boxes while their crops still give the answer")
-    run.add_argument("--review-all", action="store_true", help="disable auto-accept")
+    run.add_argument("--no-auto-accept", action="store_true", help="disable auto-accept")
     run.add_argument(
         "--overview-max-pixels", type=int, metavar="N", help="max pixels of the overview (default: the model's own)"
     )

@@ -293,7 +293,7 @@ def _describe_losses(
     rejected, checked, made = counts["rejected"], counts["checked"], counts["made"]
     return [
         *losses,
-        ExportLoss("rejected", rejected, f"boxes of {_count(rejected, 'rejected label')}, exported as negatives"),
+        ExportLoss("rejected", rejected, f"boxes of {_count(rejected, 'rejected label')}, exported as images without boxes"),
         ExportLoss("evidence", checked, f"evidence of {_count(checked, 'label')}, except the answer from the crops"),
         ExportLoss("provenance", made, f"model and settings of {_count(made, 'label')}"),
         ExportLoss("reviews", counts["reviewed"], f"reviewer and note of {_count(counts['reviewed'], 'label')}"),

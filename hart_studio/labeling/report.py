@@ -73,15 +73,15 @@ def draw_figures(quality: Quality) -> dict[str, str]:
         found[f"scores_{kind}"] = to_svg(draw_bars(title, "score from", "labels", bars))
     if any(quality.areas):
         bars = [Bar(f"{100 * low:g} %", count) for low, count in zip(AREA_EDGES[:-1], quality.areas, strict=True)]
-        found["areas"] = to_svg(draw_bars("Area of the labels", "share of the image from", "labels", bars))
+        found["areas"] = to_svg(draw_bars("Area of the labels", "share of the image (lower bound)", "labels", bars))
     return found
 
 
 def draw_reliability(calibration: Calibration, kind: EvidenceKind) -> str:
     """The reliability diagram of one kind of evidence: bars are the share of right labels, lines the mean score."""
     bars = reliability_bars(calibration, kind)
-    title = f"Reliability, {KIND_TITLES[kind].lower()}, where it was calibrated"
-    return to_svg(draw_bars(title, "score from; the line is the mean score", "share of correct labels", bars, top=1.0))
+    title = f"Reliability, {KIND_TITLES[kind].lower()}, calibration data"
+    return to_svg(draw_bars(title, "score (lower bound; line: mean score)", "share of correct labels", bars, top=1.0))
 
 
 def reliability_bars(calibration: Calibration, kind: EvidenceKind) -> list[Bar]:
@@ -172,7 +172,7 @@ def _write_gold(gold: dict[EvidenceKind, GoldReport]) -> list[str]:
         for name, figures in found.items():
             if figures:
                 rows.append([f"{KIND_TITLES[kind]}: {name}", *_format_metrics(figures)])
-        rows.append([f"{KIND_TITLES[kind]}: recall of auto-accept", "", format_estimate(report.recall)])
+        rows.append([f"{KIND_TITLES[kind]}: auto-accept recall", "", format_estimate(report.recall)])
     return [
         "<h2>Comparison with gold boxes</h2>",
         "<p>Gold boxes are used only in this table. A box over the whole image has an IoG of 1: compare the area.</p>",
@@ -210,7 +210,7 @@ def _write_calibration(calibration: Calibration, quality: Quality) -> list[str]:
         for kind, curve in calibration.curves.items()
     ]
     figures, missing = draw_calibration(calibration, quality)
-    heads = ["Evidence", "Tested", "Correct", "Accept from", "Precision", "Recall", "Brier", "Calibration error"]
+    heads = ["Evidence", "Tested", "Correct", "Threshold", "Precision", "Recall", "Brier", "Calibration error"]
     return [
         "<h2>Calibration of the score</h2>",
         f"<p>Model {html.escape(calibration.model)}, {html.escape(calibration.data)}, K {calibration.rollouts}, "

@@ -35,7 +35,7 @@ KINDS: Final = ("auto", "questions", "table", "images", "hugging_face", *FORMATS
 """Kinds of sources. ``questions``: JSONL form of ``data.sources.load_jsonl``, with letters as answers."""
 
 KIND_TITLES: Final = {
-    "questions": "JSONL samples (letter answers)",
+    "questions": "JSONL with letter answers",
     "table": "Table (CSV, TSV, JSON, Parquet)",
     "images": "Images only",
     "hugging_face": "Hugging Face dataset",

@@ -159,8 +159,8 @@ class MethodConfig(Section):
     """turn (per turn) = average each turn first, so both have the same weight; rollout (per rollout) = average over the
     tokens of both turns. Not from the paper."""
     answer_format: Literal["auto", "boxed_letter", "option_text"] = "auto"
-    """SFT target of multiple-choice questions: boxed_letter = text of the option and its boxed letter;
-    option_text = text of the option only, for models that do not name letters. auto = option_text for the built-in
+    """Format of the SFT answer to multiple-choice questions: boxed_letter = text of the option and its
+    letter in \\boxed{}; option_text = text of the option only, for models that answer with it. auto = option_text for the built-in
     model, otherwise boxed_letter. Not from the paper."""
     sft_target: Literal["answer", "grounded"] = "answer"
     """SFT target: answer (answers) = the answer, from the full image (Eq. 8); grounded (boxes and answers) = two turns,
@@ -207,7 +207,7 @@ class ScheduleConfig(Section):
     sft_steps: int = Field(default=60, ge=1, le=1_000_000)
     """Optimizer steps of the SFT stage."""
     rl_batch_size: int = Field(default=8, ge=1, le=65_536)
-    """Prompts per RL step over all processes; each is rolled out group_size times."""
+    """Questions per RL step over all processes; each is rolled out group_size times."""
     rl_micro_batch_size: int = Field(default=1, ge=1, le=65_536)
     """RL micro-batch size of one process, in questions. Smaller needs less memory."""
     sft_batch_size: int = Field(default=16, ge=1, le=65_536)

@@ -88,7 +88,7 @@ PRESETS: Final[dict[str, Preset]] = {
         ),
     ),
     "qwen2.5-vl-7b-lora": Preset(
-        "The paper: Qwen2.5-VL-7B, LoRA, one GPU or several",
+        "The paper's setup: Qwen2.5-VL-7B, LoRA, one GPU or several",
         _full_size("Qwen/Qwen2.5-VL-7B-Instruct"),
     ),
     "qwen2.5-vl-3b-lora": Preset(

@@ -97,7 +97,7 @@ def _print_summary(layout: RunLayout, model: Path | None, options: argparse.Name
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = CommandParser(
         prog="python -m hart_studio.training",
-        example="python -m hart_studio.training --set schedule.rl_steps=10 --set schedule.sft_steps=0",
+        example="python -m hart_studio.training --set schedule.rl_steps=10",
         description=__doc__,
         formatter_class=SubcommandHelpFormatter,
         epilog=format_subcommands(COMMANDS),

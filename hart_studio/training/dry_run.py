@@ -114,7 +114,7 @@ def describe_dry_run(config: RunConfig, device: torch.device, processes: int, im
         config: Settings of the run.
         device: Device of this process.
         processes: Number of processes per step.
-        images: Folder for drawn images; not created.
+        images: Folder for generated images; not created.
     """
     device_text = describe_device(f"{processes} x {device.type}")
     lines = [f"device: {device_text}", f"steps: {config.total_steps} ({config.method.stages})"]

@@ -308,7 +308,7 @@ def test_what_waits_why_and_what_the_scores_rest_on(open_page: Callable[..., Pag
     page.get_by_role("button", name="Which number is on sign 0?").click()
     expect(page.locator(".hs-review > header")).to_contain_text("3 waiting · 1 to audit · 0 decided")
     expect(page.locator(".hs-review-facts")).to_contain_text(
-        "Region necessary (masking test)unknown: the full image is already wrong"
+        "Region necessary (masking test)inconclusive: full-image answer is wrong"
     )
 
 

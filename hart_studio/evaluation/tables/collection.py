@@ -83,7 +83,7 @@ def make_tables(evaluations: Sequence[Evaluation]) -> list[Table]:
 def table_summary(evaluations: Sequence[Evaluation]) -> Table:
     """Accuracy, grounding and correct answers with wrong boxes, one row per evaluation and protocol."""
     columns = (
-        *(*FRONT, "accuracy, %", "benchmark extractor, %", "P(wrong box | right), %"),
+        *(*FRONT, "accuracy, %", "benchmark extractor, %", "P(wrong box | correct answer), %"),
         *("IoG > 0.3, %", "mean IoU, %", "mean area share, %", "valid box, %", *BACK),
     )
     rows = []

@@ -25,7 +25,7 @@ from hart_studio.evaluation.tables.table import (
 )
 from hart_studio.records import PROTOCOLS
 
-WRONG_BOX: Final = "P(wrong box | right answer), %"
+WRONG_BOX: Final = "P(wrong box | correct answer), %"
 """Main column of Table 1."""
 
 _TURN: Final = "grounding turn"
@@ -85,7 +85,7 @@ def table_information(evaluations: Sequence[Evaluation]) -> Table:
         "intervals over questions. It is too high by about 1 / (2 n ln 2), alike for all protocols; the difference is "
         f"paired by question. {NOT_PUBLISHED}"
     )
-    title = "Proposition 1: what the box says about the answer"
+    title = "Proposition 1: mutual information of box and answer"
     return Table("proposition_1", title, caption, columns, tuple(rows))
 
 

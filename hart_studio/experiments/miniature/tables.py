@@ -30,7 +30,7 @@ PUBLISHED_WRONG_BOX: Final = {
     for row in published.TABLE_1
     if row.model == published.MODEL
 }
-"""Table 1: P(wrong box | right answer) on Visual-CoT, by variant and protocol."""
+"""Table 1: P(wrong box | correct answer) on Visual-CoT, by variant and protocol."""
 
 PUBLISHED_GROUNDING: Final = {
     "base": published.TABLE_6[published.MODEL],
@@ -109,7 +109,7 @@ def table_1(results: StudyResults, protocol: Protocol | None) -> str:
             name = "in the loop, crops only" if row.is_looped else "without the loop"
             counts = [f"{count}" for count in row.counts]
             rows.append([f"*published: {row.model}, {name}*", NONE, *counts, NONE, f"{row.wrong_box}"])
-    shares = ["P(wrong box, given a right answer), %", f"published: {published.MODEL} on Visual-CoT"]
+    shares = ["P(wrong box | correct answer), %", f"published: {published.MODEL} on Visual-CoT"]
     return format_rows(["model", "protocol", *CONTINGENCY_CELLS, *shares], rows)
 
 

@@ -260,7 +260,7 @@ def cells(
 
     Args:
         scene: The scene.
-        size_wh: Size of the drawn image, multiples of 32 pixels.
+        size_wh: Size of the generated image, multiples of 32 pixels.
         window: The drawn part, in scene pixels; None = the whole scene.
         has_details: Whether details are readable at this size; not in the overview.
     """

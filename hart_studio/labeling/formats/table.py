@@ -184,7 +184,7 @@ def _load_hf_parquet(path: Path, options: ImportOptions | None = None) -> Loaded
 _TABLE: Final = (
     FormatInfo(
         "native",
-        "HART records (JSONL)",
+        "HART Studio export (JSONL)",
         native.load_native,
         native.save_native,
         _QUESTION_ASPECTS | {"unlabeled", "scores", "records"},

@@ -51,7 +51,7 @@ def summarize_launch(launch_request: LaunchRequest) -> LaunchState:
             [
                 (
                     "Rollouts per step",
-                    f"{schedule.rl_batch_size} prompts × {config.rollout.group_size} = {rollouts}",
+                    f"{schedule.rl_batch_size} questions × {config.rollout.group_size} = {rollouts}",
                 )
             ]
             * has_rl

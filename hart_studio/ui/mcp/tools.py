@@ -97,7 +97,7 @@ TOOLS: Final = (
     Tool(
         "ask",
         "Ask about an image",
-        "Answer a question about a large image. A vision model points at the decisive region, the region is cut from "
+        "Answer a question about a large image. A vision model predicts the relevant region, the region is cut from "
         "the original at full resolution, and the answer comes from that crop alone; the answer from the whole image "
         "is returned as well. Returns the boxes in pixels of the original, the answers, a self-check, and the crops.",
         AskArguments,
@@ -113,8 +113,8 @@ TOOLS: Final = (
     ),
     Tool(
         "verify",
-        "Check boxes",
-        "Check whether given boxes really hold what a question needs: the question is answered from the crops of "
+        "Verify boxes",
+        "Check whether given boxes contain enough to answer a question: the question is answered from the crops of "
         "exactly these boxes, from the whole image, and from the image with the boxes masked. Returns the "
         "three answers, whether the crops are sufficient and necessary, and the crops.",
         VerifyArguments,

@@ -131,7 +131,7 @@ def build_ask_tab(service: AskService, examples: tuple[Example, ...], models: li
                     0, minimum=0, precision=0, label="Overview max pixels", info="0 uses the default of the model.",
                 )  # fmt: skip
                 padding = gr.Slider(0.0, 1.0, 0.0, step=0.05, label="Box padding")
-                max_boxes = gr.Slider(1, 16, 4, step=1, label="Max regions")
+                max_boxes = gr.Slider(1, 16, 4, step=1, label="Max boxes")
                 temperature = gr.Slider(0.0, 1.5, 0.0, step=0.05, label="Temperature")
                 rollouts = gr.Slider(
                     1, 8, 1, step=1, label="Self-check rollouts",

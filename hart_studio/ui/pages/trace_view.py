@@ -137,7 +137,7 @@ def _checks(trace: Trace) -> tuple[SelfCheckBadge, ...]:
         checks.append(_check_sufficiency(verification.sufficiency, count, trace))
     checks.append(_check_necessity(verification.necessity, trace))
     if verification.consensus is not None:
-        text = f"Mean IoU of the regions of {count} samples. High if the model predicts the same regions each time."
+        text = f"Mean IoU of the regions of {count} rollouts. High if the model predicts the same regions each time."
         checks.append(
             _share_check("Consistent regions", f"IoU {verification.consensus:.2f}", verification.consensus, text)
         )
@@ -159,7 +159,7 @@ def _check_sufficiency(share: float, count: int, trace: Trace) -> SelfCheckBadge
         guessing = format_percent(chance, 0)
         check = replace(
             check,
-            value=f"{value} (chance {guessing})",
+            value=f"{value} ({guessing} by random guess)",
             help=f"{text} A random guess is correct {guessing} of the time.",
         )
     right = describe_correct_answer(len(trace.choices), _necessity(trace), is_from_crop=True)

@@ -99,7 +99,7 @@ FIELDS: Final = (
     FormField("rollout.overview_max_pixels", "Overview max pixels", "Rollouts"),
     FormField("rollout.crop_max_pixels", "Crop max pixels", "Rollouts"),
     FormField("rollout.padding", "Box padding", "Rollouts"),
-    FormField("rollout.max_boxes", "Max crops", "Rollouts"),
+    FormField("rollout.max_boxes", "Max boxes", "Rollouts"),
     FormField("rollout.max_grounding_tokens", "Max grounding tokens", "Rollouts"),
     FormField("rollout.max_answer_tokens", "Max answer tokens", "Rollouts"),
     FormField("rollout.prefix_sharing", "Prefix sharing", "Rollouts"),
@@ -138,7 +138,7 @@ FIELDS: Final = (
     FormField("schedule.save_steps", "Save steps", "Logging"),
     FormField("schedule.save_total_limit", "Max checkpoints", "Logging"),
     FormField("schedule.rollout_log_steps", "Rollout log steps", "Logging", stage="rl"),
-    FormField("schedule.rollout_log_prompts", "Logged prompts", "Logging"),
+    FormField("schedule.rollout_log_prompts", "Logged questions", "Logging"),
     FormField("schedule.rollout_image_mb", "Image storage (MB)", "Logging"),
     FormField("trackers", "Trackers", "Logging"),
 )

@@ -47,7 +47,7 @@ CHARTS: Final = (
         "Reward",
         (("reward", "reward"),),
         "share",
-        "Mean total reward. In AP-GRPO, answers use the crops only.",
+        "Mean of the correct-answer reward, plus the format reward, minus the area penalty, if they are set.",
     ),
     Chart(
         "Held-out accuracy",

@@ -279,7 +279,7 @@ def test_phases_before_the_first_answer_are_reported(monkeypatch: pytest.MonkeyP
     load = job.load_questions
     monkeypatch.setattr(job, "load_questions", read)
     assert run_evaluation(layout, open_model)
-    assert list(dict.fromkeys(seen))[:3] == ["reading the questions", "loading the model", "asking the first questions"]
+    assert list(dict.fromkeys(seen))[:3] == ["reading the questions", "loading the model", "running the first batch"]
     assert seen[-1] == get_state(layout)[1].phase == "", "no phase once there are figures"
 
 

@@ -66,7 +66,7 @@ def test_rows_that_were_left_out_are_reported() -> None:
 
 def test_fallbacks_are_reported() -> None:
     fallback = evaluation((question("x", answer_result(1.0, used_fallback=True), None, ()),), protocols=("crops_only",))
-    assert "tiny on treebench, crops_only: 1 answers came from the full image because no box was usable." in list(
+    assert "tiny on treebench, crops_only: 1 answers came from the full image because no box was valid." in list(
         describe([fallback], make_tables([fallback]))
     )
 

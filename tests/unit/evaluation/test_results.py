@@ -22,7 +22,7 @@ def test_figures_come_with_their_numbers_and_intervals(tmp_path: Path) -> None:
         invalid_rows=(("1", "no answer"), ("2", "no answer")),
     )
     lines = summarize_evaluation(load_evaluation(layout), asked).lines()
-    assert lines[0] == "questions: 13 of 20 measured, 1 failed, 3 invalid rows left out"
+    assert lines[0] == "questions: 13 of 20 measured, 1 failed, 3 invalid rows skipped"
     assert lines[1] == "accuracy, crops_only: 63.6 % [35.4, 84.8], n = 11, 2 unscored"
     assert lines[2].startswith("accuracy, direct: 0.0 % [0.0, ") and lines[2].endswith("n = 12, 1 unscored")
     assert lines[3].startswith("boxes: IoG > 0.3 ") and "n = 12 gold boxes; mean IoU " in lines[3]
@@ -34,7 +34,7 @@ def test_an_evaluation_without_an_answer_has_no_figures(tmp_path: Path) -> None:
     layout = write_evaluation(tmp_path / "runs", [], total=2)
     asked = DatasetInfo(benchmark="needle", samples=2, fingerprint="f")
     assert summarize_evaluation(load_evaluation(layout), asked).lines() == [
-        "questions: 0 of 2 measured, 0 failed, 0 invalid rows left out",
+        "questions: 0 of 2 measured, 0 failed, 0 invalid rows skipped",
         "accuracy, crops_only: not known, n = 0",
         "accuracy, direct: not known, n = 0",
     ]

@@ -41,7 +41,7 @@ def test_the_whole_path(tmp_path: Path, table: Path, capsys: pytest.CaptureFixtu
     reported = capsys.readouterr().out
     assert "2 added, 0 updated, 0 already in the project, 1 invalid rows" in reported
     assert "1 x image not found" in reported
-    assert command.main(["run", project, "--rollouts", "2", "--batch", "1", "--review-all"]) == 0
+    assert command.main(["run", project, "--rollouts", "2", "--batch", "1", "--no-auto-accept"]) == 0
     assert command.main(["stats", project, "--json"]) == 0
     reported = capsys.readouterr().out
     assert "WARNING: hart-tiny was trained only on synthetic needle scenes;" in reported

@@ -81,7 +81,7 @@ def test_the_reliability_diagram_shows_right_and_score() -> None:
     bins = make_bins(np.array([0.15, 0.95]), np.array([0.0, 1.0]))
     curve = make_calibration().curves["known_answer"].model_copy(update={"bins": bins})
     text = draw_reliability(make_calibration(curves={"known_answer": curve}), "known_answer")
-    assert text.startswith("<svg") and "where it was calibrated" in text
+    assert text.startswith("<svg") and "calibration data" in text
     calibration = make_calibration(curves={"known_answer": curve})
     heights = {bar.label: (bar.value, bar.mark) for bar in reliability_bars(calibration, "known_answer")}
     assert heights["0.1"] == (0.0, pytest.approx(0.15)) and heights["0.9"] == (1.0, pytest.approx(0.95))

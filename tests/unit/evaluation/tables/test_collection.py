@@ -227,7 +227,7 @@ def test_differences() -> None:
 def test_the_summary() -> None:
     found = row(table_summary([evaluation()]), "direct")
     assert (found["accuracy, %"], found["benchmark extractor, %"]) == (71.4, 71.4)  # 5 of 7
-    assert (found["P(wrong box | right), %"], found["IoG > 0.3, %"]) == (40.0, 50.0)
+    assert (found["P(wrong box | correct answer), %"], found["IoG > 0.3, %"]) == (40.0, 50.0)
 
 
 def test_only_tables_with_something_measured_are_made() -> None:

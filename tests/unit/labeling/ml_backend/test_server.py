@@ -332,7 +332,7 @@ def test_the_command(image: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
     app, host, port = served[0]
     assert (host, port) == ("127.0.0.1", 9091)
     (found,) = predict(TestClient(app), TASK)
-    assert found["model_version"] == "hart-tiny" and "score" not in found, "it is no drawn scene"
+    assert found["model_version"] == "hart-tiny" and "score" not in found, "it is no needle scene"
     for more in (["--host", "0.0.0.0"], ["--label-studio-url", "file:///etc"], ["--image-root", "/nowhere"]):  # noqa: S104
         assert command.main([*options, *more]) == 2
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", "secret\ntoken")

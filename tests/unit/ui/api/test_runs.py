@@ -142,7 +142,7 @@ def test_a_question_is_followed_through_the_run(watch: RunMonitor, layout: RunLa
 
 def test_true_boxes_come_from_the_data_set(watch: RunMonitor, layout: RunLayout, tmp_path: Path) -> None:
     assert call_handler(RolloutApi(watch).gold_boxes, {"run": layout.run_id, "sample": "needle-train-0-00000"})[0], (
-        "drawn scenes have them"
+        "needle scenes have them"
     )
     assert call_handler(RolloutApi(watch).gold_boxes, {"run": layout.run_id, "sample": "none"}) == []
     row = {"id": "a", "image": "a.png", "question": "?", "choices": [], "answer": "x", "gold_boxes": [[1, 2, 3, 4]]}
