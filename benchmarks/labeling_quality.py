@@ -85,8 +85,8 @@ def main() -> int:
         f"python -m benchmarks.labeling_quality --data {options.data.name} --out {_shown(options.out)}",
         "```",
         "",
-        f"{len(samples)} questions of needle --split test, an image of 4096 x 3072 each; half come without their answers.",
-        "K 8, temperature 1. The thresholds come from the validation preset. No gold box was read before the labels",
+        f"{len(samples)} questions of needle --split test, images of 4096 x 3072; half come without answers.",
+        "K 8, temperature 1. The thresholds come from the validation split. No gold box was read before the labels",
         "were finished; the review is done by a simulated reviewer, who accepts a label with IoU of at",
         "least 0.5 and draws the gold boxes otherwise. Intervals are 95 % Wilson intervals.",
     ]
@@ -160,7 +160,7 @@ def _area(figures: GoldMetrics, digits: int) -> str:
 
 
 def _reliability(calibration: Calibration, out: Path, model: str) -> list[str]:
-    lines = ["", "Reliability of the score on held-out questions of the validation preset:", ""]
+    lines = ["", "Reliability of the score on held-out questions of the validation split:", ""]
     for kind, curve in calibration.curves.items():
         name = f"{out.stem}_{model}_{kind}.svg".replace("-", "_")
         (out.parent / name).parent.mkdir(parents=True, exist_ok=True)

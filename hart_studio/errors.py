@@ -1,4 +1,7 @@
-"""Exception classes, one per boundary. A message says what failed, why, and what to do."""
+"""Exception classes, one per kind of input: image, box, setting, model, data file.
+
+A message says what failed, why, and what to do.
+"""
 
 
 class HartError(Exception):

@@ -26,7 +26,7 @@ class BoxFrame(StrEnum):
     """Coordinate frame in which a model family writes boxes; never guessed from values or from gold boxes."""
 
     MODEL_PIXELS = "model_pixels"
-    """Pixels of the image as the processor resized it (Qwen2.5-VL), or of any other scaled copy: the overview."""
+    """Pixels of a resized copy of the image: the model input (Qwen2.5-VL), or the overview."""
     NORMALIZED_1000 = "thousandths"
     """0 to 1000 along each side of the original, whatever the resize (Qwen2-VL, Qwen3-VL, InternVL)."""
     NORMALIZED_1 = "unit"

@@ -16,7 +16,7 @@ from typing import BinaryIO, Final, NamedTuple
 from hart_studio.files import from_stored_path, open_regular_file
 
 NEEDLE: Final = "needle"
-"""Scenes that ``hart_studio.needle`` draws with the default scene settings of its presets."""
+"""Scenes that ``hart_studio.needle`` draws with its default scene settings."""
 
 NEEDLE_CUSTOM: Final = "needle-custom"
 """Scenes that ``hart_studio.needle`` draws with any other settings, for example smaller objects or more clutter."""

@@ -32,15 +32,15 @@ OPTION_LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 """Letters of the options, in order."""
 
 
-class _ImageSlot:
+class _ImagePlaceholder:
     """Placeholder of an image in a prompt."""
 
     def __repr__(self) -> str:
         return "<image>"
 
 
-IMAGE: Final = _ImageSlot()
-PromptPart = str | _ImageSlot
+IMAGE: Final = _ImagePlaceholder()
+PromptPart = str | _ImagePlaceholder
 
 
 def question_with_choices(question: str, choices: Sequence[str]) -> str:

@@ -355,7 +355,7 @@ async function compareRuns() {
             buildTable(
               [],
               response.changes.map((row) => [
-                row.change,
+                DIFFERENCES[row.change] ?? row.change,
                 build("td", {}, [openButton(row)]),
                 build("td", { class: "hs-number", text: row.iou === null ? "–" : `IoU ${row.iou.toFixed(2)}` }),
               ]),
@@ -394,7 +394,7 @@ function runRequest() {
     model: find(".hs-label-model").value,
     rollouts: Number(find(".hs-rollouts").value),
     is_refining: find(".hs-refine-boxes").checked,
-    is_auto_accepting: !find(".hs-no-auto-accept").checked,
+    auto_accept: !find(".hs-no-auto-accept").checked,
     statuses: statuses[find(".hs-item-scope").value],
   };
 }

@@ -271,9 +271,9 @@ function createReview(host, ask, onClose) {
   // Show the verification of the boxes. While they are verified again, do not show the old result as current.
   function showCheck(check, isChecking, { chance: notes, is_weak: isWeak } = { chance: [], is_weak: false }) {
     const states =
-      check === null || check.crops_right === null
+      check === null || check.crops_correct === null
         ? ["unknown", check?.crops_answer ? `crop answer: ${formatAnswer(check.crops_answer)}` : "not verified"]
-        : check.crops_right
+        : check.crops_correct
           ? [
               isWeak ? "weak" : "right",
               check.kind === "known_answer" ? "crops give the correct answer" : "crops agree with most rollouts",
@@ -306,7 +306,7 @@ function createReview(host, ask, onClose) {
       ? "unknown: no answer from the full image"
       : check.masked_answer === null && !boxes.length
         ? "unknown: no region to mask"
-        : check.full_right === false
+        : check.full_correct === false
           ? "inconclusive: full-image answer is wrong"
           : "unknown";
 
@@ -315,8 +315,8 @@ function createReview(host, ask, onClose) {
       check === null
         ? []
         : [
-            ["Crops alone", check.crops_answer && formatAnswer(check.crops_answer) + mark(check.crops_right)],
-            ["Full image", check.full_answer && formatAnswer(check.full_answer) + mark(check.full_right)],
+            ["Crops alone", check.crops_answer && formatAnswer(check.crops_answer) + mark(check.crops_correct)],
+            ["Full image", check.full_answer && formatAnswer(check.full_answer) + mark(check.full_correct)],
             ["Boxes masked", check.masked_answer && formatAnswer(check.masked_answer)],
             [
               "Region necessary (masking test)",

@@ -17,8 +17,8 @@ from hart_studio.records import Protocol
 MethodName = Literal["sft", "grpo", "mgpo", "ap_grpo"]
 """Name of a method in configs, stage sequences and run directories."""
 
-Stages = Literal["ap_grpo", "ap_grpo+sft", "sft+ap_grpo", "grpo", "grpo+sft", "mgpo", "mgpo+sft", "sft"]
-"""Stages of a training, in order, joined by ``+``."""
+StageSequence = Literal["ap_grpo", "ap_grpo+sft", "sft+ap_grpo", "grpo", "grpo+sft", "mgpo", "mgpo+sft", "sft"]
+"""StageSequence of a training, in order, joined by ``+``."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ METHODS: Final[Mapping[str, Method]] = MappingProxyType(
 )
 """Every method by name. MGPO differs from GRPO in the images of the rollout, not in the loss."""
 
-DEFAULT_STAGES: Final[Stages] = "ap_grpo+sft"
+DEFAULT_STAGES: Final[StageSequence] = "ap_grpo+sft"
 """HART: AP-GRPO on D_RL, then SFT on D_SFT (paper, Sec. 4.3)."""
 
-STAGES_TITLES: Final[Mapping[str, str]] = MappingProxyType(
+STAGE_SEQUENCE_TITLES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "ap_grpo": "AP-GRPO",
         "ap_grpo+sft": "AP-GRPO, then SFT (the paper's recipe)",
@@ -69,7 +69,7 @@ STAGES_TITLES: Final[Mapping[str, str]] = MappingProxyType(
 )
 """Title of each sequence of stages, in the order in which they are offered."""
 
-STAGE_SEQUENCES: Final[tuple[Stages, ...]] = get_args(Stages)
+STAGE_SEQUENCES: Final[tuple[StageSequence, ...]] = get_args(StageSequence)
 """The sequences of stages that can be run: those of Tables 2 and 7 of the paper."""
 
 

@@ -75,14 +75,14 @@ class LazySceneRenderer:
 def generate_samples(
     split: str, count: int, folder: Path, *, seed: int = 0, scene_wh: tuple[int, int] | None = None
 ) -> SampleSource:
-    """Generate the questions of a preset, reproducibly from the seed; images are drawn on first use.
+    """Generate the questions of a split, reproducibly from the seed; images are drawn on first use.
 
     Args:
         split: ``train``, ``val`` or ``test``.
         count: Number of questions, one scene each.
         folder: Folder for the images.
         seed: Random seed.
-        scene_wh: (width, height) of the scenes in pixels; None = the size of the published set.
+        scene_wh: (width, height) of the scenes in pixels; None = 4096 x 3072.
     """
     scenes: dict[str, Scene] = {}
     samples = []
@@ -96,7 +96,7 @@ def generate_samples(
 def generate_sample(
     split: str, sample_id: str, count: int, folder: Path, *, seed: int = 0, scene_wh: tuple[int, int] | None = None
 ) -> GoldSample | None:
-    """Generate one question of ``generate_samples`` by its id; None if the preset has no such id."""
+    """Generate one question of ``generate_samples`` by its id; None if the split has no such id."""
     index = sample_id.rpartition("-")[2]
     if not (index.isascii() and index.isdecimal() and len(index) <= _MAX_DIGITS and int(index) < count):
         return None

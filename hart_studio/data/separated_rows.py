@@ -18,19 +18,19 @@ from typing import Any, Final
 from hart_studio.errors import DataError
 from hart_studio.files import open_regular_file
 
-LARGEST_CELL: Final = 64 * 1024 * 1024
+MAX_CELL_CHARS: Final = 64 * 1024 * 1024
 """Maximum characters of a cell, which may be an image in base64. Project default."""
 
-LONGEST_ROW: Final = 4 * LARGEST_CELL
+MAX_ROW_CHARS: Final = 4 * MAX_CELL_CHARS
 """Maximum characters of a row. Project default."""
 
-MOST_CELLS: Final = 1_000_000
+MAX_CELLS: Final = 1_000_000
 """Maximum cells of a row. Project default."""
 
-FEWEST_COLUMNS_TO_RESYNC: Final = 3
+MIN_COLUMNS_TO_RESYNC: Final = 3
 """Minimum columns of this check: with fewer, ordinary text with commas may be mistaken for a row. Project default."""
 
-MOST_READ_AGAIN: Final = 1_000_000
+MAX_CHARS_READ_AGAIN: Final = 1_000_000
 """Maximum number of lines of a file that are read again after an unclosed quotation mark. Project default."""
 
 _LONGEST_HEADER: Final = 64 * 1024
@@ -57,7 +57,7 @@ def read_separated(path: Path, separators: str) -> Iterator[tuple[str, Any]]:
         DataError: If the file is in UTF-16, two columns have the same name, or a row is too long.
         OSError: If it cannot be read.
     """
-    csv.field_size_limit(LARGEST_CELL)
+    csv.field_size_limit(MAX_CELL_CHARS)
     opened = open_regular_file(path, follow_symlinks=True)
     with io.TextIOWrapper(
         opened, encoding=_find_encoding(opened, path.name), errors="surrogateescape", newline=""
@@ -108,16 +108,16 @@ class _Rows:
         """
         lines, length = [first], len(first[1])
         cells = first[1].count(self._separator)
-        if length > LONGEST_ROW or cells > MOST_CELLS:
+        if length > MAX_ROW_CHARS or cells > MAX_CELLS:
             raise DataError(
-                f"A row of {self._name!r} has more than {LONGEST_ROW >> 20} MiB or {MOST_CELLS:,} cells. "
+                f"A row of {self._name!r} has more than {MAX_ROW_CHARS >> 20} MiB or {MAX_CELLS:,} cells. "
                 "Repair the file."
             )
 
         def feed() -> Iterator[str]:
             nonlocal length, cells
             yield first[1]
-            while length <= LONGEST_ROW and cells <= MOST_CELLS and (line := self._next_line()) is not None:
+            while length <= MAX_ROW_CHARS and cells <= MAX_CELLS and (line := self._next_line()) is not None:
                 lines.append(line)
                 length += len(line[1])
                 cells += line[1].count(self._separator)
@@ -139,7 +139,7 @@ class _Rows:
     def _give_back(self, lines: list[NumberedLine]) -> tuple[list[NumberedLine], ValueError]:
         """Skip the first line, and read the others again as separate rows."""
         self._read_again += len(lines) - 1
-        if self._read_again > MOST_READ_AGAIN:
+        if self._read_again > MAX_CHARS_READ_AGAIN:
             raise DataError(
                 f"Too many unclosed quotation marks in {self._name!r}, the last one in line {lines[0][0]}. "
                 "Repair the quotation marks, or export the table again."
@@ -149,7 +149,7 @@ class _Rows:
 
     def _is_row(self, line: NumberedLine) -> bool:
         """Whether a line within a quoted cell is a complete row: then the quotation mark was a mistake."""
-        if self.columns is None or len(self.columns) < FEWEST_COLUMNS_TO_RESYNC:
+        if self.columns is None or len(self.columns) < MIN_COLUMNS_TO_RESYNC:
             return False
         try:
             return len(self._parse(line[1], is_strict=True)) == len(self.columns)
@@ -162,7 +162,7 @@ class _Rows:
     def _next_line(self) -> NumberedLine | None:
         if self._waiting:
             return self._waiting.popleft()
-        line = self._file.readline(LONGEST_ROW + 1)
+        line = self._file.readline(MAX_ROW_CHARS + 1)
         self._read += 1
         return (self._read, line) if line else None
 

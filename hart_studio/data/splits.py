@@ -139,8 +139,8 @@ def restore_split(samples: Sequence[GoldSample], manifest: SplitManifest) -> Spl
     found = fingerprint(samples)
     if found != manifest.fingerprint:
         raise DataError(
-            f"The dataset differs from the one this run started with: expected digest {manifest.fingerprint[:12]}, "
-            f"got {found[:12]}. Restore it, or start a new run."
+            f"The dataset differs from the one this run started with: expected fingerprint "
+            f"{manifest.fingerprint[:12]}, got {found[:12]}. Restore it, or start a new run."
         )
     by_id = _index_by_id(samples)
     named = Counter((*manifest.evaluation_ids, *manifest.rl_ids, *manifest.sft_ids))

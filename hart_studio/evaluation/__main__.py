@@ -223,7 +223,9 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--benchmark", choices=sorted(BENCHMARKS), default="needle", help="benchmark (%(default)s)")
-    add("--path", default="", help="file, folder or hub id (default: the published hub id; needle: generated questions)")
+    add(
+        "--path", default="", help="file, folder or hub id (default: the published hub id; needle: generated questions)"
+    )
     add("--image-root", default="", metavar="DIR", help="base folder of relative image paths")
     add(
         "--subset",
@@ -259,7 +261,12 @@ def _build_parser() -> argparse.ArgumentParser:
     loop.add_argument(
         "--crop-max-pixels", type=int, metavar="N", help="max pixels of a crop (default: the model's own)"
     )
-    loop.add_argument("--padding", type=float, default=fields["padding"].default, help="margin around a box, as a share of its size (%(default)s)")
+    loop.add_argument(
+        "--padding",
+        type=float,
+        default=fields["padding"].default,
+        help="margin around a box, as a share of its size (%(default)s)",
+    )
     loop.add_argument("--max-boxes", type=int, default=fields["max_boxes"].default, help="max boxes (%(default)s)")
     loop.add_argument("--temperature", type=float, default=0.0, help="sampling temperature, 0 = greedy (%(default)s)")
     loop.add_argument(
@@ -270,7 +277,10 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     loop.add_argument("--seed", type=int, default=0, help="sampling seed (%(default)s)")
     loop.add_argument(
-        "--fallback", choices=["none", "direct"], default="none", help="answer without a valid box (%(default)s)"
+        "--fallback",
+        choices=["none", "direct"],
+        default="none",
+        help="without a valid box: none = no answer (wrong), direct = answer from the full image (%(default)s)",
     )
     add_served_options(parser)
     return parser

@@ -55,7 +55,7 @@ def find_score(record: SampleResult, protocol: Protocol, extractor: Extractor = 
 
 
 def is_scored(record: SampleResult, protocol: Protocol) -> bool:
-    """Whether the strict extractor could score the answer."""
+    """Whether the answer has a score; an answer that cannot be read counts as wrong."""
     score = find_score(record, protocol)
     return score is not None and score.value is not None
 
@@ -91,7 +91,7 @@ def count_rules(records: Iterable[SampleResult], protocol: Protocol, extractor: 
 
 
 def group_of(record: SampleResult) -> str:
-    """Key of repeated askings of one question: its image and text."""
+    """Key shared by the repetitions of a question: its image and text."""
     return f"{record.image}\n{record.question}"
 
 
@@ -151,7 +151,10 @@ def cycle_mean(records: Sequence[SampleResult], protocol: Protocol) -> float | N
     mean, micro = macro_mean(cycles), overall(cycles)
     is_even = len({cycle.scored for cycle in cycles}) == 1
     if is_even and mean is not None and micro is not None and not math.isclose(mean, micro, abs_tol=1e-9):
-        raise DataError(f"The mean over even cycles is {mean} instead of {micro}. Please report this bug.")
+        raise DataError(
+            f"All cycles have equally many scored answers, but the mean over cycles ({mean}) differs from that over "
+            f"answers ({micro}). Please report this bug."
+        )
     return mean
 
 

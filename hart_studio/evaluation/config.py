@@ -89,7 +89,7 @@ class EvaluationConfig(Record):
 
     @property
     def known_count(self) -> int | None:
-        """Number of questions if known before reading them: for generated questions and the published set."""
+        """Number of questions if known before reading them: for generated questions and published benchmarks."""
         if self.benchmark == "needle":
             return None if self.path else self.limit or DRAWN_QUESTIONS
         benchmark = BENCHMARKS.get(self.benchmark)

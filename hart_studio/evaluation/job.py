@@ -229,7 +229,7 @@ class _Worker:
     failing_since: float | None = None
 
     def work(self, samples: Sequence[GoldSample], open_model: OpenModel) -> Iterable[None]:
-        """Measure in batches and yield after each; the model is loaded for the first batch with open questions."""
+        """Measure in batches and yield after each; the model is loaded for the first batch with remaining questions."""
         model: ChatModel | None = None
         path = shard_path(self.layout, self.shard.rank)
         numbers = {sample.id: number for number, sample in enumerate(samples)}

@@ -115,7 +115,7 @@ def estimate_information(is_right: NDArray[Any], is_grounded: NDArray[Any], resa
     return estimate(float(value), draw_information(is_right, is_grounded, resamples))
 
 
-def estimate_information_gain(
+def estimate_information_difference(
     first: NDArray[Any], second: NDArray[Any], is_grounded: NDArray[Any], resamples: FloatArray
 ) -> Estimate:
     """Difference in I(L; R) between the first and the second answers, paired by question.
@@ -148,7 +148,7 @@ def measure_joint(records: Sequence[SampleResult], protocol: Protocol) -> Joint 
     )
 
 
-def measure_information_gain(records: Sequence[SampleResult]) -> Difference | None:
+def measure_information_difference(records: Sequence[SampleResult]) -> Difference | None:
     """I(L; R) of crops-only answers minus that of direct ones (Proposition 1), over questions scored under both.
 
     None if there is no such question.
@@ -158,7 +158,7 @@ def measure_information_gain(records: Sequence[SampleResult]) -> Difference | No
         return None
     crops, direct = _is_right(found, "crops_only"), _is_right(found, "direct")
     return Difference(
-        estimate_information_gain(crops, direct, _is_grounded(found), resamples_of(len(found))), len(found)
+        estimate_information_difference(crops, direct, _is_grounded(found), resamples_of(len(found))), len(found)
     )
 
 

@@ -66,7 +66,7 @@ class SampleResult(Record):
     error: str = ""
     """Why the question could not be run; it counts as unscored, never as wrong."""
     is_model_error: bool = False
-    """Whether the model failed rather than the question: a later attempt retries it."""
+    """Whether the model caused the error; the question is retried when the evaluation is resumed."""
     attempt: int = Field(default=0, ge=0)
     """Attempt of the evaluation; see ``shards.Shard``."""
 

@@ -48,7 +48,7 @@ class AccuracySummary(Record):
     scored: int
     """Answers that were scored."""
     unscored: int
-    """Answers that no extractor could read."""
+    """Questions without a score: they could not be run, or have no known answer."""
     fallbacks: int
     """Answers that were given from the full image, without a valid box."""
 

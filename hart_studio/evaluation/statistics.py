@@ -21,7 +21,7 @@ RESAMPLES: Final = 10_000
 _MIN_RESAMPLES: Final = 500
 _MAX_COUNTS: Final = 4_000_000
 """Memory for the counts of all draws, 32 MB: large benchmarks get fewer draws, so their bounds are less precise."""
-COVERAGE: Final = 95.0
+CONFIDENCE_LEVEL: Final = 95.0
 """Coverage of an interval, percent."""
 _Z: Final = 1.959963984540054  # the normal quantile of that coverage
 
@@ -117,7 +117,7 @@ def estimate(value: float, draws: FloatArray) -> Estimate:
         value: Metric over all questions.
         draws: Metric per draw ``[R]``; NaN where undefined, which is ignored.
     """
-    tail = (100 - COVERAGE) / 2
+    tail = (100 - CONFIDENCE_LEVEL) / 2
     low, high = np.nanpercentile(draws, [tail, 100 - tail])
     return Estimate(value, float(low), float(high))
 

@@ -95,7 +95,7 @@ def _create(options: argparse.Namespace) -> None:
     settings = ProjectSettings(
         seed=options.seed,
         audit_share=options.audit_share,
-        overlap_share=options.overlap_share,
+        double_review_share=options.double_review_share,
         classes=tuple(options.box_class) or (DEFAULT_CLASS,),
     )
     project = create_project(options.project, options.name, settings)
@@ -180,7 +180,7 @@ def _read_config(options: argparse.Namespace) -> LabelingConfig:
         proposals=ProposalSettings(rollouts=options.rollouts, loop=loop, refinement=refinement),
         seed=options.seed,
         batch=options.batch,
-        is_auto_accepting=not options.no_auto_accept,
+        auto_accept=not options.no_auto_accept,
         item_filter=ItemFilter(statuses=tuple(options.status or ("new", "failed"))),
     )
 
@@ -335,7 +335,7 @@ def _build_parser() -> argparse.ArgumentParser:
         "--audit-share", type=float, default=0.1, help="share of auto-accepted labels to audit (%(default)s)"
     )
     create.add_argument(
-        "--overlap-share", type=float, default=0.0, help="share of items that two people review (%(default)s)"
+        "--double-review-share", type=float, default=0.0, help="share of items that two people review (%(default)s)"
     )
 
     create.add_argument(
@@ -419,7 +419,9 @@ def _build_parser() -> argparse.ArgumentParser:
     export.add_argument(
         "--status", action="append", choices=get_args(Status), help="export labels of this status; repeatable"
     )
-    export.add_argument("--min-score", type=float, help="minimum score of labels without a review")
+    export.add_argument(
+        "--min-score", type=float, help="minimum score; applies only to labels that nobody has reviewed"
+    )
     export.add_argument(
         "--splits",
         type=float,
@@ -442,7 +444,9 @@ def _build_parser() -> argparse.ArgumentParser:
     calibrate.add_argument("--refine-boxes", action="store_true", help="calibrate for runs with --refine-boxes")
     calibrate.add_argument("--out", type=Path, default=Path(CALIBRATION), help="output file (%(default)s)")
     calibrate.add_argument(
-        "--records", type=Path, help="output file for the evidence and the gold result of each label"
+        "--records",
+        type=Path,
+        help="output file, one line per label: its evidence, and whether it matches the gold boxes",
     )
     calibrate.add_argument("--batch", type=int, default=16, help="questions per batch (%(default)s)")
     calibrate.add_argument(
@@ -460,7 +464,7 @@ def _build_parser() -> argparse.ArgumentParser:
     backend.add_argument(
         "--host",
         default="127.0.0.1",
-        help="address to bind; others need BASIC_AUTH_USER and BASIC_AUTH_PASS (%(default)s)",
+        help="address to bind; any other than localhost requires BASIC_AUTH_USER and BASIC_AUTH_PASS (%(default)s)",
     )
     backend.add_argument("--port", type=int, default=9090, help="port (%(default)s)")
     backend.add_argument("--image-root", type=Path, metavar="DIR", help="folder of images that tasks may refer to")

@@ -29,7 +29,7 @@ class BoxRefinementSettings(Record):
     """Settings of the box refinement. Project defaults."""
 
     steps: int = Field(default=2, ge=1, le=6)
-    """Binary search steps per side; the first step makes the greatest move."""
+    """Binary search steps per side; the first step moves an edge farthest."""
     overshoot: float = Field(default=0.0, ge=0, lt=0.5)
     """How far an edge may move past the median predicted box, as a share of the box's width or height."""
     answers: int = Field(default=3, ge=1, le=16)

@@ -23,8 +23,8 @@ from hart_studio.imaging import SourceImage
 from hart_studio.labeling.calibration import (
     Calibration,
     CalibrationBin,
-    CalibrationCurve,
     CalibrationDomain,
+    ScoreModel,
     contradicts,
     get_answer_form,
     read_features,
@@ -305,7 +305,7 @@ def fit_curve(
     fitted: Sequence[CalibrationExample],
     tested: Sequence[CalibrationExample],
     target_precision: float = TARGET_PRECISION,
-) -> CalibrationCurve:
+) -> ScoreModel:
     """Fit on one part of the labels, choose the threshold and measure on the other.
 
     The weights are fitted on all labels. The test metrics count labels with a score. Labels with contradicting evidence
@@ -333,7 +333,7 @@ def measure_curve(
     fitted_on: int,
     tested: Sequence[CalibrationExample],
     target_precision: float = TARGET_PRECISION,
-) -> CalibrationCurve:
+) -> ScoreModel:
     """Choose the threshold for fitted weights, and measure them.
 
     Args:
@@ -355,7 +355,7 @@ def measure_curve(
     threshold = choose_threshold(scores[free], truth[free], target_precision)
     is_accepted = free & (scores >= threshold) if threshold is not None else np.zeros(len(scores), dtype=bool)
     bins = make_bins(scores, truth)
-    return CalibrationCurve(
+    return ScoreModel(
         weights=tuple(float(weight) for weight in weights),
         fitted_on=fitted_on,
         tested_on=len(tested),

@@ -23,7 +23,7 @@ from hart_studio.labeling.records import BoxCheck, EvidenceKind, Label, Share, U
 from hart_studio.models.model_identity import identify_model
 from hart_studio.records import Record, Sample
 
-FEATURES: Final = ("intercept", "sufficiency", "consensus", "support", "crops_right", "needed", "not_needed", "area")
+FEATURES: Final = ("intercept", "sufficiency", "consensus", "support", "crops_correct", "needed", "not_needed", "area")
 """Features of the regression."""
 
 
@@ -65,7 +65,7 @@ class CalibrationBin(Record):
     """Share of right labels; None if the bin is empty."""
 
 
-class CalibrationCurve(Record):
+class ScoreModel(Record):
     """Regression of one kind of evidence, and its test metrics."""
 
     weights: tuple[float, ...]
@@ -142,7 +142,7 @@ class Calibration(Record):
     """Sampling temperature of the rollouts."""
     target_precision: float = Field(gt=0, lt=1)
     """Target precision of the thresholds."""
-    curves: dict[EvidenceKind, CalibrationCurve]
+    curves: dict[EvidenceKind, ScoreModel]
     """One curve per kind of evidence."""
 
     def score_label(self, check: BoxCheck | None, has_boxes: bool, origin: LabelOrigin) -> LabelScore:
@@ -203,7 +203,7 @@ def read_features(check: BoxCheck) -> NDArray[np.float64]:
             check.sufficiency or 0.0,
             check.consensus or 0.0,
             check.support or 0.0,
-            float(check.crops_right is True),
+            float(check.crops_correct is True),
             float(check.necessity is True),
             float(check.necessity is False),
             min(1.0, check.area_share / _SATURATED_AREA),
@@ -315,7 +315,7 @@ def contradicts(check: BoxCheck) -> bool:
     rollout gave the expected answer. Such labels are rare in the fitted data, so a regression could still give them a
     high score. They have no score and are never auto-accepted.
     """
-    return check.crops_right is False or check.sufficiency == 0.0
+    return check.crops_correct is False or check.sufficiency == 0.0
 
 
 def describe_score(label: Label) -> str:

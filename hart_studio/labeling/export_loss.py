@@ -116,7 +116,7 @@ def preview_export(project: Project, format_name: str, options: ExportOptions) -
     excluded, counter = Counter(exclusions.reasons), _LossCounter(info, options)
     with closing(_read_project(project, options)) as rows:
         for (sha256, wh), group in groupby(rows, key=lambda row: row[0]):
-            chosen, waiting = [], exclusions.open_questions.get(sha256, 0)
+            chosen, waiting = [], exclusions.undecided_questions.get(sha256, 0)
             for _, label in group:
                 if reason := exclusion_reason(label.state.status, label.score, options):
                     excluded[reason] += 1
@@ -293,7 +293,9 @@ def _describe_losses(
     rejected, checked, made = counts["rejected"], counts["checked"], counts["made"]
     return [
         *losses,
-        ExportLoss("rejected", rejected, f"boxes of {_count(rejected, 'rejected label')}, exported as images without boxes"),
+        ExportLoss(
+            "rejected", rejected, f"boxes of {_count(rejected, 'rejected label')}, exported as images without boxes"
+        ),
         ExportLoss("evidence", checked, f"evidence of {_count(checked, 'label')}, except the answer from the crops"),
         ExportLoss("provenance", made, f"model and settings of {_count(made, 'label')}"),
         ExportLoss("reviews", counts["reviewed"], f"reviewer and note of {_count(counts['reviewed'], 'label')}"),
@@ -311,7 +313,7 @@ class Exclusions(NamedTuple):
 
     statuses: Mapping[Status, int]
     """Status -> number of items."""
-    open_questions: Mapping[str, int]
+    undecided_questions: Mapping[str, int]
     """SHA-256 of an image -> number of excluded questions that may have a region, see ``LabelState``."""
 
     @property

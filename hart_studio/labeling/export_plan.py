@@ -301,7 +301,7 @@ def split_of(sha256: str, splits: Mapping[str, float], salt: str) -> str:
 
 
 def plan_export(
-    items: Iterable[Item], options: ExportOptions, open_questions: Mapping[str, int] | None = None
+    items: Iterable[Item], options: ExportOptions, undecided_questions: Mapping[str, int] | None = None
 ) -> ExportPlan:
     """Select the items, assign their images to splits and choose file names.
 
@@ -311,7 +311,7 @@ def plan_export(
     Args:
         items: Items with their newest revision.
         options: Options of the export.
-        open_questions: SHA-256 of an image -> its questions that are not in ``items`` and may have a region.
+        undecided_questions: SHA-256 of an image -> its questions that are not in ``items`` and may have a region.
 
     Raises:
         InputError: If the images have no common folder, for instance with two drives.
@@ -345,7 +345,7 @@ def plan_export(
         taken = {each.item.id for each in chosen}
         others = (item.label for name, item in group.items() if name not in taken)
         waiting = sum(LabelState(label.status, bool(label.boxes), False).may_have_region for label in others)
-        waiting += (open_questions or {}).get(sha256, 0)
+        waiting += (undecided_questions or {}).get(sha256, 0)
         split = split_of(sha256, options.splits, options.salt)
         found.append((PlannedImage(file, "", split, tuple(chosen), waiting, is_rotated), suffix))
     root = common_folder([image.file.path for image, _ in found])

@@ -111,7 +111,7 @@ def export_labels(
     info = get_format(format_name)
     _check_folder(folder)
     info.check_options(options)
-    plan = info.fit_plan(plan_export(items, options, exclusions.open_questions))
+    plan = info.fit_plan(plan_export(items, options, exclusions.undecided_questions))
     excluded = Counter(plan.excluded) + Counter(exclusions.reasons)
     plan = replace(plan, excluded=dict(sorted(excluded.items())))
     if not plan.images:

@@ -57,7 +57,7 @@ LoadModel = Callable[[str, str], ChatModel]
 
 
 class LabelingConfig(Record):
-    """Settings of a labeling run; ``config.json`` in its folder. The run folder is inside the project folder."""
+    """Settings of a labeling run, stored as ``config.json`` in the run folder inside the project."""
 
     model: str = Field(default=BUILT_IN_HART, min_length=1)
     """Folder, hub id, or built-in name; for a served model the name in records."""
@@ -66,12 +66,12 @@ class LabelingConfig(Record):
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
     proposals: ProposalSettings = ProposalSettings()
-    """Settings of the proposals."""
+    """How boxes are proposed: rollouts per question, their settings, box refinement."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Seed of the sampled turns."""
     batch: int = Field(default=16, ge=1, le=1024)
     """Items per batch, whose overviews and crops are in memory together. Project default."""
-    is_auto_accepting: bool = True
+    auto_accept: bool = True
     """Whether labels above the calibrated threshold are auto-accepted."""
     item_filter: ItemFilter = ItemFilter(statuses=("new", "failed"))
     """Items to label."""
@@ -263,7 +263,7 @@ def summarize(labels: Sequence[Label], seconds: float) -> dict[str, float]:
     for kind in ("known_answer", "agreement"):
         checks = [label.check for label in labels if label.check and label.check.kind == kind]
         if checks:
-            found[f"{kind}/verified"] = fmean(float(check.crops_right is True) for check in checks)
+            found[f"{kind}/verified"] = fmean(float(check.crops_correct is True) for check in checks)
             found[f"{kind}/sufficiency"] = fmean(check.sufficiency or 0.0 for check in checks)
             areas = [
                 check.area_share for check in checks if check.area_share
@@ -343,7 +343,7 @@ def _make_label(
     status: Status = "proposed"
     if proposal.failure:
         status = "failed"
-    elif config.is_auto_accepting and calibration and calibration.auto_accepts(check, label_score.score):
+    elif config.auto_accept and calibration and calibration.auto_accepts(check, label_score.score):
         status = "auto_accepted"
     loop, rollouts = config.proposals.loop, config.proposals.rollouts
     return Label(

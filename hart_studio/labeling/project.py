@@ -58,7 +58,7 @@ class ProjectSettings(Record):
     """Seed of the audit sample and the double-review sample."""
     audit_share: Share = 0.1
     """Share of auto-accepted labels that are reviewed to measure their error rate."""
-    overlap_share: Share = 0.0
+    double_review_share: Share = 0.0
     """Share of reviewed items that two people decide, to measure their agreement."""
     classes: tuple[ClassName, ...] = Field(default=(DEFAULT_CLASS,), min_length=1, max_length=MAX_CLASSES)
     """Classes of exported boxes. The first is the default for boxes of a model, and of reviewers who chose none."""
@@ -470,7 +470,7 @@ def compute_audit_hash(seed: int, item_id: str) -> float:
 def count_required_reviews(item_id: str, settings: ProjectSettings) -> int:
     """Number of reviewers that must decide the item: two in the double-review sample."""
     digest = hashlib.sha256(f"overlap:{settings.seed}:{item_id}".encode()).digest()
-    return 2 if int.from_bytes(digest[:6], "big") / 2**48 < settings.overlap_share else 1
+    return 2 if int.from_bytes(digest[:6], "big") / 2**48 < settings.double_review_share else 1
 
 
 def make_search_text(sample: Sample) -> str:

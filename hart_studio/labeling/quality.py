@@ -4,7 +4,7 @@ The audit measures the error rate of auto-accepted labels: reviewers decide a ra
 and agreement are two kinds of evidence with separate metrics.
 
 This is the only module that reads the table of gold boxes. Labeling runs and the review cannot reach it: they do not
-import it, and a test sees to that.
+import it, which a test enforces.
 """
 
 from __future__ import annotations
@@ -210,8 +210,8 @@ def _summarize(checks: Sequence[BoxCheck], uncalibrated: int) -> EvidenceStats:
     return EvidenceStats(
         labels=len(checks),
         uncalibrated=uncalibrated,
-        verified=_share(check.crops_right is True for check in checks),
-        full_image=_share(check.full_right is True for check in checks),
+        verified=_share(check.crops_correct is True for check in checks),
+        full_image=_share(check.full_correct is True for check in checks),
         needed=_share(needed) if needed else None,
     )
 

@@ -80,12 +80,12 @@ class BoxCheck(Record):
     """Majority answer of the K crops-only answers: a letter or normalized text."""
     crops_answer: str | None = None
     """Greedy answer from the crops of exactly these boxes: a letter or normalized text."""
-    crops_right: bool | None = None
+    crops_correct: bool | None = None
     """Whether it equals the known answer, or, without one, the majority answer."""
     full_answer: str | None = None
     """Answer from the full image, for reference."""
-    full_right: bool | None = None
-    """Whether that answer is right in the same sense."""
+    full_correct: bool | None = None
+    """Whether ``full_answer`` equals the known answer or, without one, the majority answer."""
     masked_answer: str | None = None
     """Answer from the full image with these boxes masked."""
     necessity: bool | None = None
@@ -203,7 +203,7 @@ class ItemFilter(Record):
     max_score: Share | None = None
     """Maximum score; excludes items without a score."""
     is_uncalibrated: bool = False
-    """Only labels with evidence of a model but without a valid calibration."""
+    """Only labels that a model verified but that have no calibrated score."""
     category: str | None = Field(default=None, max_length=500)
     """Question category."""
     reviewer: str | None = Field(default=None, max_length=120)

@@ -73,7 +73,7 @@ def _rank_evidence(label: Label) -> float:
 
 def disagrees(check: BoxCheck) -> bool:
     """Whether crops and full image give different answers, and the full image gives the better one."""
-    return check.crops_right is False and check.full_right is True
+    return check.crops_correct is False and check.full_correct is True
 
 
 class ChanceLevelNotes(NamedTuple):
@@ -130,7 +130,7 @@ def describe_chance_level(check: BoxCheck, options: int) -> ChanceLevelNotes:
     texts, is_weak = [], False
     is_known = check.kind == "known_answer"
     chance = guess_probability(options)
-    if options >= 2 and check.crops_right and chance is not None and chance >= HIGH_GUESS_PROBABILITY:
+    if options >= 2 and check.crops_correct and chance is not None and chance >= HIGH_GUESS_PROBABILITY:
         texts.append(f"Chance level with {options} options: {_percent(chance)}.")
     if options >= 2 and check.rollouts >= 2 and check.sufficiency:
         count = round(check.sufficiency * check.rollouts)
@@ -144,7 +144,7 @@ def describe_chance_level(check: BoxCheck, options: int) -> ChanceLevelNotes:
                 f"Rollouts {verb}: {count} of {check.rollouts}, not above chance (p = {tail:.2f} for random guessing)."
             )
             is_weak = True
-    if check.crops_right and check.full_right and check.necessity is False:
+    if check.crops_correct and check.full_correct and check.necessity is False:
         texts.append("The full image gives the same answer with the boxes masked: the region is not necessary.")
         is_weak = True
     return ChanceLevelNotes(tuple(texts), is_weak)

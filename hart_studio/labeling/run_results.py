@@ -88,7 +88,7 @@ def summarize_run(project: Project, run_id: str) -> LabelingSummary:
         ).fetchall()
         empty, verified = connection.execute(
             """SELECT TOTAL(json_array_length(label, '$.boxes') = 0 AND json_extract(label, '$.status') != 'failed'),
-            TOTAL(json_extract(label, '$.check.crops_right')) FROM predictions WHERE run = ?""",
+            TOTAL(json_extract(label, '$.check.crops_correct')) FROM predictions WHERE run = ?""",
             (run_id,),
         ).fetchone()
         (kept,) = connection.execute(
@@ -180,7 +180,7 @@ def _compare(project: Project, before: str, after: str) -> Iterator[ItemChange]:
 def _classify_change(before: Label, after: Label, overlap: float | None) -> LabelChange:
     if before.check is None or after.check is None:
         return "unclear"
-    was, is_now = before.check.crops_right is True, after.check.crops_right is True
+    was, is_now = before.check.crops_correct is True, after.check.crops_correct is True
     if was != is_now:
         return "fixed" if is_now else "broken"
     has_moved = overlap is not None and overlap < MOVED_BELOW

@@ -84,12 +84,12 @@ class Proposal:
 
 
 class ProposalSettings(Record):
-    """Settings of the proposals."""
+    """How boxes are proposed: rollouts per question, their settings, box refinement."""
 
     rollouts: int = Field(default=8, ge=1)
     """Rollouts per question (K). Project default."""
     loop: LoopSettings = LoopSettings(temperature=1.0)
-    """Settings of the rollouts; the verifying answers use the same at temperature 0."""
+    """Settings of the rollouts. The answers that verify a box use the same settings at temperature 0."""
     refinement: BoxRefinementSettings | None = None
     """Settings of the box refinement before the verification; None = no refinement."""
 
@@ -244,9 +244,9 @@ class _Evidence:
             support=self.support,
             majority_answer=self.majority,
             crops_answer=self.crops.score.extracted if self.crops else None,
-            crops_right=self._is_right(self.crops),
+            crops_correct=self._is_right(self.crops),
             full_answer=self.full.score.extracted,
-            full_right=self._is_right(self.full),
+            full_correct=self._is_right(self.full),
             masked_answer=self.masked.score.extracted if self.masked else None,
             necessity=is_necessary(self.full, self.masked),
             area_share=min(1.0, share),

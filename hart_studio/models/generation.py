@@ -325,5 +325,5 @@ def memory_errors(device: torch.device, release: Callable[[], None] | None = Non
             release()
         raise ModelError(
             f"Out of memory on {device}. Lower the overview or crop "
-            "budget (max_pixels), group_size, max_new_tokens or batch_tokens, or load a smaller model."
+            "budget (max pixels), the rollouts per question, the batch or the max new tokens, or load a smaller model."
         ) from error

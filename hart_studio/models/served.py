@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
-from itertools import stages
+from itertools import chain
 from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError
@@ -115,7 +115,7 @@ class ServedChatModel:
             is_cancelled.set()
             for future in futures:
                 future.cancel()
-        return [list(stages(*answers[start : start + calls])) for start in range(0, len(answers), calls)]
+        return [list(chain(*answers[start : start + calls])) for start in range(0, len(answers), calls)]
 
     def _ask(
         self,

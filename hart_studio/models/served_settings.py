@@ -56,8 +56,8 @@ class ServedSettings(Record):
     """Name of the token limit in the request."""
     processor_min_pixels: int | None = Field(default=None, ge=1)
     """Minimum area in pixels of the server's processor (``shortest_edge`` or ``min_pixels`` in the
-    checkpoint's processor config). Give both or neither; without them, the processor is expected to keep our budgets,
-    as those of the large checkpoints do."""
+    checkpoint's processor config). Give both or neither. Without them, the processor is assumed to leave images within
+    the family's budgets unchanged, as that of the released checkpoints does."""
     processor_max_pixels: int | None = Field(default=None, ge=1)
     """Maximum area in pixels of the server's processor."""
     extra_fields: dict[str, JsonValue] = Field(default_factory=dict)
@@ -132,7 +132,7 @@ def add_served_options(parser: argparse.ArgumentParser) -> None:
     add("--served", metavar="URL", help="base URL of the API, such as http://127.0.0.1:8000/v1")
     add("--served-family", choices=list(FAMILIES), help="family of the served model (required)")
     add("--served-model", metavar="NAME", help="name of the model on the server (default: the only model it lists)")
-    add("--served-engine", choices=get_args(ServerKind), help="software of the server (default: openai)")
+    add("--served-server", choices=get_args(ServerKind), help="software of the server (default: openai)")
     add("--served-supports-n", action="store_true", help="the server returns several completions per request")
     add("--served-concurrency", type=int, metavar="N", help="maximum number of concurrent requests (default: 16)")
     add("--served-timeout", type=float, metavar="SECONDS", help="timeout of one response (default: 120)")
@@ -159,7 +159,7 @@ def read_served(options: argparse.Namespace) -> ServedSettings | None:
     given: dict[str, Any] = {
         "model": options.served_model,
         "family": options.served_family,
-        "server": options.served_engine,
+        "server": options.served_server,
         "supports_n": options.served_supports_n or None,
         "concurrency": options.served_concurrency,
         "timeout_seconds": options.served_timeout,

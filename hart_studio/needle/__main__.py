@@ -22,7 +22,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         example="python -m hart_studio.needle --split test --count 50 --out needle-test",
     )
     parser.add_argument(
-        "--split", choices=sorted(SPLITS), default="test", help="scenes of one split never occur in another"
+        "--split",
+        choices=sorted(SPLITS),
+        default="test",
+        help="split to generate (%(default)s); splits share no scenes",
     )
     parser.add_argument("--count", type=int, default=500, help="number of questions, one image each")
     parser.add_argument("--seed", type=int, default=0, help="random seed (%(default)s)")
@@ -46,7 +49,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="object radius as a share of the image width (0.05 0.078)",
     )
     parser.add_argument(
-        "--clutter", type=float, default=1.0, help="0 = plain background, 1 = default texture and litter (%(default)s)"
+        "--clutter",
+        type=float,
+        default=1.0,
+        help="0 = plain background, 1 = default background texture and small distractors (%(default)s)",
     )
     parser.add_argument(
         "--gist-share", type=float, default=0.3, help="share of questions that the overview can answer (%(default)s)"

@@ -18,7 +18,7 @@ from hart_studio.needle.questions import Question, make_question
 from hart_studio.needle.scenes import Scene, SceneSettings, make_scene
 
 SPLITS: Final[dict[str, int]] = {"train": 1, "val": 2, "test": 3}
-"""Preset -> first entry of its seed sequence. They differ, so presets never share a scene; 0 is used by pretraining."""
+"""Split -> first entry of its seed sequence. They differ, so splits never share a scene; 0 is used by pretraining."""
 
 JPEG_QUALITY: Final = 90
 """JPEG quality: details stay readable, and a 4096 x 3072 scene takes about 1 MB."""
@@ -26,7 +26,7 @@ JPEG_QUALITY: Final = 90
 
 @dataclass(frozen=True)
 class NeedleItem:
-    """One question of a preset with its scene, not yet drawn."""
+    """One question of a split with its scene, not yet drawn."""
 
     id: str
     scene: Scene
@@ -49,7 +49,7 @@ class NeedleItem:
 def iterate_items(
     split: str, count: int, *, seed: int = 0, settings: SceneSettings | None = None, gist_share: float = 0.3
 ) -> Iterator[NeedleItem]:
-    """The first ``count`` questions of a preset; a longer run starts with the same ones.
+    """The first ``count`` questions of a split; a larger ``count`` starts with the same ones.
 
     Args:
         split: ``train``, ``val`` or ``test``.
@@ -65,14 +65,14 @@ def iterate_items(
 def make_item(
     split: str, index: int, *, seed: int = 0, settings: SceneSettings | None = None, gist_share: float = 0.3
 ) -> NeedleItem:
-    """One question of a preset by its index from 0, without making those before it; see ``iterate_items``."""
+    """One question of a split by its index from 0, without making those before it; see ``iterate_items``."""
     rng = np.random.default_rng([SPLITS[split], seed, index])
     scene = make_scene(rng, settings or SceneSettings())
     return NeedleItem(item_id(split, seed, index), scene, make_question(rng, scene, gist_share))
 
 
 def item_id(split: str, seed: int, index: int) -> str:
-    """Id of one question of a preset."""
+    """Id of one question of a split."""
     return f"needle-{split}-{seed}-{index:05d}"
 
 

@@ -100,7 +100,7 @@ def draw_scene(scene: Scene, size_wh: tuple[int, int], window: Box | None = None
 
 
 def _draw_background(canvas: _Canvas, scene: Scene, size_wh: tuple[int, int]) -> None:
-    """Two muted tones blended by smooth noise, weave at two finer scales, and litter of thin lines and specks."""
+    """Two muted tones blended by smooth noise, weave at two finer scales, and distractors: thin lines and specks."""
     rng = np.random.default_rng(scene.seed)
     base = rng.uniform(70, 190)
     tones = np.clip(base + rng.uniform(-14, 14, size=(2, 3)) + rng.uniform(-26, 26, size=(2, 1)), 40, 215)

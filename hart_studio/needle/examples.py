@@ -1,6 +1,6 @@
 """Draw the examples of the Ask tab: ``python -m hart_studio.needle.examples --out assets/examples``.
 
-They come from the validation preset, which no training run sees.
+They come from the validation split, which no training run sees.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from hart_studio.needle.questions import Question, make_detail_question, make_gi
 from hart_studio.needle.scenes import Scene, SceneSettings, make_scene
 from hart_studio.subcommands import CommandParser
 
-SERIES: Final = 2026
-"""Seed of the examples inside the validation preset."""
+EXAMPLE_SEED: Final = 2026
+"""Seed of the examples within the validation split."""
 
 EXAMPLES: Final = (
     ("a character", "character", SceneSettings()),
@@ -37,7 +37,7 @@ def generate_question(topic: str, settings: SceneSettings, start: int) -> tuple[
     """The first scene from ``start`` on whose question is about the topic."""
     index = start
     while True:
-        rng = np.random.default_rng([SPLITS["val"], SERIES, index])
+        rng = np.random.default_rng([SPLITS["val"], EXAMPLE_SEED, index])
         scene = make_scene(rng, settings)
         item = scene.objects[int(rng.integers(len(scene.objects)))]
         question = (

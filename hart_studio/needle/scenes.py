@@ -123,7 +123,7 @@ class SceneSettings:
         height: Image height in pixels.
         objects: Minimum and maximum number of objects.
         radius: Minimum and maximum object radius as a share of the width.
-        clutter: 0 draws a plain background, 1 the default texture and litter.
+        clutter: 0 draws a plain background, 1 the default background texture and small distractors.
         detail_scale: Minimum and maximum size of the details; 1 is the default size.
         colors: Colors of objects; marks may have any color.
     """

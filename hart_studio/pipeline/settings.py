@@ -22,9 +22,9 @@ class LoopSettings(Record):
     """Settings of grounding, cropping and decoding. Not from the paper."""
 
     overview_max_pixels: int | None = Field(default=None, ge=28 * 28, le=MAX_PIXELS)
-    """Maximum area of the overview I_f in pixels; Empty (None) = the model's default. Not from the paper."""
+    """Maximum area of the overview I_f in pixels. Empty (None) = the model's default. Not from the paper."""
     crop_max_pixels: int | None = Field(default=None, ge=28 * 28, le=MAX_PIXELS)
-    """Maximum area of one crop in the model input, pixels; Empty (None) = the model's default. Not from the paper."""
+    """Maximum area of one crop in the model input, pixels. Empty (None) = the model's default. Not from the paper."""
     padding: float = Field(default=0.0, ge=0.0, le=1.0)
     """Margin on each side of a box, as a share of its width or height. Not from the paper."""
     min_side: int = Field(default=28, ge=1, le=100_000)
@@ -42,8 +42,8 @@ class LoopSettings(Record):
     """Random seed; None = a random seed for each turn. Not from the paper."""
     fallback: Literal["none", "direct"] = "none"
     """Behavior without a valid box: end the rollout with r = 0, or answer from the full image and record it in
-    ``Rollout.used_fallback``. Never ``direct`` while training: it reopens the leak that withholding the image closes
-    (docs/concept.md, Closed loop). Not from the paper."""
+    ``Rollout.used_fallback``. Not used in training: the model could answer from the full image and would
+    not be rewarded for its boxes (docs/concept.md, Closed loop). Not from the paper."""
 
     @property
     def sampling(self) -> SamplingParams:

@@ -44,7 +44,7 @@ def compose_message(prompt: Sequence[PromptPart], images: Sequence[ImageInput]) 
     """
     slots = sum(not isinstance(part, str) for part in prompt)
     if slots != len(images):
-        raise ValueError(f"expected one image per slot, got {len(images)} images for {slots} slots")
+        raise ValueError(f"expected one image per placeholder, got {len(images)} images for {slots} placeholders")
     waiting = iter(images)
     return Message("user", tuple(part if isinstance(part, str) else next(waiting) for part in prompt))
 

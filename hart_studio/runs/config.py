@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from hart_studio.algorithms.methods import DEFAULT_STAGES, Stages
+from hart_studio.algorithms.methods import DEFAULT_STAGES, StageSequence
 from hart_studio.errors import InputError
 from hart_studio.records import Record
 from hart_studio.runs.layout import read_name
@@ -56,8 +56,8 @@ class ModelConfig(Section):
     attn_implementation: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
     """Attention implementation. auto = default of transformers."""
     lora: Switch = "auto"
-    """Train LoRA adapters instead of all weights. auto = for models with at least a billion weights (paper, Table 8).
-    Not from the paper."""
+    """Train LoRA adapters instead of all weights. auto = for models with at least a billion weights. The
+    paper uses LoRA for its 7B model (Table 8)."""
     lora_r: int = Field(default=16, ge=1, le=1024)
     """LoRA rank. Not from the paper."""
     lora_alpha: float = Field(default=32.0, gt=0, le=4096)
@@ -142,10 +142,10 @@ class RolloutConfig(Section):
 
 
 class MethodConfig(Section):
-    """Stages and their objective (docs/concept.md, AP-GRPO)."""
+    """StageSequence and their objective (docs/concept.md, AP-GRPO)."""
 
-    stages: Stages = DEFAULT_STAGES
-    """Stages in order. The paper's recipe is ap_grpo+sft (AP-GRPO, then SFT)."""
+    stages: StageSequence = DEFAULT_STAGES
+    """StageSequence in order. The paper's recipe is ap_grpo+sft (AP-GRPO, then SFT)."""
     preference_scale: float = Field(default=0.6, ge=0, lt=1)
     """k of Eq. 5 and 6 for AP-GRPO. 0 = no weighting (plain GRPO loss on crops); below 1, so that all weights stay
     positive."""
@@ -156,14 +156,14 @@ class MethodConfig(Section):
     trained_turns: Literal["both", "grounding", "answer"] = "both"
     """Turns whose tokens carry the loss. Not from the paper."""
     loss_aggregation: Literal["turn", "rollout"] = "turn"
-    """turn (per turn) = average each turn first, so both have the same weight; rollout (per rollout) = average over the
+    """turn = average each turn first, so both have the same weight; rollout = average over the
     tokens of both turns. Not from the paper."""
     answer_format: Literal["auto", "boxed_letter", "option_text"] = "auto"
-    """Format of the SFT answer to multiple-choice questions: boxed_letter = text of the option and its
-    letter in \\boxed{}; option_text = text of the option only, for models that answer with it. auto = option_text for the built-in
+    """Format of the SFT answer to multiple-choice questions: boxed_letter = text of the option and its letter in a box
+    of LaTeX; option_text = text of the option only, for models that answer with it. auto = option_text for the built-in
     model, otherwise boxed_letter. Not from the paper."""
     sft_target: Literal["answer", "grounded"] = "answer"
-    """SFT target: answer (answers) = the answer, from the full image (Eq. 8); grounded (boxes and answers) = two turns,
+    """SFT target: answer = the answer, from the full image (Eq. 8); grounded = two turns,
     the boxes of accepted labels and then the answer from their crops only, for data with label_boxes. Not from
     the paper."""
     format_reward_weight: float = Field(default=0.0, ge=0, le=1)
@@ -221,7 +221,7 @@ class ScheduleConfig(Section):
     rollout_log_steps: int = Field(default=5, ge=0, le=MAX_COUNT)
     """Steps between recorded rollouts with images. The first two steps of each RL stage are always recorded.
     0 = no records."""
-    rollout_log_prompts: int = Field(default=2, ge=1, le=64)
+    rollout_log_questions: int = Field(default=2, ge=1, le=64)
     """Training questions logged per recorded step. Each evaluation logs this many held-out questions, always the same
     ones."""
     rollout_image_mb: int = Field(default=256, ge=0, le=1_000_000)

@@ -20,7 +20,7 @@ from hart_studio.runs.redaction import redact
 CONFIG_VARIABLE: Final = "HART_STUDIO_CONFIG_SHA256"
 """Environment variable of a job: id of its run, a space, and the SHA-256 of the config that was checked."""
 
-MOST_CHANGES: Final = 20
+MAX_SHOWN_CHANGES: Final = 20
 """Maximum number of changed settings that are listed; the others are counted. Project default."""
 
 _LONGEST_VALUE: Final = 80
@@ -81,10 +81,10 @@ def record_settings(layout: RunLayout, attempt: int) -> list[str]:
         names = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
         changes = [
             f"{name} changed from {_show(before.get(name))} to {_show(now.get(name))} since attempt {previous}."
-            for name in names[:MOST_CHANGES]
+            for name in names[:MAX_SHOWN_CHANGES]
         ]
-        if len(names) > MOST_CHANGES:
-            changes.append(f"{len(names) - MOST_CHANGES} other settings changed since attempt {previous}.")
+        if len(names) > MAX_SHOWN_CHANGES:
+            changes.append(f"{len(names) - MAX_SHOWN_CHANGES} other settings changed since attempt {previous}.")
     write_atomically(layout.config_of(attempt), text)
     return changes
 

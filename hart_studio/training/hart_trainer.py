@@ -124,7 +124,7 @@ class HartTrainer(StageTrainer, GRPOTrainer):
             groups = self._roll_out(samples)
         self._accumulator.add("seconds_rollout", time.perf_counter() - began)
         add_group_metrics(self._accumulator, groups)
-        self.last_groups = groups[: self._run_config.schedule.rollout_log_prompts]
+        self.last_groups = groups[: self._run_config.schedule.rollout_log_questions]
         local_count = torch.tensor(count_rollouts(groups), device=self.accelerator.device)
         in_step = int(self.accelerator.reduce(local_count, reduction="sum"))
         rows = build_rows(groups, in_step, self._run_config.method.loss_aggregation)
@@ -166,7 +166,7 @@ class HartTrainer(StageTrainer, GRPOTrainer):
 
     def _chunk_loss(self, chunk: MicroBatch, scores: SequenceLogps) -> torch.Tensor:
         with torch.no_grad():
-            for is_right, name in ((True, "kl_right"), (False, "kl_wrong")):
+            for is_right, name in ((True, "kl_correct"), (False, "kl_wrong")):
                 value, count = mean_kl(chunk, scores, is_right)
                 self._accumulator.add(name, value, count)
                 self._accumulator.add("kl", value, count)

@@ -24,8 +24,8 @@ from hart_studio.runs.config import ModelConfig, RunConfig
 from hart_studio.training.trainable_model import LANGUAGE_MODEL, freeze_vision_tower
 
 LARGE_MODEL: Final = 1_000_000_000
-"""Number of weights from which ``auto`` enables adapters and gradient checkpointing (paper, Table 8). Project
-default."""
+"""Number of weights from which ``auto`` enables adapters and gradient checkpointing. The paper uses LoRA for a 7B model
+(Table 8)."""
 
 LANGUAGE_LAYERS: Final = (
     r".*\b"

@@ -22,17 +22,17 @@ STEP_METRICS: Final = (
     "reward_area_penalty",
     "frac_reward_zero_std",
     "failed_share",
-    "clipped_ratio",
+    "truncated_share",
     "no_box_share",
     "bad_box_share",
     "valid_box_rate",
     "boxes_per_rollout",
     "area_share",
     "mu1",
-    "mu1_right",
+    "mu1_correct",
     "mu1_wrong",
     "kl",
-    "kl_right",
+    "kl_correct",
     "kl_wrong",
     "entropy",
     "grounding_tokens",
@@ -87,8 +87,8 @@ def add_group_metrics(metrics: MetricAccumulator, groups: Sequence[TrainingGroup
             metrics.add("reward_area_penalty", reward.area)
             weight = group.group.credits[index].policy_weight
             metrics.add("mu1", weight)
-            metrics.add("mu1_right" if reward.correct == 1.0 else "mu1_wrong", weight)
-            metrics.add("clipped_ratio", float(any(turn.finish_reason == "length" for turn in rollout.turns)))
+            metrics.add("mu1_correct" if reward.correct == 1.0 else "mu1_wrong", weight)
+            metrics.add("truncated_share", float(any(turn.finish_reason == "length" for turn in rollout.turns)))
             metrics.add("no_box_share", float(rollout.outcome == "no_box"))
             metrics.add("bad_box_share", float(rollout.outcome == "bad_box"))
             if rollout.grounding_turn is not None:

@@ -193,7 +193,9 @@ def _check_disk(plan: MemoryEstimate, config: RunConfig, runs_root: Path) -> Fin
     """Check disk space: a checkpoint has the trained weights or the whole model, and two float32 moments per weight."""
     saved = plan.trained_count if plan.is_lora else plan.weight_count
     checkpoint = 4 * (saved + 2 * plan.trained_count)
-    kept = config.schedule.save_total_limit + len(config.method.stage_names) + 1  # one more while the next one is written
+    kept = (
+        config.schedule.save_total_limit + len(config.method.stage_names) + 1
+    )  # one more while the next one is written
     wanted = checkpoint * kept + config.schedule.rollout_image_mb * 1_000_000
     free = shutil.disk_usage(_existing_part(runs_root)).free
     text = f"up to {wanted / _GIB:.2f} GiB for {kept} checkpoints and images, {free / _GIB:.1f} GiB free"

@@ -57,7 +57,9 @@ def compute_reward(rollout: Rollout, image_wh: tuple[int, int], settings: Method
     return Reward(
         correct=rollout.score.value,
         format=settings.format_reward_weight * bool(rollout.boxes),
-        area=settings.area_penalty_weight * area_share(rollout.boxes, image_wh) if settings.area_penalty_weight else 0.0,
+        area=settings.area_penalty_weight * area_share(rollout.boxes, image_wh)
+        if settings.area_penalty_weight
+        else 0.0,
     )
 
 
@@ -76,7 +78,7 @@ def check_reward_range(method: Method, settings: MethodConfig, group_size: int) 
         raise InputError(
             f"expected preference_scale x the maximum deviation of a reward below 1, got "
             f"{settings.preference_scale:g} x {largest:g}; lower method.format_reward_weight, "
-                f"method.area_penalty_weight or "
+            f"method.area_penalty_weight or "
             "method.preference_scale"
         )
 

@@ -40,7 +40,7 @@ from hart_studio.training.trainable_model import TrainableModel
 SFT_METRICS = ("failed_share", "answer_tokens", "entropy", "seconds_update", "memory_mib")
 """All metrics of an SFT step."""
 
-AnswerFormat = Literal["boxed_letter", "option_text"]
+SftAnswerFormat = Literal["boxed_letter", "option_text"]
 
 
 class SftTrainer(StageTrainer):
@@ -156,12 +156,12 @@ class SftTrainer(StageTrainer):
         super().log(logs, start_time)
 
 
-def target_text(sample: Sample, form: AnswerFormat = "boxed_letter") -> str:
+def target_text(sample: Sample, form: SftAnswerFormat = "boxed_letter") -> str:
     r"""Target text of SFT; the strict extractor reads it as the right answer. Project default.
 
     Args:
         sample: A question with its answer.
-        form: With choices, ``boxed_letter`` is ``green \boxed{B}``: the text of the option first makes the model describe
+        form: With choices, ``boxed_letter`` is ``green \boxed{B}``: the text first makes the model describe
             what it sees before the letter; ``option_text`` is ``green``. Without choices both are ``\boxed{green}``.
 
     Raises:

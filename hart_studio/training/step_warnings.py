@@ -48,7 +48,7 @@ class _Streak:
 class _OutcomeCounts:
     """Rollout counts of a streak by outcome."""
 
-    NAMES: Final = ("failed_share", "no_box_share", "bad_box_share", "clipped_ratio", "reward_correct")
+    NAMES: Final = ("failed_share", "no_box_share", "bad_box_share", "truncated_share", "reward_correct")
 
     def __init__(self, rollouts_per_step: int) -> None:
         self._per_step = rollouts_per_step
@@ -72,7 +72,7 @@ class _OutcomeCounts:
     def __str__(self) -> str:
         return (
             f"{self['no_box_share']} without a box (no_box), {self['bad_box_share']} with an invalid box (bad_box), "
-            f"{self['clipped_ratio']} cut off by the token limit (truncated), {self['failed_share']} failed (error)"
+            f"{self['truncated_share']} cut off by the token limit (truncated), {self['failed_share']} failed (error)"
         )
 
 
@@ -111,7 +111,7 @@ class StepWarnings:
 
     def _is_only_truncated(self, metrics: Metrics) -> bool:
         """The warning about equal rewards includes truncated turns, so it is not repeated."""
-        return metrics.get("clipped_ratio") == 1 and not _has_equal_rewards(metrics)
+        return metrics.get("truncated_share") == 1 and not _has_equal_rewards(metrics)
 
 
 def _has_equal_rewards(metrics: Metrics) -> bool:
@@ -138,7 +138,7 @@ def _advise(scored: int, right: int, counts: _OutcomeCounts) -> str:
         return "The questions are too easy for this model. Use harder ones, or stop."
     causes = [
         (
-            counts["clipped_ratio"],
+            counts["truncated_share"],
             "turns are truncated: raise rollout.max_grounding_tokens and rollout.max_answer_tokens",
         ),
         (
@@ -164,7 +164,7 @@ def _describe_failures(first: int, last: int, counts: _OutcomeCounts) -> str:
 
 def _describe_truncation(first: int, last: int, counts: _OutcomeCounts) -> str:
     return (
-        f"steps {first} to {last}: the token limit cut off all {counts['clipped_ratio']} rollouts. Raise "
+        f"steps {first} to {last}: the token limit cut off all {counts['truncated_share']} rollouts. Raise "
         "rollout.max_grounding_tokens and rollout.max_answer_tokens."
     )
 

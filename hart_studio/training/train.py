@@ -279,7 +279,7 @@ class _Job:
                     self._config,
                     source.open_image,
                     trainer.accelerator,
-                    self._config.schedule.rollout_log_prompts,
+                    self._config.schedule.rollout_log_questions,
                     should_continue,
                     record,
                 )

@@ -35,7 +35,7 @@ def make_project(root: Path, name: str, count: int = 5, question: str = "Which n
     for number, item in enumerate(list(project.items())):
         check = BoxCheck(
             kind="known_answer", rollouts=4, sufficiency=0.25, consensus=0.9, support=1.0, crops_answer="B",
-            crops_right=False, full_answer="A", full_right=True, necessity=False, area_share=0.01,
+            crops_correct=False, full_answer="A", full_correct=True, necessity=False, area_share=0.01,
         )  # fmt: skip
         provenance = LabelProvenance(model="scripted", run_id="none", rollouts=4, temperature=1.0, seed=0)
         label = Label(

@@ -275,7 +275,7 @@ def test_what_waits_why_and_what_the_scores_rest_on(open_page: Callable[..., Pag
     change_settings(project, audit_share=1.0)
     items = list(project.items())
     for item, status, cautions in ((items[0], "proposed", ("scattered",)), (items[1], "auto_accepted", ())):
-        changes = {"cautions": cautions, "necessity": None, "full_right": False}
+        changes = {"cautions": cautions, "necessity": None, "full_correct": False}
         check = item.label.check and item.label.check.model_copy(update=changes)
         changed = {"revision": 2, "status": status, "score": 0.98, "check": check}
         with project.database.writing() as connection:

@@ -95,7 +95,7 @@ def test_the_commands_are_in_sight_at_every_size_and_after_every_change_of_it(
         id="q", image=str(tmp_path / "wide.png"), question="A long question " * 12, choices=("a", "b"), answer="A"
     )
     import_samples(project, LoadedSamples("wide", (sample,)))
-    check = BoxCheck(kind="known_answer", rollouts=8, sufficiency=0.5, crops_answer="A", crops_right=True)
+    check = BoxCheck(kind="known_answer", rollouts=8, sufficiency=0.5, crops_answer="A", crops_correct=True)
     label = Label(
         revision=1, status="proposed", origin="model", check=check, boxes=(Box.from_xyxy((10, 10, 200, 200)),),
         at=datetime.now(UTC),
@@ -168,8 +168,8 @@ def test_what_chance_explains_is_no_green_badge(open_page: Callable[..., Page], 
     project = make_project(labels, "chance", 2)
     for item, changes in zip(
         list(project.items()),
-        ({"rollouts": 8, "sufficiency": 0.375, "crops_answer": "A", "crops_right": True, "full_right": False},
-         {"rollouts": 8, "consensus": 0.0, "support": None, "crops_answer": None, "crops_right": None,
+        ({"rollouts": 8, "sufficiency": 0.375, "crops_answer": "A", "crops_correct": True, "full_correct": False},
+         {"rollouts": 8, "consensus": 0.0, "support": None, "crops_answer": None, "crops_correct": None,
           "cautions": ("no_box",)}),
         strict=True,
     ):  # fmt: skip
@@ -177,7 +177,7 @@ def test_what_chance_explains_is_no_green_badge(open_page: Callable[..., Page], 
         changed = {
             "revision": 2,
             "check": check,
-            **({} if changes.get("crops_right") else {"boxes": (), "score": None, "uncalibrated": "images"}),
+            **({} if changes.get("crops_correct") else {"boxes": (), "score": None, "uncalibrated": "images"}),
         }
         with project.database.writing() as connection:
             project.append_label(connection, item.id, item.label.model_copy(update=changed))
@@ -273,7 +273,7 @@ def test_a_box_is_drawn_exactly_and_verified_before_the_reviewer_moves_on(review
     label = next(project.items()).label
     assert (label.status, label.origin, label.reviewer) == ("edited", "human", "Ada")
     assert label.check is not None
-    assert label.check.crops_right is True
+    assert label.check.crops_correct is True
     # A screen pixel is about eight of the original's here, so the mouse cannot hit closer; whole pixels are stored.
     unit = 1 / page.evaluate("document.querySelector('.hs-review svg').getScreenCTM().a")
     drawn = label.boxes[0].xyxy
@@ -422,7 +422,7 @@ def test_what_a_model_says_stands_in_quotation_marks(
     project = create_project(labels / "quotes", "quotes")
     sample = Sample(id="q", image=str(tmp_path / "way.png"), question="Left or right?", answer="left")
     import_samples(project, LoadedSamples("ways", (sample,)))
-    check = BoxCheck(kind="known_answer", rollouts=2, crops_answer="right", crops_right=False, full_answer="left")
+    check = BoxCheck(kind="known_answer", rollouts=2, crops_answer="right", crops_correct=False, full_answer="left")
     label = Label(revision=1, status="proposed", origin="model", check=check, at=datetime.now(UTC))
     with project.database.writing() as connection:
         project.append_label(connection, next(project.items()).id, label)

@@ -126,8 +126,8 @@ def test_what_locate_found_can_be_verified(client, image_path):
         "crops_answer": "A",
         "full_answer": "B",
         "masked_answer": "B",
-        "crops_right": True,
-        "full_right": False,
+        "crops_correct": True,
+        "full_correct": False,
         "sufficient": True,
         "necessary": None,
         "area_share": 0.03125,
@@ -135,7 +135,7 @@ def test_what_locate_found_can_be_verified(client, image_path):
         "warnings": [],
     }
     open_question = client.predict(handle_file(image_path), "Which?", found["boxes"], api_name="/verify")
-    assert (open_question["evidence"], open_question["crops_right"]) == ("agreement", None)
+    assert (open_question["evidence"], open_question["crops_correct"]) == ("agreement", None)
     assert open_question["sufficient"] is False, "the crops and the full image disagree"
 
 

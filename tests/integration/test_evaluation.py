@@ -102,7 +102,11 @@ def test_several_processes_find_what_one_finds(tmp_path: Path, processes: int, q
     for count in (1, processes):
         root = tmp_path / f"runs-{count}"
         done = subprocess.run(
-            command(data, root, "--processes", str(count)), env=environment(), capture_output=True, text=True, check=False
+            command(data, root, "--processes", str(count)),
+            env=environment(),
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 0, done.stderr[-2000:]
         (run,) = list_evaluations(root)

@@ -127,7 +127,7 @@ def test_every_tool_answers_with_data_and_the_crops(studio, mode):
     assert len(images(asked)) == 1
 
     checked = use(studio.url, "verify", mode, **QUESTION, **more, boxes=located.structured_content["boxes"])
-    assert (checked.structured_content["sufficient"], checked.structured_content["full_right"]) == (True, False)
+    assert (checked.structured_content["sufficient"], checked.structured_content["full_correct"]) == (True, False)
     assert not list(studio.folder.glob("received-*")), "what was sent is gone"
 
 

@@ -178,7 +178,7 @@ def load_benchmark(
         path: File or folder in a published format, or a Hub id; empty = the published Hub id.
         image_root: Base folder of image paths; default: the folder, or the folder of the file.
         cache: Folder for embedded images and for downloads; created if missing.
-        limit: Maximum number of rows, valid or not, excluding ``without``; later rows are not read.
+        limit: Maximum number of rows, valid or not, without those that ``exclude`` removes; later rows are not read.
             None = all.
         allow_download: Whether to download from the Hub.
         subsets: Subsets; None = the default subsets.

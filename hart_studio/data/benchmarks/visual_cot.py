@@ -1,4 +1,4 @@
-"""Visual-CoT: open questions with one gold box each, in thirteen subsets, of which the paper uses some."""
+"""Visual-CoT: questions without choices, with one gold box each, in thirteen subsets, of which the paper uses some."""
 
 from __future__ import annotations
 

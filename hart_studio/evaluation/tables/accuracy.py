@@ -71,7 +71,7 @@ _LEVEL_TITLES: Final = {5: "Table 5: base models and the method", 7: "Table 7: s
 
 
 def accuracy_cell(evaluation: Evaluation, protocol: Protocol, extractor: Extractor = "strict") -> Number | None:
-    """Share of right answers with its standard error, over questions where they are repeated."""
+    """Share of correct answers with its standard error, clustered by question if the benchmark repeats questions."""
     found = count_accuracy(evaluation.records, protocol, extractor)
     if evaluation.benchmark in HR_BENCH:
         return percent(found.share, clustered_stderr(evaluation.records, protocol, extractor))

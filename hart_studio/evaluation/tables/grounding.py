@@ -7,7 +7,7 @@ from typing import Final
 
 from hart_studio.evaluation.accuracy import count_accuracy
 from hart_studio.evaluation.grounding_metrics import IOU_THRESHOLDS, measure_grounding, share_by_iou
-from hart_studio.evaluation.joint import CONTINGENCY_CELLS, measure_information_gain, measure_joint
+from hart_studio.evaluation.joint import CONTINGENCY_CELLS, measure_information_difference, measure_joint
 from hart_studio.evaluation.published import TABLE_1, TABLE_6
 from hart_studio.evaluation.records import Evaluation
 from hart_studio.evaluation.tables.table import (
@@ -73,7 +73,7 @@ def table_information(evaluations: Sequence[Evaluation]) -> Table:
         count = max((joint.questions for joint in joints if joint), default=0)
         if not count:
             continue
-        gain = measure_information_gain(evaluation.records)
+        gain = measure_information_difference(evaluation.records)
         cells = (
             *(bits(joint.information if joint else None) for joint in joints),
             *(bits(gain.gain if gain else None, is_signed=True), gain.questions if gain else None),

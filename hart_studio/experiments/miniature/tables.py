@@ -15,7 +15,7 @@ from hart_studio.evaluation.joint import (
     CONTINGENCY_CELLS,
     count_joint,
     estimate_information,
-    estimate_information_gain,
+    estimate_information_difference,
     estimate_wrong_box,
     wrong_box_share,
 )
@@ -201,7 +201,7 @@ def table_information(results: StudyResults) -> str:
         grounded, draws = found.is_grounded, results.resamples
         bits = [estimate_information(found.answers(protocol), grounded, draws) for protocol in PROTOCOLS]
         gains = [
-            estimate_information_gain(found.answers("crops_only"), found.answers(other), grounded, draws)
+            estimate_information_difference(found.answers("crops_only"), found.answers(other), grounded, draws)
             for other in PROTOCOLS
             if other != "crops_only"
         ]

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 
 from hart_studio.needle.scenes import SceneSettings
 
-Goal = Literal["word_right", "detail_right", "coordinate_hit", "overview_right", "crop_right"]
+Goal = Literal["word_accuracy", "detail_accuracy", "coordinate_hit", "overview_accuracy", "crop_accuracy"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ HIT_MARGIN: Final = 30
 
 def _vision_level(size_wh: tuple[int, int], rows: int, crops: int, advance_at: float, **scenes: Any) -> Level:
     settings = SceneSettings(width=16 * size_wh[0], height=16 * size_wh[1], **scenes)
-    return Level(settings, size_wh, 6.0, rows, crops, 0, "word_right", advance_at, patience=400, is_vision_only=True)
+    return Level(settings, size_wh, 6.0, rows, crops, 0, "word_accuracy", advance_at, patience=400, is_vision_only=True)
 
 
 def _pointing_level(**asked: Any) -> Level:
@@ -74,7 +74,7 @@ _FULL: Final = _pointing_level(
     sigma=4, rows=12, crops=10, groundings=2, points=8, gists=4, advance_at=0.62, patience=900, lr_scale=0.6
 )
 _ANSWERING: Final = replace(
-    _FULL, crops=8, details=8, groundings=0, points=2, gists=10, goal="overview_right", advance_at=0.68, lr_scale=0.7
+    _FULL, crops=8, details=8, groundings=0, points=2, gists=10, goal="overview_accuracy", advance_at=0.68, lr_scale=0.7
 )
 _DEGRADED: Final = replace(_FULL, rows=8, crops=24, details=8, points=0, advance_at=2.0)
 
@@ -83,13 +83,13 @@ LEVELS: Final = (
     _vision_level((128, 128), 48, 0, 0.8, **_CLOSE_UP),
     _vision_level((256, 192), 18, 12, 0.78, objects=(2, 6), radius=(0.06, 0.16)),
     FULL_VISION_LEVEL,
-    replace(FULL_VISION_LEVEL, rows=4, crops=0, details=96, goal="detail_right", advance_at=0.9, patience=1500),
+    replace(FULL_VISION_LEVEL, rows=4, crops=0, details=96, goal="detail_accuracy", advance_at=0.9, patience=1500),
     replace(
         FULL_VISION_LEVEL,
         rows=4,
         crops=24,
         details=24,
-        goal="detail_right",
+        goal="detail_accuracy",
         advance_at=0.88,
         patience=900,
         lr_scale=0.6,
@@ -99,13 +99,21 @@ LEVELS: Final = (
     replace(_FULL, scenes=SceneSettings(objects=(4, 8)), rows=14, points=7, patience=300, lr_scale=0.8),
     _FULL,
     _ANSWERING,
-    replace(_FULL, rows=6, crops=24, groundings=1, points=4, goal="crop_right", advance_at=0.94, patience=400),
+    replace(_FULL, rows=6, crops=24, groundings=1, points=4, goal="crop_accuracy", advance_at=0.94, patience=400),
     replace(
-        _ANSWERING, rows=6, crops=26, points=0, gists=6, goal="crop_right", advance_at=0.965, patience=700, lr_scale=0.4
+        _ANSWERING,
+        rows=6,
+        crops=26,
+        points=0,
+        gists=6,
+        goal="crop_accuracy",
+        advance_at=0.965,
+        patience=700,
+        lr_scale=0.4,
     ),
     replace(_DEGRADED, confusion_rate=0.68, patience=300, lr_scale=0.12),
     replace(_DEGRADED, rows=6, crops=28, confusion_rate=0.8, patience=130, lr_scale=0.08),
 )
-"""From the last pointing level on, scenes have the published settings. The three levels after it train what overview
+"""From the last pointing level on, scenes have the default settings. The three levels after it train what overview
 and crops can answer. By then the model localizes well; the last two levels degrade it to the intended mediocre
 grounding, as careless annotation would: many boxes are on another object of the same color or shape."""

@@ -131,12 +131,12 @@ class LossTotals:
         return _share(self.answers)
 
     @property
-    def word_right(self) -> float:
+    def word_accuracy(self) -> float:
         """Share of the visual tokens' colors and shapes that were right, nan if there are none."""
         return _share(self.words)
 
     @property
-    def detail_right(self) -> float:
+    def detail_accuracy(self) -> float:
         """Share of the visual tokens' details that were right, nan if there are none."""
         return _share(self.details)
 

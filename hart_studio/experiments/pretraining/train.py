@@ -46,10 +46,10 @@ LEARNING_RATE: Final = 1e-3
 CELL_WEIGHT: Final = 0.5
 """Weight of the auxiliary loss of the visual tokens relative to the token loss."""
 _MOMENTS: Final = ("exp_avg", "exp_avg_sq", "step")
-_DISPLAYED: Final = ("level", "word_right", "detail_right", "coordinate_hit", "crop_right")
+_DISPLAYED: Final = ("level", "word_accuracy", "detail_accuracy", "coordinate_hit", "crop_accuracy")
 _SMOOTHING: Final = 0.97
 _PRETRAIN_STREAM: Final = 0
-"""First entry of the seed sequence; the data presets use others, so test scenes are never used in training."""
+"""First entry of the seed sequence; the splits use others, so test scenes are never used in training."""
 
 
 @dataclass
@@ -61,20 +61,20 @@ class TrainingState:
     level_step: int = 0
     growth: float = 0.0
     coordinate_hit: float = 0.0
-    overview_right: float = 0.0
-    crop_right: float = 0.0
-    word_right: float = 0.0
-    detail_right: float = 0.0
+    overview_accuracy: float = 0.0
+    crop_accuracy: float = 0.0
+    word_accuracy: float = 0.0
+    detail_accuracy: float = 0.0
     seconds: float = 0.0
 
     def observe(self, overview: LossTotals, crops: LossTotals) -> None:
         """Update the running means with one step, then advance the curriculum."""
         updates = {
             "coordinate_hit": overview.coordinate_hit,
-            "overview_right": overview.answer_right,
-            "crop_right": crops.answer_right,
-            "word_right": (overview + crops).word_right,
-            "detail_right": (overview + crops).detail_right,
+            "overview_accuracy": overview.answer_right,
+            "crop_accuracy": crops.answer_right,
+            "word_accuracy": (overview + crops).word_accuracy,
+            "detail_accuracy": (overview + crops).detail_accuracy,
         }
         for name, value in updates.items():
             if math.isfinite(value):
@@ -82,7 +82,7 @@ class TrainingState:
         self.step += 1
         self.level_step += 1
         level = LEVELS[self.level]
-        if self.detail_right > 0.7:
+        if self.detail_accuracy > 0.7:
             self.growth = min(1.0, self.growth + 0.004)
         is_reached = getattr(self, level.goal) >= level.advance_at
         if (is_reached and self.level_step >= 60) or self.level_step >= level.patience:

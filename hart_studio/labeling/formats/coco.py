@@ -203,7 +203,7 @@ def _attributes(planned: PlannedItem) -> dict[str, Any]:
         "answer": sample.answer or "",
         "kind": sample.category,
         "crop_answer": (label.check.crops_answer if label.check else None) or "",
-        "verified": bool(label.check and label.check.crops_right),
+        "verified": bool(label.check and label.check.crops_correct),
         "status": label.status,
         "label_score": planned.score,
         "model": label.provenance.model if label.provenance else "",

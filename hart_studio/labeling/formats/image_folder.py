@@ -134,7 +134,7 @@ def to_row(image: PlannedImage, planned: PlannedItem, classes: tuple[str, ...]) 
         "status": label.status,
         "score": planned.score,
         "crop_answer": (label.check.crops_answer if label.check else None) or "",
-        "verified": bool(label.check and label.check.crops_right),
+        "verified": bool(label.check and label.check.crops_correct),
         "objects": objects,
     }
 

@@ -156,8 +156,7 @@ def make_region(
 ) -> dict[str, Any]:
     """Create a box as a Label Studio result.
 
-    region_id: Id, unique in its task.
-        region_id: Unique in its task.
+    region_id: Unique in its task.
         box: Box in original pixels; its score is included.
         wh: Upright (width, height) of the image, pixels.
         label: Label name of the configuration.

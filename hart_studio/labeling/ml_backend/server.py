@@ -214,7 +214,7 @@ class HartBackend:
             return self._no_prediction(describe_error(error))
         if failure:
             return self._no_prediction(failure)
-        verdict = {True: VERIFIED, False: WRONG_BOX, None: ""}[check.crops_right]
+        verdict = {True: VERIFIED, False: WRONG_BOX, None: ""}[check.crops_correct]
         result = []
         if config.controls.answer and check.crops_answer is not None:
             result.append(make_answer(f"{asked.identity}_checked_answer", check.crops_answer, config.controls))

@@ -35,7 +35,7 @@ class RunRequest(ProjectRequest, extra="forbid"):
     """Rollouts per question, K."""
     is_refining: bool = False
     """Whether to shrink boxes as long as they stay sufficient."""
-    is_auto_accepting: bool = True
+    auto_accept: bool = True
     """Whether to auto-accept labels with a high score."""
     statuses: tuple[Status, ...] = ("new", "failed")
     """Statuses of the labeled items."""
@@ -50,7 +50,7 @@ class RunRequest(ProjectRequest, extra="forbid"):
                 loop=LoopSettings(temperature=1.0, max_new_tokens=128),
                 refinement=BoxRefinementSettings() if self.is_refining else None,
             ),
-            is_auto_accepting=self.is_auto_accepting,
+            auto_accept=self.auto_accept,
             item_filter=ItemFilter(statuses=self.statuses),
         )
 

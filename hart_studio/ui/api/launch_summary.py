@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from hart_studio.algorithms.methods import STAGES_TITLES
+from hart_studio.algorithms.methods import STAGE_SEQUENCE_TITLES
 from hart_studio.data.benchmarks.published_files import is_hub_id
 from hart_studio.data.sources import find_missing_path
 from hart_studio.errors import HartError, InputError
@@ -64,7 +64,7 @@ def summarize_launch(launch_request: LaunchRequest) -> LaunchState:
     notes = tuple(map(name_labels, config.warnings))
     if config.data.source == "needle" and is_hub_id(config.model.id) and not os.path.exists(config.model.id):  # noqa: PTH110
         notes += ("Needle scenes are made for the built-in model. Choose your own dataset for this model.",)
-    return LaunchState(STAGES_TITLES[config.method.stages], tuple(facts), notes=notes)
+    return LaunchState(STAGE_SEQUENCE_TITLES[config.method.stages], tuple(facts), notes=notes)
 
 
 def find_data_problem(config: RunConfig) -> str:

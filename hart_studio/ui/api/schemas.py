@@ -108,9 +108,9 @@ class VerifyResponse(ApiModel):
     """The answer from the full image."""
     masked_answer: str | None
     """The answer from the full image with the boxes masked."""
-    crops_right: bool | None
+    crops_correct: bool | None
     """Whether the answer from the crops is the known one; None without a known one."""
-    full_right: bool | None
+    full_correct: bool | None
     """Whether the answer from the full image is; None without a known one."""
     sufficient: bool | None
     """Whether the crops alone give the known answer, or, without one, that of the full image."""
@@ -267,9 +267,9 @@ def to_verify_response(
         crops_answer=check.crops_answer,
         full_answer=check.full_answer,
         masked_answer=check.masked_answer,
-        crops_right=check.crops_right if is_known else None,
-        full_right=check.full_right if is_known else None,
-        sufficient=check.crops_right if is_known else agrees,
+        crops_correct=check.crops_correct if is_known else None,
+        full_correct=check.full_correct if is_known else None,
+        sufficient=check.crops_correct if is_known else agrees,
         necessary=check.necessity,
         area_share=check.area_share,
         cautions=check.cautions,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, Union, get_args, get_origin
 
-from hart_studio.algorithms.methods import STAGES_TITLES
+from hart_studio.algorithms.methods import STAGE_SEQUENCE_TITLES
 from hart_studio.errors import InputError
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.overrides import SETTINGS, read_config
@@ -53,13 +53,13 @@ class FormField:
         """
         if self.data and (self.data == "drawn") != (source == "needle"):
             return False
-        stages = stages.split("+")
+        names = stages.split("+")
         if self.stage == "rl":
-            return any(stage != "sft" for stage in stages)
-        return not self.stage or self.stage in stages
+            return any(name != "sft" for name in names)
+        return not self.stage or self.stage in names
 
 
-SHORT_TITLES: Final = {name: title.split(" (", 1)[0] for name, title in STAGES_TITLES.items()}
+SHORT_TITLES: Final = {name: title.split(" (", 1)[0] for name, title in STAGE_SEQUENCE_TITLES.items()}
 """Short titles, without the note in parentheses."""
 
 SOURCE_TITLES: Final = {
@@ -70,7 +70,7 @@ SOURCE_TITLES: Final = {
 }
 
 FIELDS: Final = (
-    FormField("method.stages", "Method", "Method", STAGES_TITLES),
+    FormField("method.stages", "Method", "Method", STAGE_SEQUENCE_TITLES),
     FormField("method.preference_scale", "Preference scale k", "Method", stage="ap_grpo"),
     FormField("method.beta", "KL coefficient beta", "Method", stage="rl"),
     FormField("rollout.group_size", "Group size G", "Method", stage="rl"),
@@ -138,7 +138,7 @@ FIELDS: Final = (
     FormField("schedule.save_steps", "Save steps", "Logging"),
     FormField("schedule.save_total_limit", "Max checkpoints", "Logging"),
     FormField("schedule.rollout_log_steps", "Rollout log steps", "Logging", stage="rl"),
-    FormField("schedule.rollout_log_prompts", "Logged questions", "Logging"),
+    FormField("schedule.rollout_log_questions", "Logged questions", "Logging"),
     FormField("schedule.rollout_image_mb", "Image storage (MB)", "Logging"),
     FormField("trackers", "Trackers", "Logging"),
 )

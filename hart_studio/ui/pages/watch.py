@@ -78,15 +78,15 @@ CHARTS: Final = (
         "share",
         "All advantages in such a group are 0: only the KL term trains.",
     ),
-    Chart("KL to reference", (("kl_right", "correct"), ("kl_wrong", "wrong"), ("kl", "all"))),
+    Chart("KL to reference", (("kl_correct", "correct"), ("kl_wrong", "wrong"), ("kl", "all"))),
     Chart(
         "Mean policy weight mu1",
-        (("mu1_right", "correct"), ("mu1_wrong", "wrong")),
+        (("mu1_correct", "correct"), ("mu1_wrong", "wrong")),
         note="Policy weight of Eq. 5. Always 1 if preference scale k = 0 or the method is not AP-GRPO.",
     ),
     Chart("Entropy", (("entropy", "entropy"),), "nats"),
     Chart("Length", (("grounding_tokens", "grounding"), ("answer_tokens", "answer")), "tokens"),
-    Chart("Truncated or failed", (("clipped_ratio", "truncated"), ("failed_share", "failed")), "share"),
+    Chart("Truncated or failed", (("truncated_share", "truncated"), ("failed_share", "failed")), "share"),
     Chart(
         "Step time",
         (("seconds_rollout", "generate"), ("seconds_reference", "reference"), ("seconds_update", "train")),

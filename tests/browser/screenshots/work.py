@@ -19,7 +19,7 @@ PROJECT_ROOT: Final = Path(__file__).resolve().parents[3]
 TRAINING: Final = {
     "schedule.rl_steps": 30,
     "schedule.rollout_log_steps": 2,
-    "schedule.rollout_log_prompts": 4,
+    "schedule.rollout_log_questions": 4,
     "schedule.eval_steps": 10,
     "data.needle_samples": 300,
     "data.rl_samples": 240,

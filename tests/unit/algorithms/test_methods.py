@@ -1,6 +1,6 @@
 import pytest
 
-from hart_studio.algorithms.methods import STAGES_TITLES, STAGE_SEQUENCES, DEFAULT_STAGES, METHODS, parse_stages
+from hart_studio.algorithms.methods import DEFAULT_STAGES, METHODS, STAGE_SEQUENCE_TITLES, STAGE_SEQUENCES, parse_stages
 from hart_studio.errors import InputError
 
 
@@ -24,7 +24,9 @@ def test_the_table_cannot_be_changed() -> None:
 
 
 def test_every_chain_has_the_stages_it_names() -> None:
-    assert {stages: "+".join(stage.name for stage in parse_stages(stages)) for stages in STAGE_SEQUENCES} == {c: c for c in STAGE_SEQUENCES}
+    assert {stages: "+".join(stage.name for stage in parse_stages(stages)) for stages in STAGE_SEQUENCES} == {
+        c: c for c in STAGE_SEQUENCES
+    }
     assert set(METHODS) < set(STAGE_SEQUENCES), "any single stage can be run"
     assert parse_stages() == parse_stages(DEFAULT_STAGES) == (METHODS["ap_grpo"], METHODS["sft"])
 
@@ -38,5 +40,5 @@ def test_another_chain_is_refused_with_the_list(text: str) -> None:
 
 
 def test_every_chain_has_a_title() -> None:
-    assert set(STAGES_TITLES) == set(STAGE_SEQUENCES)
-    assert STAGES_TITLES["sft+ap_grpo"] == f"{METHODS['sft'].label}, then {METHODS['ap_grpo'].label}"
+    assert set(STAGE_SEQUENCE_TITLES) == set(STAGE_SEQUENCES)
+    assert STAGE_SEQUENCE_TITLES["sft+ap_grpo"] == f"{METHODS['sft'].label}, then {METHODS['ap_grpo'].label}"

@@ -171,8 +171,8 @@ def test_tables_of_other_countries(folder: Path, encoding: str) -> None:
 def test_tables_without_end_are_refused(
     name: str, content: bytes, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(separated_rows, "LONGEST_ROW", 2000)
-    monkeypatch.setattr(separated_rows, "MOST_CELLS", 100)
+    monkeypatch.setattr(separated_rows, "MAX_ROW_CHARS", 2000)
+    monkeypatch.setattr(separated_rows, "MAX_CELLS", 100)
     monkeypatch.setattr(tables, "MAX_ROWS", 50)
     monkeypatch.setattr(tables, "MAX_DOCUMENT_BYTES", 20_000)
     (tmp_path / name).write_bytes(content)

@@ -8,9 +8,9 @@ import pytest
 from hart_studio.evaluation.joint import (
     count_joint,
     estimate_information,
-    estimate_information_gain,
+    estimate_information_difference,
     estimate_wrong_box,
-    measure_information_gain,
+    measure_information_difference,
     measure_joint,
     mutual_information,
     wrong_box_share,
@@ -54,10 +54,10 @@ def test_withholding_the_image_shows_as_a_gain_of_information() -> None:
     grounded = np.array([[1, 0] * 100])
     crops_only, direct = grounded, np.array([[1, 1, 0, 0] * 50])  # follows the box; knows nothing of it
     draws = draw_resamples(200, 300)
-    gain = estimate_information_gain(crops_only, direct, grounded, draws)
+    gain = estimate_information_difference(crops_only, direct, grounded, draws)
     assert gain.value == pytest.approx(1.0)
     assert 0.9 < gain.low < gain.high < 1.0 + 1e-9
-    opposite = estimate_information_gain(direct, crops_only, grounded, draws)
+    opposite = estimate_information_difference(direct, crops_only, grounded, draws)
     assert opposite == pytest.approx((-gain.value, -gain.high, -gain.low))
     assert estimate_information(direct, grounded, draws).low >= 0.0
 
@@ -88,11 +88,11 @@ def test_the_joint_counts_of_an_evaluation_by_hand() -> None:
 
 
 def test_the_gain_of_information_is_over_common_questions() -> None:
-    gain = measure_information_gain(eight_questions())
+    gain = measure_information_difference(eight_questions())
     assert gain is not None
     assert gain.questions == 6  # f has no crops-only score
     # Direct answers without f: 2 right on a right box, 2 right on a wrong one, 2 wrong on a wrong one, of 6.
     thirds = (1 / 3) * (math.log2((1 / 3) / (1 / 3 * 2 / 3)) + math.log2((1 / 3) / (2 / 3 * 2 / 3)))
     direct = thirds + (1 / 3) * math.log2((1 / 3) / (2 / 3 * 1 / 3))
     assert gain.gain.value == pytest.approx(0.0 - direct)
-    assert measure_information_gain([]) is None
+    assert measure_information_difference([]) is None

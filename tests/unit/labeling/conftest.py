@@ -90,7 +90,7 @@ def fill_many(project: Project, image: Path, count: int) -> None:
     """Many proposed items, copied in SQL: scores 0 to 0.999, every tenth without one."""
     import_samples(project, LoadedSamples("streets", (ask(image),)))
     first = next(project.items())
-    add_label(project, first.id, score=0.5, check=make_check(sufficiency=0.5, crops_right=True))
+    add_label(project, first.id, score=0.5, check=make_check(sufficiency=0.5, crops_correct=True))
     with project.database.writing() as connection:
         connection.execute(
             """WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < ?)

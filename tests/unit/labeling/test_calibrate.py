@@ -30,7 +30,7 @@ from hart_studio.labeling.calibrate import (
     select_gold_samples,
 )
 from hart_studio.labeling.calibration import (
-    CalibrationCurve,
+    ScoreModel,
     load_calibration,
     read_features,
     save_calibration,
@@ -357,7 +357,7 @@ def test_labels_of_one_score_are_accepted_together() -> None:
 def test_too_few_labels_make_no_curve(
     fit_right: int, fit_wrong: int, test_right: int, test_wrong: int, reported: str
 ) -> None:
-    good = CalibrationExample(make_check(sufficiency=1.0, crops_right=True), True)
+    good = CalibrationExample(make_check(sufficiency=1.0, crops_correct=True), True)
     bad = CalibrationExample(make_check(sufficiency=0.25), False)
     with pytest.raises(DataError, match=f"Too few labels for the {reported}"):
         fit_curve([good] * fit_right + [bad] * fit_wrong, [good] * test_right + [bad] * test_wrong)
@@ -383,8 +383,8 @@ def test_bins_by_hand() -> None:
 
 
 def test_a_curve_is_tested_on_other_labels_than_it_was_fitted_on() -> None:
-    good = CalibrationExample(make_check(sufficiency=1.0, crops_right=True), True)
-    bad = CalibrationExample(make_check(sufficiency=0.0, crops_right=False), False)
+    good = CalibrationExample(make_check(sufficiency=1.0, crops_correct=True), True)
+    bad = CalibrationExample(make_check(sufficiency=0.0, crops_correct=False), False)
     curve = fit_curve([good, bad] * 50, [good] * 60 + [bad] * 20, 0.95)
     assert (curve.fitted_on, curve.tested_on, curve.base_rate) == (100, 80, 0.75)
     assert (curve.precision, curve.recall) == (1.0, 1.0)
@@ -393,19 +393,19 @@ def test_a_curve_is_tested_on_other_labels_than_it_was_fitted_on() -> None:
     )  # fmt: skip
     assert curve.brier < 0.05
     assert (curve.scored, curve.threshold) == (60, pytest.approx(make_score(curve, good)))
-    odd = CalibrationExample(make_check(sufficiency=1.0, crops_right=False), True)
+    odd = CalibrationExample(make_check(sufficiency=1.0, crops_correct=False), True)
     with pytest.raises(DataError, match="None of the 60 tested labels has a score"):
         fit_curve([good, bad] * 50, [odd] * 50 + [bad] * 10, 0.95)
 
 
-def make_score(curve: CalibrationCurve, example: CalibrationExample) -> float:
+def make_score(curve: ScoreModel, example: CalibrationExample) -> float:
     return 1 / (1 + math.exp(-float(read_features(example.check) @ np.array(curve.weights))))
 
 
 def test_right_labels_without_a_score_count_as_not_accepted() -> None:
-    good = CalibrationExample(make_check(sufficiency=1.0, crops_right=True), True)
-    odd = CalibrationExample(make_check(sufficiency=1.0, crops_right=False), True)
-    bad = CalibrationExample(make_check(sufficiency=0.0, crops_right=False), False)
+    good = CalibrationExample(make_check(sufficiency=1.0, crops_correct=True), True)
+    odd = CalibrationExample(make_check(sufficiency=1.0, crops_correct=False), True)
+    bad = CalibrationExample(make_check(sufficiency=0.0, crops_correct=False), False)
     curve = fit_curve([good, bad] * 50, [good] * 60 + [odd] * 20 + [bad] * 20, 0.95)
     assert (curve.tested_on, curve.scored, curve.base_rate) == (100, 60, 0.8)
     assert (curve.precision, curve.recall) == (1.0, 0.75)

@@ -12,9 +12,9 @@ from hart_studio.errors import DataError
 from hart_studio.labeling.calibration import (
     REASONS,
     Calibration,
-    CalibrationCurve,
     CalibrationDomain,
     LabelOrigin,
+    ScoreModel,
     contradicts,
     describe_score,
     get_answer_form,
@@ -61,10 +61,10 @@ def test_the_answer_format_of_a_question() -> None:
 @pytest.mark.parametrize(
     ("evidence", "is_against"),
     [
-        ({"crops_right": False, "sufficiency": 1.0}, True),
-        ({"crops_right": True, "sufficiency": 0.0}, True),
-        ({"crops_right": None, "sufficiency": 0.125}, False),
-        ({"crops_right": True, "sufficiency": 1.0}, False),
+        ({"crops_correct": False, "sufficiency": 1.0}, True),
+        ({"crops_correct": True, "sufficiency": 0.0}, True),
+        ({"crops_correct": None, "sufficiency": 0.125}, False),
+        ({"crops_correct": True, "sufficiency": 1.0}, False),
         ({}, False),
     ],
 )
@@ -93,7 +93,7 @@ def test_a_score_for_people(score: float | None, check: BoxCheck | None, text: s
 
 def make_calibration(**fields: object) -> Calibration:
     """Score 0.5 for no sufficiency, and sigmoid(4) for full sufficiency."""
-    curve = CalibrationCurve(
+    curve = ScoreModel(
         weights=(0.0, 4.0, 0, 0, 0, 0, 0, 0), fitted_on=1, tested_on=1, scored=1, base_rate=0.5, threshold=0.9,
         precision=1.0, recall=1.0, brier=0.0, calibration_error=0.0, bins=(),
     )  # fmt: skip
@@ -106,7 +106,7 @@ def make_calibration(**fields: object) -> Calibration:
 
 def test_features_by_hand() -> None:
     check = make_check(
-        sufficiency=0.5, consensus=0.25, support=0.75, crops_right=True, necessity=False, area_share=0.05
+        sufficiency=0.5, consensus=0.25, support=0.75, crops_correct=True, necessity=False, area_share=0.05
     )
     assert read_features(check).tolist() == [1.0, 0.5, 0.25, 0.75, 1.0, 0.0, 1.0, 0.5]
     assert read_features(make_check(area_share=0.9)).tolist() == [1.0, 0, 0, 0, 0, 0, 0, 1.0]
@@ -140,7 +140,7 @@ def test_there_is_no_score_without_evidence_of_rollouts_or_of_that_kind() -> Non
     ],
 )
 def test_there_is_no_score_outside_of_the_domain(changes: dict[str, object], reason: str) -> None:
-    good = make_check(sufficiency=1.0, crops_right=True)
+    good = make_check(sufficiency=1.0, crops_correct=True)
     assert make_calibration().score_label(good, True, ORIGIN._replace(**changes)) == (None, reason)
     assert make_calibration().score_label(good, False, ORIGIN._replace(**changes)) == (None, reason), "nor one of 0"
 
@@ -153,7 +153,7 @@ def test_no_name_of_a_data_set_makes_a_photograph_a_drawn_scene() -> None:
 
 
 def test_scenes_with_other_than_the_default_settings_get_no_score() -> None:
-    good = make_check(sufficiency=1.0, crops_right=True)
+    good = make_check(sufficiency=1.0, crops_correct=True)
     custom = ORIGIN._replace(image_domain="needle-custom")
     assert make_calibration(domain=DRAWN).score_label(good, True, custom) == (None, "images")
     assert make_calibration().score_label(good, True, custom) == (None, "images"), "nor by the name of their data set"
@@ -163,7 +163,7 @@ def test_scenes_with_other_than_the_default_settings_get_no_score() -> None:
 
 @pytest.mark.parametrize(
     "evidence",
-    [{"crops_right": False, "sufficiency": 0.0}, {"crops_right": False, "sufficiency": 1.0}, {"sufficiency": 0.0}],
+    [{"crops_correct": False, "sufficiency": 0.0}, {"crops_correct": False, "sufficiency": 1.0}, {"sufficiency": 0.0}],
 )
 @pytest.mark.parametrize("kind", ["known_answer", "agreement"])
 @pytest.mark.parametrize("folder", [BUILT_IN_MODEL, TRAINED_MODEL])
@@ -185,7 +185,7 @@ def test_more_evidence_never_lowers_the_score_of_the_built_in_models(
 ) -> None:
     calibration = load_calibration(Path(folder) / "calibration.json")
     origin = LabelOrigin("needle", "", "multiple_choice", calibration.rollouts, calibration.temperature)
-    base: dict[str, Any] = {"sufficiency": 0.5, "consensus": 0.5, "support": 0.5, "crops_right": True}
+    base: dict[str, Any] = {"sufficiency": 0.5, "consensus": 0.5, "support": 0.5, "crops_correct": True}
     steps = [make_check(kind=kind, **{**base, name: share / 8}) for share in range(1, 9)]
     scores = [calibration.score_label(check, True, origin).score or 0.0 for check in steps]
     assert scores == sorted(scores) and scores[0] < scores[-1]

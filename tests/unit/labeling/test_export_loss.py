@@ -121,9 +121,13 @@ def test_open_questions_are_counted_by_image(negatives: Project) -> None:
     by_name = {item.image.sha256: Path(item.image.path).name for item in negatives.items()}
     found = read_exclusions(negatives, ("accepted",))
     assert found.statuses == {"auto_accepted": 1, "bad_question": 1, "new": 1, "proposed": 1, "rejected": 1}
-    assert {by_name[key]: count for key, count in found.open_questions.items()} == {"0.png": 1, "1.png": 1, "2.png": 1}
+    assert {by_name[key]: count for key, count in found.undecided_questions.items()} == {
+        "0.png": 1,
+        "1.png": 1,
+        "2.png": 1,
+    }
     found = read_exclusions(negatives, ("accepted", "auto_accepted", "proposed"))
-    assert {by_name[key] for key in found.open_questions} == {"0.png"}
+    assert {by_name[key] for key in found.undecided_questions} == {"0.png"}
     assert found.reasons == {"status bad_question": 1, "status new": 1, "status rejected": 1}
 
 
@@ -132,7 +136,7 @@ def test_open_questions_are_counted_by_image(negatives: Project) -> None:
 def test_the_query_and_the_rule_agree(project: Project, image: Path, status: Status, has_boxes: bool) -> None:
     import_samples(project, LoadedSamples("streets", (ask(image),)))
     add_label(project, next(project.items()).id, status=status, boxes=(BOX,) if has_boxes else ())
-    is_open = bool(read_exclusions(project, ("bad_question",)).open_questions)
+    is_open = bool(read_exclusions(project, ("bad_question",)).undecided_questions)
     assert is_open == LabelState(status, has_boxes, has_boxes).may_have_region
 
 
@@ -179,4 +183,4 @@ def test_the_exclusions_of_many_items_are_read_in_a_moment(project: Project, ima
     began = time.process_time()
     found = read_exclusions(project, ("accepted",))
     assert time.process_time() - began < 40_000 * 2e-5, "less than 20 µs of the processor an item"
-    assert found.reasons == {"status proposed": 40_000} and list(found.open_questions.values()) == [40_000]
+    assert found.reasons == {"status proposed": 40_000} and list(found.undecided_questions.values()) == [40_000]

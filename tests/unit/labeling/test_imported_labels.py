@@ -36,7 +36,7 @@ from tests.labels import draw_image
 from tests.unit.labeling.conftest import add_label, ask, make_check
 from tests.unit.labeling.test_calibration import make_calibration
 
-GOOD = make_check(sufficiency=1.0, crops_right=True)
+GOOD = make_check(sufficiency=1.0, crops_correct=True)
 OWN_SCORE = 0.9820137900379085  # the logistic of 4
 PROVENANCE = LabelProvenance(model="m", run_id="r", rollouts=4, temperature=1.0, seed=0)
 
@@ -80,8 +80,8 @@ def test_the_project_scores_the_evidence_and_not_the_record(project: Project, im
         ({"provenance": PROVENANCE.model_copy(update={"model": "a\0b"})}, "model"),
         ({"provenance": PROVENANCE.model_copy(update={"temperature": 0.5})}, "sampling"),
         ({"provenance": PROVENANCE.model_copy(update={"is_refined": True})}, "refinement"),
-        ({"check": make_check(sufficiency=1.0, crops_right=False)}, "contradiction"),
-        ({"check": make_check(kind="agreement", sufficiency=1.0, crops_right=True)}, "evidence"),
+        ({"check": make_check(sufficiency=1.0, crops_correct=False)}, "contradiction"),
+        ({"check": make_check(kind="agreement", sufficiency=1.0, crops_correct=True)}, "evidence"),
         ({"origin": "imported"}, "given_boxes"),
     ],
 )
@@ -106,7 +106,7 @@ def test_a_photograph_gets_no_score_of_drawn_scenes(project: Project, image: Pat
     provenance = LabelProvenance(
         model="/elsewhere/hart-tiny", run_id="r", rollouts=known.rollouts, temperature=known.temperature, seed=0
     )
-    check = make_check(rollouts=8, sufficiency=1.0, consensus=1.0, support=1.0, crops_right=True, necessity=True)
+    check = make_check(rollouts=8, sufficiency=1.0, consensus=1.0, support=1.0, crops_correct=True, necessity=True)
     item = accepted(project, image, provenance=provenance, check=check)
     found = ScoreChecker(project).check_item(item).label
     assert (found.status, found.score, found.uncalibrated) == ("proposed", None, "images")
@@ -150,7 +150,7 @@ def test_boxes_are_clipped_to_the_image() -> None:
 
 WRITTEN = [name for name, info in FORMATS.items() if info.save]
 OF_SIGNS = make_calibration(domain=CalibrationDomain(images="", data_set="signs", answer_forms=("multiple_choice",)))
-CHECK = make_check(sufficiency=1.0, crops_right=True)
+CHECK = make_check(sufficiency=1.0, crops_correct=True)
 SCORE = OF_SIGNS.score_label(CHECK, True, LabelOrigin("", "signs", "multiple_choice", 4, 1.0)).score
 STATUSES = ("accepted", "edited", "rejected", "auto_accepted")
 

@@ -73,7 +73,7 @@ def test_every_item_gets_a_label_with_its_evidence(twenty: Project) -> None:
     assert twenty.count_by("status") == {"proposed": 20}
     label = next(twenty.items()).label
     assert (label.origin, label.revision, len(label.boxes)) == ("model", 1, 1)
-    assert label.check is not None and label.check.crops_right
+    assert label.check is not None and label.check.crops_correct
     assert label.provenance is not None
     assert (label.provenance.model, label.provenance.run_id, label.provenance.rollouts) == ("m", layout.run_id, 2)
     status = read_status(layout)
@@ -358,7 +358,7 @@ def test_a_run_with_other_rollouts_than_its_calibration_warns(twenty: Project) -
 
 def test_review_all_disables_auto_accept(twenty: Project) -> None:
     calibrated(twenty)
-    run(twenty, is_auto_accepting=False)
+    run(twenty, auto_accept=False)
     assert twenty.count_by("status") == {"proposed": 20}
 
 

@@ -189,7 +189,7 @@ def test_another_audit_share_reorders_the_queue(filled: Project, item_ids: list[
 
 
 def test_why_an_item_needs_review(filled: Project, item_ids: list[str]) -> None:
-    label = add_label(filled, item_ids[0], check=make_check(crops_right=False, full_right=True))
+    label = add_label(filled, item_ids[0], check=make_check(crops_correct=False, full_correct=True))
     assert filled.get_review_reason(item_ids[0], label) == "disagreement"
     assert filled.get_review_reason(item_ids[0], label.model_copy(update={"status": "accepted"})) is None
 

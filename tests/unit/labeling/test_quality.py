@@ -33,12 +33,14 @@ def test_evidence_scores_and_areas(project: Project, image: Path) -> None:
     ids = [item.id for item in project.items()]
     for number, item_id in enumerate(ids[:4]):
         check = make_check(
-            crops_right=number < 3, full_right=number < 1, necessity=(True, False, None, None)[number],
+            crops_correct=number < 3, full_correct=number < 1, necessity=(True, False, None, None)[number],
             area_share=(0.001, 0.03, 0.03, 0.6)[number],
         )  # fmt: skip
         add_label(project, item_id, check=check, score=(0.05, 0.95, 1.0, 0.95)[number])
     for item_id in ids[4:]:
-        add_label(project, item_id, check=make_check(kind="agreement", crops_right=True, full_right=True), score=0.5)
+        add_label(
+            project, item_id, check=make_check(kind="agreement", crops_correct=True, full_correct=True), score=0.5
+        )
     quality = measure_quality(project)
     known, agreeing = quality.evidence["known_answer"], quality.evidence["agreement"]
     assert (known.labels, known.verified.value, known.full_image.value, known.accuracy_gain) == (4, 0.75, 0.25, 0.5)

@@ -36,7 +36,7 @@ def test_the_report_has_every_figure_and_no_foreign_html(tmp_path: Path, image: 
     samples = tuple(GoldSample(**ask(image, number).model_dump(), gold_boxes=(BOX,)) for number in range(3))
     import_samples(project, LoadedSamples("s", samples))
     for item in list(project.items()):
-        check = make_check(crops_right=True, full_right=False, necessity=True, area_share=0.02)
+        check = make_check(crops_correct=True, full_correct=False, necessity=True, area_share=0.02)
         add_label(project, item.id, check=check, score=0.9, status="auto_accepted")
     add_label(project, item.id, check=check, score=None, uncalibrated="images")
     assert measure_quality(project).evidence["known_answer"].uncalibrated == 1

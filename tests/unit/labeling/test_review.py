@@ -34,7 +34,7 @@ def test_the_least_sure_comes_first(queue: ReviewQueue, item_ids: list[str]) -> 
 
 
 def test_disagreement_comes_before_low_scores(queue: ReviewQueue, item_ids: list[str]) -> None:
-    add_label(queue.project, item_ids[4], score=0.9, check=make_check(crops_right=False, full_right=True))
+    add_label(queue.project, item_ids[4], score=0.9, check=make_check(crops_correct=False, full_correct=True))
     item = queue.next_item("Ada")
     assert item is not None
     assert item.id == item_ids[4]
@@ -154,18 +154,18 @@ def test_boxes_of_a_person_have_no_score_of_the_model(queue: ReviewQueue, item_i
 
 
 def test_the_second_of_two_accepts_the_evidence_that_they_were_shown(project: Project, image: Path) -> None:
-    change_settings(project, overlap_share=1.0)
+    change_settings(project, double_review_share=1.0)
     import_samples(project, LoadedSamples("streets", (ask(image),)))
     item_id = next(project.items()).id
-    shown = add_label(project, item_id, score=0.5, check=make_check(crops_right=True))
+    shown = add_label(project, item_id, score=0.5, check=make_check(crops_correct=True))
     queue = ReviewQueue(project)
-    queue.decide("Ada", item_id, 1, "edit", boxes=(OTHER,), check=make_check(rollouts=0, crops_right=False))
+    queue.decide("Ada", item_id, 1, "edit", boxes=(OTHER,), check=make_check(rollouts=0, crops_correct=False))
     label = queue.decide("Bo", item_id, 2, "accept")
     assert (label.score, label.check, label.origin) == (0.5, shown.check, "model")
 
 
 def test_an_edit_stores_boxes_and_their_verification(queue: ReviewQueue, item_ids: list[str]) -> None:
-    check = make_check(rollouts=0, crops_right=True)
+    check = make_check(rollouts=0, crops_correct=True)
     label = queue.decide("Ada", item_ids[0], 1, "edit", boxes=(OTHER, Box.from_xyxy((390, 290, 500, 500))), check=check)
     assert (label.status, label.origin, label.check) == ("edited", "human", check)
     assert [box.xyxy for box in label.boxes] == [OTHER.xyxy, (390, 290, 400, 300)]
@@ -288,7 +288,7 @@ def test_undo_works_after_a_restart(queue: ReviewQueue, item_ids: list[str]) -> 
 
 
 def test_items_that_overlap_are_decided_by_two_who_do_not_see_each_other(project: Project, image: Path) -> None:
-    change_settings(project, overlap_share=1.0)
+    change_settings(project, double_review_share=1.0)
     import_samples(project, LoadedSamples("streets", (ask(image),)))
     item_id = next(project.items()).id
     add_label(project, item_id, score=0.5)

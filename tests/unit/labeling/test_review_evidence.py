@@ -24,8 +24,10 @@ def label(status: str = "proposed", score: float | None = 0.5, **check: object) 
 
 
 def test_reasons() -> None:
-    assert get_review_reason(label(crops_right=False, full_right=True), 0.5, 0.1) == "disagreement"
-    assert get_review_reason(label(crops_right=True, full_right=True, sufficiency=0.25), 0.5, 0.1) == "low_agreement"
+    assert get_review_reason(label(crops_correct=False, full_correct=True), 0.5, 0.1) == "disagreement"
+    assert (
+        get_review_reason(label(crops_correct=True, full_correct=True, sufficiency=0.25), 0.5, 0.1) == "low_agreement"
+    )
     assert get_review_reason(label(sufficiency=1.0, consensus=0.2), 0.5, 0.1) == "low_agreement"
     assert get_review_reason(label(sufficiency=1.0, cautions=("covers_half",)), 0.5, 0.1) == "caution"
     assert get_review_reason(label(sufficiency=1.0, consensus=0.0, cautions=("no_box",)), 0.5, 0.1) == "no_box"
@@ -58,7 +60,7 @@ def test_without_a_score_the_evidence_orders_the_queue() -> None:
 
 def test_disagreement_first_and_the_audit_last() -> None:
     order = [
-        label(crops_right=False, full_right=True, sufficiency=1.0),
+        label(crops_correct=False, full_correct=True, sufficiency=1.0),
         label(sufficiency=0.25),
         label(sufficiency=1.0, cautions=("touches_border",)),
         label(sufficiency=1.0, score=0.1),
@@ -85,7 +87,7 @@ def test_a_majority_of_guesses(votes: int, trials: int, options: int) -> None:
 
 
 def test_two_of_eight_right_is_no_better_than_chance() -> None:
-    notes = describe_chance_level(make_check(rollouts=8, sufficiency=0.25, crops_right=True), 4)
+    notes = describe_chance_level(make_check(rollouts=8, sufficiency=0.25, crops_correct=True), 4)
     assert notes.is_weak
     assert notes.texts == (
         "Chance level with 4 options: 25 %.",
@@ -94,27 +96,27 @@ def test_two_of_eight_right_is_no_better_than_chance() -> None:
 
 
 def test_seven_of_eight_right_is_better_than_chance() -> None:
-    notes = describe_chance_level(make_check(rollouts=8, sufficiency=7 / 8, crops_right=True), 4)
+    notes = describe_chance_level(make_check(rollouts=8, sufficiency=7 / 8, crops_correct=True), 4)
     assert (notes.texts, notes.is_weak) == (("Chance level with 4 options: 25 %.",), False)
-    assert describe_chance_level(make_check(rollouts=8, sufficiency=1.0, crops_right=True), 25) == ((), False)
+    assert describe_chance_level(make_check(rollouts=8, sufficiency=1.0, crops_correct=True), 25) == ((), False)
 
 
 def test_agreement_is_compared_with_that_of_guesses() -> None:
     # Of 4 guesses among 2 options 3 or more agree with a probability of 10 in 16.
-    notes = describe_chance_level(make_check(kind="agreement", rollouts=4, sufficiency=0.75, crops_right=True), 2)
+    notes = describe_chance_level(make_check(kind="agreement", rollouts=4, sufficiency=0.75, crops_correct=True), 2)
     assert notes.is_weak
     assert notes.texts[0] == "Chance level with 2 options: 50 %."
     assert "Rollouts in agreement: 3 of 4, not above chance (p = 0.62 " in notes.texts[1]
 
 
 def test_an_answer_that_needs_no_region_is_said() -> None:
-    check = make_check(rollouts=0, crops_right=True, full_right=True, necessity=False)
+    check = make_check(rollouts=0, crops_correct=True, full_correct=True, necessity=False)
     notes = describe_chance_level(check, 0)
     assert notes.is_weak and "the region is not necessary" in notes.texts[0]
     assert describe_chance_level(check.model_copy(update={"necessity": True}), 0) == ((), False)
 
 
 def test_free_answers_and_wrong_ones_have_no_chance_level() -> None:
-    assert describe_chance_level(make_check(rollouts=8, sufficiency=0.5, crops_right=True), 0) == ((), False)
-    assert describe_chance_level(make_check(rollouts=8, sufficiency=0.0, crops_right=False), 4) == ((), False)
+    assert describe_chance_level(make_check(rollouts=8, sufficiency=0.5, crops_correct=True), 0) == ((), False)
+    assert describe_chance_level(make_check(rollouts=8, sufficiency=0.0, crops_correct=False), 4) == ((), False)
     assert describe_chance_level(make_check(rollouts=0), 4) == ((), False)

@@ -24,7 +24,7 @@ def test_items_by_status_and_the_most_frequent_reasons(filled: Project) -> None:
     ids = [item.id for item in filled.items()]
     box = '[{"x_min": 0, "y_min": 0, "x_max": 1, "y_max": 1}]'
     labels = [
-        f'{{"status": "proposed", "note": "", "boxes": {box}, "check": {{"crops_right": true}}}}',
+        f'{{"status": "proposed", "note": "", "boxes": {box}, "check": {{"crops_correct": true}}}}',
         '{"status": "proposed", "note": "", "boxes": []}',
         f'{{"status": "auto_accepted", "note": "", "boxes": {box}}}',
         '{"status": "failed", "note": "no image", "boxes": []}',
@@ -65,7 +65,7 @@ def predict(project: Project, run: str, labels: dict[str, tuple[bool | None, tup
     with project.database.writing() as connection:
         connection.execute("INSERT INTO runs (id, at, model) VALUES (?, '', 'm')", (run,))
         for item_id, (is_right, boxes) in labels.items():
-            check = None if is_right is None else make_check(crops_right=is_right)
+            check = None if is_right is None else make_check(crops_correct=is_right)
             label = Label(revision=1, status="proposed", origin="model", boxes=boxes, check=check, at=datetime.now(UTC))
             connection.execute(
                 "INSERT INTO predictions (run, item, label) VALUES (?, ?, ?)", (run, item_id, label.model_dump_json())

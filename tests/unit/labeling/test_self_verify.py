@@ -119,7 +119,7 @@ def test_the_boxes_are_those_of_the_right_rollouts(image: Path) -> None:
     assert [box.xyxy for box in proposal.boxes] == [tuple(float(edge) for edge in FAR)]
     check = proposal.check
     assert (check.kind, check.rollouts, check.sufficiency, check.support) == ("known_answer", 4, 0.5, 0.5)
-    assert (check.crops_answer, check.crops_right, check.full_answer, check.full_right) == ("B", True, "B", True)
+    assert (check.crops_answer, check.crops_correct, check.full_answer, check.full_correct) == ("B", True, "B", True)
     assert (check.masked_answer, check.necessity) == ("A", True)
     assert check.area_share == pytest.approx(0.09)
     assert check.consensus == pytest.approx(2 / 6)
@@ -134,7 +134,7 @@ def test_without_an_answer_the_majority_says_which_boxes(image: Path) -> None:
     )
     check = one(model, ask(image, None)).check
     assert (check.kind, check.majority_answer, check.sufficiency, check.support) == ("agreement", "A", 0.75, 0.75)
-    assert (check.crops_right, check.full_right, check.necessity) == (True, False, False)
+    assert (check.crops_correct, check.full_correct, check.necessity) == (True, False, False)
 
 
 def test_the_masked_region_is_the_label(image: Path) -> None:
@@ -149,8 +149,8 @@ def test_the_masked_region_is_the_label(image: Path) -> None:
 def test_no_rollout_has_a_box(image: Path) -> None:
     proposal = one(ScriptedModel(grounding="nothing here", direct="B"), ask(image))
     assert (proposal.boxes, proposal.failure) == ((), "")
-    assert (proposal.check.sufficiency, proposal.check.crops_right, proposal.check.support) == (0.0, None, None)
-    assert (proposal.check.full_right, proposal.check.necessity, proposal.check.area_share) == (True, None, 0.0)
+    assert (proposal.check.sufficiency, proposal.check.crops_correct, proposal.check.support) == (0.0, None, None)
+    assert (proposal.check.full_correct, proposal.check.necessity, proposal.check.area_share) == (True, None, 0.0)
 
 
 def test_cautions(image: Path) -> None:
@@ -181,7 +181,7 @@ def test_given_boxes_are_verified_as_they_are(image: Path) -> None:
     )
     proposal = one(model, ask(image), given=[mine])
     assert proposal.boxes == mine
-    assert (proposal.check.sufficiency, proposal.check.support, proposal.check.crops_right) == (0.75, 0.75, True)
+    assert (proposal.check.sufficiency, proposal.check.support, proposal.check.crops_correct) == (0.75, 0.75, True)
     assert proposal.check.consensus < 1, "how much the model's own regions agree"
 
 
@@ -193,7 +193,7 @@ def test_an_image_that_cannot_be_read_takes_no_other_along(image: Path, tmp_path
     gone, cut, good = propose(model, [ask(tmp_path / "gone.png"), ask(damaged), ask(image)], FOUR)
     assert "no file of that name" in gone.failure and gone.check is None
     assert "truncated" in cut.failure and cut.boxes == ()
-    assert good.failure == "" and good.check.crops_right
+    assert good.failure == "" and good.check.crops_correct
 
 
 def test_several_rollouts_at_temperature_0_are_refused(image: Path) -> None:
@@ -227,7 +227,7 @@ def test_a_loose_box_is_refined_to_the_predicted_region(image: Path) -> None:
 def test_boxes_of_a_person_are_checked_by_greedy_answers_alone(image: Path) -> None:
     model = ScriptedModel(crops_only="B", direct=["B", "A"])
     check, problem = verify_drawn_boxes(model, ask(image), [Box.from_xyxy(FAR)], FOUR.loop)
-    assert (problem, check.rollouts, check.sufficiency, check.crops_right) == ("", 0, None, True)
+    assert (problem, check.rollouts, check.sufficiency, check.crops_correct) == ("", 0, None, True)
     assert (check.necessity, check.area_share) == (True, pytest.approx(0.09))
     assert all(call.sampling.temperature == 0 for call in model.calls)
 
@@ -238,17 +238,19 @@ def test_without_an_answer_a_person_is_measured_against_the_rollouts(image: Path
     )  # fmt: skip
     before = one(model, ask(image, None)).check
     assert before.majority_answer == "A"
-    assert verify_drawn_boxes(model, ask(image, None), [Box.from_xyxy(FAR)], FOUR.loop, before)[0].crops_right is False
+    assert (
+        verify_drawn_boxes(model, ask(image, None), [Box.from_xyxy(FAR)], FOUR.loop, before)[0].crops_correct is False
+    )
     alone = verify_drawn_boxes(model, ask(image, None), [Box.from_xyxy(FAR)], FOUR.loop)[0]
-    assert (alone.crops_right, alone.majority_answer) == (None, None)
+    assert (alone.crops_correct, alone.majority_answer) == (None, None)
 
 
 def test_a_person_says_that_nothing_is_there(image: Path) -> None:
     check, problem = verify_drawn_boxes(ScriptedModel(direct="B"), ask(image), [], FOUR.loop)
-    assert (problem, check.crops_right, check.necessity, check.area_share) == ("", None, None, 0.0)
+    assert (problem, check.crops_correct, check.necessity, check.area_share) == ("", None, None, 0.0)
 
 
 def test_checking_boxes_of_an_image_that_is_gone(tmp_path: Path) -> None:
     check, problem = verify_drawn_boxes(ScriptedModel(), ask(tmp_path / "gone.png"), [Box.from_xyxy(FAR)], FOUR.loop)
     assert "no file of that name" in problem
-    assert check.crops_right is None
+    assert check.crops_correct is None

@@ -352,7 +352,9 @@ def test_other_answers(value: Any) -> None:
 
 
 def test_a_server_that_ignores_n() -> None:
-    with pytest.raises(ModelError, match=r"expected 4 completions .* got 1. Set supports_n \(--served-supports-n\) only"):
+    with pytest.raises(
+        ModelError, match=r"expected 4 completions .* got 1. Set supports_n \(--served-supports-n\) only"
+    ):
         read(reply_of(), n=4)
 
 

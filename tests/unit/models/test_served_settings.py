@@ -90,7 +90,16 @@ def test_defaults_are_those_of_the_settings() -> None:
 
 
 def test_every_flag() -> None:
-    more = ["--served-model", "a/b", "--served-engine", "vllm", "--served-supports-n", "--served-jpeg", "--served-retries", "0"]
+    more = [
+        "--served-model",
+        "a/b",
+        "--served-server",
+        "vllm",
+        "--served-supports-n",
+        "--served-jpeg",
+        "--served-retries",
+        "0",
+    ]
     more += ["--served-concurrency", "3", "--served-timeout", "1.5", "--served-pixels", "784", "50176"]
     more += ["--served-key-variable", "MY_KEY"]
     more += ["--served-field", "min_p=0.1", "--served-field", 'mm_processor_kwargs={"max_pixels": 7}']

@@ -135,7 +135,10 @@ def test_only_the_built_in_model_is_taught_words_by_itself() -> None:
     assert RunConfig().answer_format == "words"
     assert read_config({"model": {"id": "owner/model"}}).answer_format == "letter"
     assert read_config({"method": {"answer_format": "letter"}}).answer_format == "letter"
-    assert read_config({"model": {"id": "owner/model"}, "method": {"answer_format": "option_text"}}).answer_format == "words"
+    assert (
+        read_config({"model": {"id": "owner/model"}, "method": {"answer_format": "option_text"}}).answer_format
+        == "words"
+    )
 
 
 def test_total_steps_counts_every_stage() -> None:

@@ -80,7 +80,7 @@ def test_an_attempt_without_a_copy_is_passed_over(layout: RunLayout) -> None:
 
 
 def test_many_changes_are_counted(layout: RunLayout, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(config_file, "MOST_CHANGES", 2)
+    monkeypatch.setattr(config_file, "MAX_SHOWN_CHANGES", 2)
     record_settings(layout, 1)
     change(layout, "optim", **{f"x{number}": number for number in range(5)})
     changes = record_settings(layout, 2)

@@ -93,7 +93,9 @@ def test_memory_is_not_planned_for_a_model_that_is_refused(tmp_path: Path) -> No
 
 def trained_names(key: str, target: str) -> list[str]:
     model, _ = BUILDERS[key]()
-    adapted = get_peft_model(model, lora_config(ModelConfig(lora="on", lora_r=2, freeze_vision_tower=target == "language_model")))
+    adapted = get_peft_model(
+        model, lora_config(ModelConfig(lora="on", lora_r=2, freeze_vision_tower=target == "language_model"))
+    )
     return [name for name, weight in adapted.named_parameters() if weight.requires_grad]
 
 

@@ -10,13 +10,13 @@ from hart_studio.training.step_warnings import HIGH_KL, STREAK_STEPS, StepWarnin
 CONFIG = RunConfig.model_validate(
     {"rollout": {"group_size": 4}, "schedule": {"rl_batch_size": 8, "rl_micro_batch_size": 8}}
 )
-GOOD = {"reward_correct": 0.5, "frac_reward_zero_std": 0.25, "failed_share": 0.0, "clipped_ratio": 0.0, "kl": 0.1}
+GOOD = {"reward_correct": 0.5, "frac_reward_zero_std": 0.25, "failed_share": 0.0, "truncated_share": 0.0, "kl": 0.1}
 ALL_WRONG = GOOD | {
     "reward_correct": 0.0,
     "frac_reward_zero_std": 1.0,
     "no_box_share": 0.75,
     "bad_box_share": 0.125,
-    "clipped_ratio": 0.25,
+    "truncated_share": 0.25,
 }
 
 
@@ -49,7 +49,7 @@ def test_a_spell_that_comes_back_is_reported_again_with_its_own_counts() -> None
         ({"frac_reward_zero_std": 1.0, "reward_correct": 1.0}, "all 320 rollouts were right"),
         ({"frac_reward_zero_std": 1.0, "reward_correct": 0.5}, "all right or all wrong (160 of 320 right)"),
         ({"frac_reward_zero_std": 1.0, "reward_correct": 0.0}, "check the answer format of your data with --preflight"),
-        ({"clipped_ratio": 1.0}, "the token limit cut off all 320 rollouts"),
+        ({"truncated_share": 1.0}, "the token limit cut off all 320 rollouts"),
         ({"failed_share": 1.0}, "every sample failed"),
         ({"kl": HIGH_KL * 2}, "the KL to reference is above 10"),
     ],
@@ -60,7 +60,7 @@ def test_other_troubles_are_reported(metrics: dict[str, float], expected: str) -
 
 
 def test_cut_off_rollouts_with_equal_rewards_are_reported_once() -> None:
-    ((_, text),) = check([ALL_WRONG | {"clipped_ratio": 1.0, "no_box_share": 1.0, "bad_box_share": 0.0}] * 20)
+    ((_, text),) = check([ALL_WRONG | {"truncated_share": 1.0, "no_box_share": 1.0, "bad_box_share": 0.0}] * 20)
     assert "320 cut off by the token limit" in text and "raise rollout.max_grounding_tokens" in text
 
 

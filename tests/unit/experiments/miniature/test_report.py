@@ -122,19 +122,19 @@ def test_the_first_step_does_not_count_for_the_cost(results: StudyResults) -> No
 
 
 def test_verdicts_follow_from_the_interval(results: StudyResults) -> None:
-    assert verdict(Estimate(0.2, 0.1, 0.3)) == "seen"
-    assert verdict(Estimate(0.2, -0.1, 0.3)) == "missed: the interval includes 0"
-    assert verdict(Estimate(-0.2, -0.3, -0.1)) == "missed: significant opposite effect"
+    assert verdict(Estimate(0.2, 0.1, 0.3)) == "supported"
+    assert verdict(Estimate(0.2, -0.1, 0.3)) == "inconclusive (interval includes 0)"
+    assert verdict(Estimate(-0.2, -0.3, -0.1)) == "contradicted"
     assert verdict(None) == "not run"
     table = claims_table(results)
     better = row_of(table, "AP-GRPO grounds better than the base model (Table 6)")
     assert better[1] == "+25.2 (TreeBench), +11.7 (Visual-CoT)"
-    assert better[2].startswith("+55.0 points [") and better[3] == "seen"
+    assert better[2].startswith("+55.0 points [") and better[3] == "supported"
     assert row_of(table, "AP-GRPO grounds better than GRPO (Table 6)")[3] == "not run"
     informed = row_of(
         table, "the box is more informative about a crops-only answer than about a direct one, base model (Prop. 1)"
     )
-    assert " bits [" in informed[2] and informed[3] == "seen"
+    assert " bits [" in informed[2] and informed[3] == "supported"
 
 
 def test_a_share_without_a_spread(results: StudyResults) -> None:

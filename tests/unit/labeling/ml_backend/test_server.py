@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 
 from hart_studio.errors import InputError
 from hart_studio.labeling import __main__ as command
-from hart_studio.labeling.calibration import Calibration, CalibrationCurve, CalibrationDomain
+from hart_studio.labeling.calibration import Calibration, CalibrationDomain, ScoreModel
 from hart_studio.labeling.formats.label_studio import label_config, read_region
 from hart_studio.labeling.formats.reading import FoundImage
 from hart_studio.labeling.ml_backend import server
@@ -112,7 +112,7 @@ def test_a_prediction(client: TestClient) -> None:
 def test_the_models_own_calibration_gives_the_score_inside_of_its_domain(image: Path) -> None:
     draw_marked(image.with_name("scene.jpg"))
     scene = {**TASK, "data": {**TASK["data"], "image": "scene.jpg"}}  # type: ignore[dict-item]
-    curve = CalibrationCurve(
+    curve = ScoreModel(
         weights=(0.0,) * 8, fitted_on=1, tested_on=1, scored=1, base_rate=1, threshold=None,
         precision=None, recall=None, brier=0, calibration_error=0, bins=(),
     )  # fmt: skip

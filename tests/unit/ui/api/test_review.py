@@ -48,7 +48,7 @@ def calls(tmp_path: Path, model: ScriptedModel) -> ReviewApi:
     with project.database.writing() as connection:  # images that the built-in model was made for
         connection.execute("UPDATE images SET domain = ?", (NEEDLE,))
     for number, item in enumerate(list(project.items())):
-        add_label(project, item.id, score=number / 10, check=make_check(sufficiency=1.0, crops_right=True))
+        add_label(project, item.id, score=number / 10, check=make_check(sufficiency=1.0, crops_correct=True))
     return ReviewApi(label_api, AskService(tmp_path / "served", lambda name: model))
 
 
@@ -130,7 +130,7 @@ def test_boxes_are_verified_as_they_are_drawn_and_saved_with_the_verdict(
 ) -> None:
     item = call_handler(calls.next_item, request())["item"]
     answer = call_handler(calls.check, request(item=item["id"], boxes=[DRAWN]))
-    assert answer["check"]["crops_right"] is True
+    assert answer["check"]["crops_correct"] is True
     assert answer["crops"][0]["width"] == 100
     asked = len(model.calls)
     call_handler(calls.decide, request(item=item["id"], revision=1, decision="edit", boxes=[DRAWN]))
@@ -138,7 +138,7 @@ def test_boxes_are_verified_as_they_are_drawn_and_saved_with_the_verdict(
     label = project.item(item["id"]).label
     assert (label.status, label.boxes[0].xyxy) == ("edited", (10, 20, 110, 120))
     assert label.check is not None
-    assert (label.check.rollouts, label.check.crops_right) == (0, True)
+    assert (label.check.rollouts, label.check.crops_correct) == (0, True)
 
 
 def test_a_built_in_model_gives_no_verdict_on_photographs(calls: ReviewApi, project: Project) -> None:
@@ -157,11 +157,12 @@ def test_a_verdict_is_never_taken_from_the_browser(calls: ReviewApi, project: Pr
     model.crops_only = "A"
     item = call_handler(calls.next_item, request())["item"]
     call_handler(
-        calls.decide, request(item=item["id"], revision=1, decision="edit", boxes=[DRAWN], check={"crops_right": True})
+        calls.decide,
+        request(item=item["id"], revision=1, decision="edit", boxes=[DRAWN], check={"crops_correct": True}),
     )
     label = project.item(item["id"]).label
     assert label.check is not None
-    assert label.check.crops_right is False
+    assert label.check.crops_correct is False
 
 
 @pytest.mark.parametrize(
@@ -269,13 +270,13 @@ def test_a_verdict_is_that_of_the_projects_own_model(calls: ReviewApi, project: 
     assert next(other.items()).id == item.id
     asked = {"item": item.id, "boxes": [DRAWN]}
     verdicts = [call_handler(calls.check, {**request(**asked), "project": name})["check"] for name in ("p", "q", "p")]
-    assert [(each["crops_right"], each["model"]) for each in verdicts] == [(False, "x"), (True, "y"), (False, "x")]
+    assert [(each["crops_correct"], each["model"]) for each in verdicts] == [(False, "x"), (True, "y"), (False, "x")]
     time.sleep(1.1)  # runs are ordered by the second of their ids
     make_run(project, "y")
     assert call_handler(calls.check, request(**asked))["check"]["model"] == "y"
     call_handler(calls.decide, request(item=item.id, revision=1, decision="edit", boxes=[DRAWN]))
     check = project.item(item.id).label.check
-    assert check is not None and (check.model, check.crops_right) == ("y", True)
+    assert check is not None and (check.model, check.crops_correct) == ("y", True)
 
 
 def test_a_changed_name_of_a_box_is_verified_again(calls: ReviewApi, model: ScriptedModel, project: Project) -> None:
@@ -313,7 +314,7 @@ def test_accepting_nothing_needs_a_flag(calls: ReviewApi, project: Project) -> N
 
 def test_what_chance_explains_is_shown(calls: ReviewApi, project: Project) -> None:
     first = next(project.items()).id
-    add_label(project, first, score=0.0, check=make_check(rollouts=4, sufficiency=0.5, crops_right=True))
+    add_label(project, first, score=0.0, check=make_check(rollouts=4, sufficiency=0.5, crops_correct=True))
     item = call_handler(calls.next_item, request())["item"]
     assert item["id"] == first and item["is_weak"] is True
     assert item["chance"] == [
@@ -333,7 +334,7 @@ def test_an_image_that_is_gone_keeps_its_item(calls: ReviewApi, project: Project
 
 def test_quality_losses_and_export(calls: ReviewApi, project: Project, tmp_path: Path) -> None:
     outputs = LabelExportApi(calls.label_api, tmp_path / "served")
-    add_label(project, next(project.items()).id, status="accepted", check=make_check(crops_right=True))
+    add_label(project, next(project.items()).id, status="accepted", check=make_check(crops_correct=True))
     quality = json.loads(json.dumps(call_handler(outputs.quality, {"project": "p"})))
     assert quality["evidence"][0]["labels"] == 3
     assert quality["figures"]["areas"].startswith("<svg")
@@ -362,7 +363,11 @@ def test_training_settings_hold_questions_and_labels(calls: ReviewApi, project: 
         add_label(project, item.id, status="accepted")
     config = call_handler(outputs.training_config, {"project": "p"})
     assert (config.data.source, config.data.rl_samples, config.data.eval_samples) == ("jsonl", 2, 0)
-    assert (config.method.stages, config.method.sft_target, config.data.sft_samples) == ("ap_grpo+sft", "grounded", None)
+    assert (config.method.stages, config.method.sft_target, config.data.sft_samples) == (
+        "ap_grpo+sft",
+        "grounded",
+        None,
+    )
     loaded = load_jsonl(Path(config.data.path), image_root=Path(config.data.image_root))
     assert all([box.xyxy for box in sample.label_boxes] == [BOX.xyxy] for sample in loaded.samples)
 

@@ -27,13 +27,13 @@ def test_with_a_known_answer_the_crops_are_enough_when_they_are_right(image: Sou
         kind="known_answer",
         rollouts=0,
         crops_answer="A",
-        crops_right=is_right,
+        crops_correct=is_right,
         full_answer="B",
-        full_right=not is_right,
+        full_correct=not is_right,
     )
     response = to_verify_response(image, "mine", [BOX], check, ["read this"])
     assert response.warnings == ("read this",)
-    assert (response.sufficient, response.crops_right, response.full_right) == (is_right, is_right, not is_right)
+    assert (response.sufficient, response.crops_correct, response.full_correct) == (is_right, is_right, not is_right)
     assert response.model_dump(include={"image", "model", "boxes"}) == {
         "image": {"name": "street.png", "width": 80, "height": 60},
         "model": "mine",
@@ -52,7 +52,7 @@ def test_without_one_they_are_enough_when_they_say_what_the_full_image_says(
         image, "mine", [BOX], BoxCheck(kind="agreement", rollouts=0, crops_answer=crops, full_answer=full), []
     )
     assert response.sufficient is sufficient
-    assert (response.crops_right, response.full_right) == (None, None), "no one knows"
+    assert (response.crops_correct, response.full_correct) == (None, None), "no one knows"
 
 
 def test_every_field_is_described_to_clients() -> None:

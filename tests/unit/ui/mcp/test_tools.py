@@ -106,7 +106,7 @@ def test_verify_uses_all_boxes(client: ToolClient) -> None:
         len([part for part in client.model.requests("crops_only")[0].messages[0].parts if not isinstance(part, str)])
         == 9
     )
-    assert (reply.found["sufficient"], reply.found["full_right"], reply.found["masked_answer"]) == (False, True, "B")
+    assert (reply.found["sufficient"], reply.found["full_correct"], reply.found["masked_answer"]) == (False, True, "B")
     assert reply.found["necessary"] is False
     assert reply.found["boxes"][1] == {"x_min": 100, "y_min": 10, "x_max": 150, "y_max": 900, "label": ""}
 

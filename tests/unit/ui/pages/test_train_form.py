@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hart_studio.algorithms.methods import STAGES_TITLES
+from hart_studio.algorithms.methods import STAGE_SEQUENCE_TITLES
 from hart_studio.errors import InputError
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.overrides import SETTINGS
@@ -61,7 +61,9 @@ def test_widgets_carry_kind_and_choices() -> None:
 
 
 def test_settings_are_used_where_their_stage_is_trained() -> None:
-    used = {stages: {field.name for field in FIELDS if field.is_used(stages, "needle")} for stages in STAGES_TITLES}
+    used = {
+        stages: {field.name for field in FIELDS if field.is_used(stages, "needle")} for stages in STAGE_SEQUENCE_TITLES
+    }
     names = {field.name for field in FIELDS} - {"data.image_root"}
     of_sft = {name for name in names if "sft" in name} | {"method.answer_format"}
     assert used["ap_grpo+sft"] == used["sft+ap_grpo"] == names

@@ -36,7 +36,8 @@ from hart_studio.ui.security.model_allowlist import ModelAllowlist
 
 SERVED = ServedSettings(url="http://127.0.0.1:9/v1", family="qwen2_5_vl", api_key_variable="SECRET_OF_THE_SERVER")
 INERT = {
-    "model.dtype", "model.device", "model.attn_implementation", "model.lora", "model.freeze_vision_tower", "data.source",
+    "model.dtype", "model.device", "model.attn_implementation", "model.lora", "model.freeze_vision_tower",
+    "data.source",
     "model.gradient_checkpointing",
     "data.columns", "method.stages", "method.trained_turns", "method.loss_aggregation", "method.answer_format",
     "method.sft_target", "optim.lr_scheduler_type",
