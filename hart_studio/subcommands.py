@@ -26,6 +26,8 @@ class CommandParser(argparse.ArgumentParser):
             example: A whole command that works.
             options: As for ``argparse.ArgumentParser``.
         """
+        if options.get("description"):  # from a docstring
+            options["description"] = options["description"].replace("``", "")
         super().__init__(**options)
         self.example = example
 

@@ -420,7 +420,7 @@ def _build_parser() -> argparse.ArgumentParser:
         "--status", action="append", choices=get_args(Status), help="export labels of this status; repeatable"
     )
     export.add_argument(
-        "--min-score", type=float, help="minimum score; applies only to labels that nobody has reviewed"
+        "--min-score", type=float, help="minimum score; applies only to labels without a review"
     )
     export.add_argument(
         "--splits",

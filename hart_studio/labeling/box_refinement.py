@@ -26,7 +26,7 @@ from hart_studio.records import Box, Record, Rollout
 
 
 class BoxRefinementSettings(Record):
-    """Settings of the box refinement. Project defaults."""
+    """Settings of the box refinement. Not from the paper."""
 
     steps: int = Field(default=2, ge=1, le=6)
     """Binary search steps per side; the first step moves an edge farthest."""

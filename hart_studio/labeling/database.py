@@ -25,7 +25,7 @@ from hart_studio.labeling.connection_pool import (
 DATABASE: Final = "project.sqlite"
 """File name in the project folder."""
 
-_VERSION_2: Final = (
+_VERSION_3: Final = (
     """CREATE TABLE project (
         only INTEGER PRIMARY KEY CHECK (only = 1), name TEXT NOT NULL, created_at TEXT NOT NULL,
         archived_at TEXT, settings TEXT NOT NULL
@@ -90,10 +90,10 @@ _VERSION_2: Final = (
     )""",
 )
 
-FIRST_VERSION: Final = 2
-"""Oldest version that can be opened. Version 1 had other tables."""
+FIRST_VERSION: Final = 3
+"""Oldest version that can be opened. Earlier ones had other tables or fields."""
 
-MIGRATIONS: Final[tuple[Sequence[str], ...]] = (_VERSION_2,)
+MIGRATIONS: Final[tuple[Sequence[str], ...]] = (_VERSION_3,)
 """Statements that create the first version and upgrade each version to the next. Append only."""
 
 

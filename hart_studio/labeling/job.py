@@ -70,7 +70,7 @@ class LabelingConfig(Record):
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Seed of the sampled turns."""
     batch: int = Field(default=16, ge=1, le=1024)
-    """Items per batch, whose overviews and crops are in memory together. Project default."""
+    """Items per batch, whose overviews and crops are in memory together. Not from the paper."""
     auto_accept: bool = True
     """Whether labels above the calibrated threshold are auto-accepted."""
     item_filter: ItemFilter = ItemFilter(statuses=("new", "failed"))

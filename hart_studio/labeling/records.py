@@ -23,7 +23,7 @@ Uncalibrated = Literal[
 ]
 """Why a label with evidence has no score: its model has no calibration, the calibration does not cover its images,
 answer format, kind of evidence, sampling, box refinement or imported boxes, or the evidence contradicts the boxes. See
-``calibration_domain.REASONS``."""
+``calibration.REASONS``."""
 
 Status = Literal["new", "proposed", "auto_accepted", "accepted", "edited", "rejected", "bad_question", "failed"]
 """``new``: no proposal yet. ``proposed``: needs a review. ``auto_accepted``: score above the threshold. ``accepted``,

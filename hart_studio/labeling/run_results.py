@@ -73,8 +73,9 @@ class LabelingSummary(Record):
         if len(reasons) > MAX_REASONS:
             lines.append(f"  and {len(reasons) - MAX_REASONS:,} other reasons; the items have them as notes")
         lines.append("project: " + ", ".join(f"{count:,} {status}" for status, count in self.statuses.items()))
+        texts: dict[str, str] = {**REASONS}
         for reason, count in self.uncalibrated.items():
-            lines.append(f"{count:,} uncalibrated: {REASONS.get(reason, 'no score')}")  # type: ignore[call-overload]
+            lines.append(f"{count:,} uncalibrated: {texts.get(reason, 'no score')}")
         return lines
 
 
@@ -112,7 +113,7 @@ def summarize_run(project: Project, run_id: str) -> LabelingSummary:
         kept=kept,
         failures={str(row["note"]): row["count"] for row in rows if row["status"] == "failed"},
         statuses=project.count_by("status"),
-        uncalibrated={str(reason): count for reason, count in project.count_uncalibrated().items()},
+        uncalibrated=project.count_uncalibrated(),
     )
 
 

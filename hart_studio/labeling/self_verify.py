@@ -87,7 +87,7 @@ class ProposalSettings(Record):
     """How boxes are proposed: rollouts per question, their settings, box refinement."""
 
     rollouts: int = Field(default=8, ge=1)
-    """Rollouts per question (K). Project default."""
+    """Rollouts per question (K). Not from the paper."""
     loop: LoopSettings = LoopSettings(temperature=1.0)
     """Settings of the rollouts. The answers that verify a box use the same settings at temperature 0."""
     refinement: BoxRefinementSettings | None = None

@@ -45,11 +45,11 @@ class ServedSettings(Record):
     """Whether the server returns several completions per request; otherwise one request is sent for each."""
     concurrency: int = Field(default=16, ge=1, le=256)
     """Maximum number of concurrent requests. Only 1 makes sampling with ``transformers serve`` reproducible: its
-    requests share one random state. Project default."""
+    requests share one random state."""
     timeout_seconds: float = Field(default=120.0, gt=0, le=3600)
-    """Timeout of one response. Project default."""
+    """Timeout of one response."""
     retries: int = Field(default=3, ge=0, le=20)
-    """Retries after a transient failure: a lost connection, a timeout, HTTP 408, 425, 429, 5xx. Project default."""
+    """Retries after a transient failure: a lost connection, a timeout, HTTP 408, 425, 429, 5xx."""
     image_format: Literal["png", "jpeg"] = "png"
     """Format of the sent images. PNG is lossless; JPEG is smaller but lossy."""
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"

@@ -26,6 +26,9 @@ _TITLES: Final[dict[type[HartError], str]] = {
     BusyError: "Server busy",
 }
 
+OUT_OF_MEMORY: Final = "Out of memory"
+"""Title of the message."""
+
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """Error numbers of a full disk, a quota, or a file size limit."""
 
@@ -54,7 +57,7 @@ def describe(error: Exception) -> Failed:
         )
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return Failed(
-            "Out of memory",
+            OUT_OF_MEMORY,
             "The model and this image need more memory than is available. Choose a smaller model or a smaller image.",
         )
     incident = _log_incident(error)

@@ -69,7 +69,7 @@ def test_a_command_that_comes_with_a_run_is_not_started(target: Target, hostile:
         while read_status(hostile).state != "failed":  # the page's own queue may have the lock
             assert time.monotonic() < end
             RunQueue(hostile.folder.parent).start_next()
-        assert "not created by this server" in read_status(hostile).error
+        assert "was not queued by this server" in read_status(hostile).error
     time.sleep(1.2)  # the page's own queue polls twice
     assert not touched.exists()
     assert SECRET not in ask_everything(target, hostile.run_id)

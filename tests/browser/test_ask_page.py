@@ -109,7 +109,7 @@ def test_a_model_that_fails_is_explained(studio, open_page):
     for model, title, text in [
         ("absent/model", "Model unavailable", "Model 'absent/model' not found, neither as a folder nor on the Hub"),
         ("unreachable/model", "Model unavailable", "the Hub cannot be reached"),
-        ("full", "Out of memory", "Choose a smaller model or a smaller image"),
+        ("full", "Out of memory", "Choose a smaller model or a smaller image. Or lower Overview max pixels"),
         ("broken", "Internal error", "Search the log for"),
     ]:
         choose_model(page, model)

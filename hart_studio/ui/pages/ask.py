@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ from hart_studio.errors import InputError
 from hart_studio.models.catalog import BUILT_IN_FOLDERS
 from hart_studio.records import PROTOCOLS
 from hart_studio.ui.api.ask import AskForm, AskResult, AskService, default_comparison_model, read_form
-from hart_studio.ui.error_reporting import describe
+from hart_studio.ui.error_reporting import OUT_OF_MEMORY, describe
 from hart_studio.ui.model_calls import MAX_MODEL_CALLS, ClientConnection, Progress, follow
 from hart_studio.ui.pages.answer_displays import AnswerCards, BoxViewer, CropStrip
 from hart_studio.ui.pages.display import QUIET, Display, Failed, ProgressStatus, Running, read_event
@@ -223,7 +223,7 @@ def build_ask_tab(service: AskService, examples: tuple[Example, ...], models: li
                 yield column.show(reply)
             yield {status: None}
         except Exception as error:
-            yield {status: compared.blame(describe(error))}
+            yield {status: compared.blame(_add_remedy(describe(error)))}
 
     picker.pick(fill_form, None, [image_file, question, choices, answer], **QUIET)
     # One event, and none for the model fields: an event that ends while Ask is pressed can lose Ask's answer.
@@ -253,6 +253,13 @@ def _place(*, is_shown: bool) -> dict[str, Any]:
     """
     update: dict[str, Any] = gr.update(elem_classes=["hs-result"] if is_shown else ["hs-result", "hs-hidden"])
     return update
+
+
+def _add_remedy(failed: Failed) -> Failed:
+    """Name the setting of this tab that saves memory."""
+    if failed.title != OUT_OF_MEMORY:
+        return failed
+    return replace(failed, message=f"{failed.message} Or lower Overview max pixels in the settings.")
 
 
 def _ask_one(
