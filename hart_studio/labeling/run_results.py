@@ -73,7 +73,7 @@ class LabelingSummary(Record):
         if len(reasons) > MAX_REASONS:
             lines.append(f"  and {len(reasons) - MAX_REASONS:,} other reasons; the items have them as notes")
         lines.append("project: " + ", ".join(f"{count:,} {status}" for status, count in self.statuses.items()))
-        texts: dict[str, str] = {**REASONS}
+        texts = {str(reason): text for reason, text in REASONS.items()}
         for reason, count in self.uncalibrated.items():
             lines.append(f"{count:,} uncalibrated: {texts.get(reason, 'no score')}")
         return lines
