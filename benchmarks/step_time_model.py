@@ -199,7 +199,7 @@ def save_image(sizes: Sizes, folder: Path) -> Path:
 
 
 class ScriptedModel(TrainableModel):
-    """A policy of random weights with fixed-length completions, scripted boxes, and right answers half of the time.
+    """A policy of random weights with fixed-length completions, scripted boxes, and correct answers half of the time.
 
     Sampling runs to the token limit. Afterwards the completion of a grounding turn is replaced by a box and padding
     of exactly as many tokens, text and token ids alike, because the prompt of the answer turn of MGPO contains that

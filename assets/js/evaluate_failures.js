@@ -3,14 +3,14 @@ const PAGE_ROWS = 50;
 const TYPING_MILLISECONDS = 250;
 const FAILURES_AGAIN_MILLISECONDS = 10000;
 const VERDICT_CLASSES = {
-  "right answer, wrong box": "partial",
-  "wrong answer, right box": "wrong",
+  "correct answer, wrong or no box": "partial",
+  "wrong answer, correct box": "wrong",
   "wrong answer, wrong box": "wrong",
   "no valid box": "wrong",
   "wrong answer": "wrong",
   unscored: "none",
-  "right answer": "right",
-  "right answer, right box": "right",
+  "correct answer": "right",
+  "correct answer, correct box": "right",
 };
 const OUTCOMES = {
   no_box: "No region predicted.",

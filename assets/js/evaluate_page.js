@@ -140,8 +140,9 @@ function figuresOf(row) {
       .map(([name, value]) => [name, percent(value)]),
     figures["iog_above_0.3"] === undefined ? null : ["IoG > 0.3", percent(figures["iog_above_0.3"]), IOG_HELP],
     figures.area_share === undefined ? null : ["Area", formatShare(figures.area_share)],
-    unscored ? ["Unscored", formatCount(unscored)] : null,
-    figures.failed ? ["Failed", formatCount(figures.failed)] : null,
+    unscored
+      ? ["Unscored", `${formatCount(unscored)}${figures.failed ? ` (${formatCount(figures.failed)} failed)` : ""}`]
+      : null,
   ].filter(Boolean);
 }
 

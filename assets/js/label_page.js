@@ -322,7 +322,7 @@ const DIFFERENCES = {
   broken: "No longer correct",
   moved: "Region moved",
   same: "Unchanged",
-  unclear: "Not comparable (one run failed)",
+  unclear: "Not comparable (not verified in one of the runs)",
 };
 
 function drawComparison() {

@@ -27,9 +27,9 @@ const KEYS = [
 const REASONS = {
   disagreement: "crops and full image disagree",
   no_box: "no rollout predicted a box",
-  low_agreement: "the rollouts disagree",
+  low_agreement: "few correct rollouts, or their regions differ",
   caution: "unusual size or position",
-  unsure: "low score",
+  unsure: "not auto-accepted",
   audit: "random audit of an auto-accepted label",
 };
 const CAUTION_TAGS = {

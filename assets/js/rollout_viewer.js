@@ -288,7 +288,8 @@ function createRolloutViewer(host, describeNone) {
       filter,
       options.map((name) => [
         name,
-        { all: "All rollouts", right: "Correct", wrong: "Wrong" }[name] ?? `Outcome: ${name}`,
+        { all: "All rollouts", right: "Correct", wrong: "Wrong" }[name] ??
+          (name === "ok" ? "Ended: complete" : `Ended: ${name}`),
       ]),
       state.filter,
     );

@@ -96,7 +96,7 @@ function showEmptyHint() {
 }
 
 function fillPicker() {
-  const listed = runs.map((item) => [item.id, `${item.title} · ${item.stages} · ${item.state}`]);
+  const listed = runs.map((item) => [item.id, `${item.title} · ${item.stages} · ${describeState(item.state)}`]);
   fillSelect(find(".hs-run-picker"), listed.length ? listed : [["", "No runs"]], run ?? "");
 }
 

@@ -406,7 +406,7 @@ async function poll() {
   const names = [...new Set(runs.map((item) => item.state))].sort();
   fillSelect(
     states,
-    [["", "All states"], ...names.map((name) => [name, name])],
+    [["", "All states"], ...names.map((name) => [name, describeState(name)])],
     names.includes(states.value) ? states.value : "",
   );
   draw();

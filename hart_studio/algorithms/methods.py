@@ -18,7 +18,7 @@ MethodName = Literal["sft", "grpo", "mgpo", "ap_grpo"]
 """Name of a method in configs, stage sequences and run directories."""
 
 StageSequence = Literal["ap_grpo", "ap_grpo+sft", "sft+ap_grpo", "grpo", "grpo+sft", "mgpo", "mgpo+sft", "sft"]
-"""StageSequence of a training, in order, joined by ``+``."""
+"""Stages of a training run, in order, joined by ``+``."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ NO_ANSWER_TURN: Final = "no_answer_turn"
 
 
 class Accuracy(NamedTuple):
-    """Counts of right answers, and of those that could not be scored."""
+    """Counts of correct answers, and of those that could not be scored."""
 
     right: float
     """Sum of the scores."""
@@ -36,7 +36,7 @@ class Accuracy(NamedTuple):
 
     @property
     def share(self) -> float | None:
-        """Share of right answers among the scored ones; None if there are none."""
+        """Share of correct answers among the scored ones; None if there are none."""
         return self.right / self.scored if self.scored else None
 
     @property
@@ -61,7 +61,7 @@ def is_scored(record: SampleResult, protocol: Protocol) -> bool:
 
 
 def count_accuracy(records: Iterable[SampleResult], protocol: Protocol, extractor: Extractor = "strict") -> Accuracy:
-    """Count right answers."""
+    """Count correct answers."""
     right, scored, unscored, fallbacks = 0.0, 0, 0, 0
     for record in records:
         score = find_score(record, protocol, extractor)
@@ -106,7 +106,7 @@ def split_records(records: Iterable[SampleResult], key: Callable[[SampleResult],
 def count_parts(
     records: Iterable[SampleResult], protocol: Protocol, key: Callable[[SampleResult], str], names: Iterable[str]
 ) -> list[Accuracy]:
-    """Count right answers in the parts of these keys, in their order; a part may be empty."""
+    """Count correct answers in the parts of these keys, in their order; a part may be empty."""
     parts = split_records(records, key)
     return [count_accuracy(parts.get(name, ()), protocol) for name in names]
 
@@ -131,7 +131,7 @@ def weighted_mean(parts: Sequence[tuple[float, int]]) -> float | None:
 
 
 def overall(parts: Iterable[Accuracy]) -> float | None:
-    """Weighted mean of sub-tasks; for measured ones the share of right answers among all scored ones."""
+    """Weighted mean of sub-tasks; for measured ones the share of correct answers among all scored ones."""
     return weighted_mean([(part.share, part.scored) for part in parts if part.share is not None])
 
 

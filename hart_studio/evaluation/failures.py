@@ -11,14 +11,14 @@ from hart_studio.evaluation.records import Evaluation, SampleResult
 from hart_studio.records import PROTOCOLS, Protocol
 
 Verdict = Literal[
-    "right answer, wrong box",
-    "wrong answer, right box",
+    "correct answer, wrong or no box",
+    "wrong answer, correct box",
     "wrong answer, wrong box",
     "no valid box",
     "wrong answer",
     "unscored",
-    "right answer",
-    "right answer, right box",
+    "correct answer",
+    "correct answer, correct box",
 ]
 """Verdict of a question under a protocol. Without a box part: the question has no gold box or no grounding turn.
 ``no valid box``: the answer is wrong and there is no valid box."""
@@ -27,7 +27,7 @@ VERDICTS: Final[tuple[Verdict, ...]] = get_args(Verdict)
 """Review order: correct answers with wrong boxes first, then questions where the box did not help, then
 other failures."""
 
-_FINE: Final = ("right answer", "right answer, right box")
+_FINE: Final = ("correct answer", "correct answer, correct box")
 """Verdicts that are no failures."""
 
 
@@ -64,7 +64,7 @@ class ModelAnswer(NamedTuple):
 def get_verdict(record: SampleResult, protocol: Protocol) -> Verdict:
     """Return the verdict of a question.
 
-    As in Table 1, a right answer without a valid box counts as a right answer with a wrong box.
+    As in Table 1, a correct answer without a valid box counts as a correct answer with a wrong box.
     """
     answer_result = record.answers.get(protocol)
     if record.error or answer_result is None or answer_result.score.value is None:
@@ -73,10 +73,10 @@ def get_verdict(record: SampleResult, protocol: Protocol) -> Verdict:
     if record.has_grounding_turn and not record.boxes and not is_right:
         return "no valid box"
     if not record.gold_matches:
-        return "right answer" if is_right else "wrong answer"
+        return "correct answer" if is_right else "wrong answer"
     if is_right:
-        return "right answer, right box" if record.is_grounded else "right answer, wrong box"
-    return "wrong answer, right box" if record.is_grounded else "wrong answer, wrong box"
+        return "correct answer, correct box" if record.is_grounded else "correct answer, wrong or no box"
+    return "wrong answer, correct box" if record.is_grounded else "wrong answer, wrong box"
 
 
 def count_verdicts(records: Iterable[SampleResult], protocol: Protocol) -> dict[Verdict, int]:

@@ -109,8 +109,8 @@ def draw_wrong_boxes(evaluations: Sequence[Evaluation], benchmark: str) -> Repor
     if not bars:
         return None
     caption = (
-        "Share of the right answers whose box is wrong (Table 1), with 95 % bootstrap intervals over questions; n is "
-        "the number of right answers. All bars are measured."
+        "Share of the correct answers whose box is wrong (Table 1), with 95 % bootstrap intervals over questions; n is "
+        "the number of correct answers. All bars are measured."
     )
     title = f"Correct answers with wrong boxes, {benchmark}"
     chart = draw_intervals(title, "P(wrong box | correct answer), %", bars, (0, 100))

@@ -17,10 +17,10 @@ from hart_studio.evaluation.statistics import Difference, Estimate, FloatArray, 
 from hart_studio.records import Protocol
 
 CONTINGENCY_CELLS: Final = (
-    "right answer, wrong box",
-    "right answer, right box",
+    "correct answer, wrong or no box",
+    "correct answer, correct box",
     "wrong answer, wrong box",
-    "wrong answer, right box",
+    "wrong answer, correct box",
 )
 """The four cells, in the order of the paper's Table 1."""
 

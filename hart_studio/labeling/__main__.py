@@ -357,7 +357,13 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     source.add_argument("project", type=Path, help="project folder")
     source.add_argument("source", help="table, folder or zip of images, labels of another tool, or hub id")
-    source.add_argument("--kind", choices=KINDS, default="auto", help="type of the source (%(default)s)")
+    source.add_argument(
+        "--kind",
+        choices=KINDS,
+        default="auto",
+        help="type of the source (%(default)s): questions = JSONL with letter answers, table = CSV, TSV, JSON or Parquet, native = export of HART "
+        "Studio, grounded_chat = conversations with boxes; others by their names",
+    )
     source.add_argument(
         "--column",
         action="append",
@@ -417,11 +423,12 @@ def _build_parser() -> argparse.ArgumentParser:
         help="export format (%(default)s)",
     )
     export.add_argument(
-        "--status", action="append", choices=get_args(Status), help="export labels of this status; repeatable"
+        "--status",
+        action="append",
+        choices=get_args(Status),
+        help="export labels of this status; repeatable (default: auto_accepted, accepted, edited)",
     )
-    export.add_argument(
-        "--min-score", type=float, help="minimum score; applies only to labels without a review"
-    )
+    export.add_argument("--min-score", type=float, help="minimum score; applies only to labels without a review")
     export.add_argument(
         "--splits",
         type=float,

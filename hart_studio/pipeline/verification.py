@@ -1,7 +1,7 @@
 """Self-check of a prediction: sufficiency, necessity and consistency of the region. Uses no gold boxes.
 
 The checks use a ``Sample``, which has no gold boxes, and rollouts of the model (docs/concept.md, Closed loop). The
-evidence of a right answer also depends on the probability of guessing it.
+evidence of a correct answer also depends on the probability of guessing it.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def is_necessary(full_image: Rollout | None, masked: Rollout | None) -> bool | N
 
 
 class CorrectAnswer(NamedTuple):
-    """Description of a right answer."""
+    """Description of a correct answer."""
 
     text: str
     """Text to show instead of "Right"."""

@@ -47,7 +47,7 @@ class ModelConfig(Section):
     """The model and its trainable part."""
 
     id: str = Field(default="", max_length=500)
-    """Model folder or Hub id, such as owner/model. Empty = the built-in model."""
+    """Model folder or Hub id, such as owner/model. Empty = built-in, the base model."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision (dtype) of the computation; trained weights are kept in float32. auto = float32 on the CPU,
     bfloat16 on CUDA."""
@@ -142,10 +142,10 @@ class RolloutConfig(Section):
 
 
 class MethodConfig(Section):
-    """StageSequence and their objective (docs/concept.md, AP-GRPO)."""
+    """Stages and their objective (docs/concept.md, AP-GRPO)."""
 
     stages: StageSequence = DEFAULT_STAGES
-    """StageSequence in order. The paper's recipe is ap_grpo+sft (AP-GRPO, then SFT)."""
+    """Stages in order, joined by +. The paper's recipe is ap_grpo+sft (AP-GRPO, then SFT)."""
     preference_scale: float = Field(default=0.6, ge=0, lt=1)
     """k of Eq. 5 and 6 for AP-GRPO. 0 = no weighting (plain GRPO loss on crops); below 1, so that all weights stay
     positive."""

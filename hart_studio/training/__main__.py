@@ -115,7 +115,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     modes.add_argument(
         "--dry-run",
         action="store_true",
-        help="print the plan without changing anything; exit code 2 if the samples are invalid",
+        help="print the plan without changing anything; exit code 2 if the samples cannot be read or are too few",
     )
     modes.add_argument(
         "--preflight", action="store_true", help="check samples, model, memory and disk without training"

@@ -215,7 +215,7 @@ def test_filters_and_protocols(open_page: Callable[..., Page], studio: str, root
     page = open_page(studio)
     open_tab(page, "Evaluate")
     page.get_by_role("tab", name="Failures").click()
-    expect(page.locator(".hs-ev-item").first).to_contain_text("right answer, wrong box")
+    expect(page.locator(".hs-ev-item").first).to_contain_text("correct answer, wrong or no box")
     page.locator(".hs-ev-verdict").select_option("wrong answer, wrong box")
     expect(page.locator(".hs-ev-item")).to_have_count(1)
     page.locator(".hs-ev-verdict").select_option("")
@@ -228,7 +228,7 @@ def test_filters_and_protocols(open_page: Callable[..., Page], studio: str, root
     page.locator(".hs-ev-text").fill("")
     page.locator(".hs-ev-protocol").select_option("direct")
     expect(page.locator(".hs-ev-verdict option").first).to_have_text("All outcomes (12)")
-    expect(page.locator(".hs-ev-item").first).to_contain_text("wrong answer, right box")
+    expect(page.locator(".hs-ev-item").first).to_contain_text("wrong answer, correct box")
 
 
 def test_boxes_of_both_kinds_have_different_styles(

@@ -119,7 +119,7 @@ def bits(found: Estimate | None, is_signed: bool = False) -> Number | None:
 
 
 def share_of(found: Accuracy) -> Number | None:
-    """Share of right answers as percent, with its standard error."""
+    """Share of correct answers as percent, with its standard error."""
     return percent(found.share, found.stderr)
 
 

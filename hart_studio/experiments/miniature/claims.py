@@ -61,7 +61,7 @@ def compare_variants(
 
 
 def compare_wrong_boxes(variant: str) -> Callable[[StudyResults], Estimate | None]:
-    """Reduction of wrong boxes among right answers if the image is withheld, for one model."""
+    """Reduction of wrong boxes among correct answers if the image is withheld, for one model."""
 
     def compare(results: StudyResults) -> Estimate | None:
         found = results.records.get(variant)
@@ -147,7 +147,7 @@ CLAIMS: Final = (
         compare_variants(HART, "base", _read_iou),
     ),
     Claim(
-        "the base model's right answers sit on a wrong box less often when the image is withheld (Table 1)",
+        "the base model's correct answers sit on a wrong box less often when the image is withheld (Table 1)",
         "+15.0 (Visual-CoT)",
         compare_wrong_boxes("base"),
     ),

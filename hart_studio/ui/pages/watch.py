@@ -76,7 +76,7 @@ CHARTS: Final = (
         "Zero-variance groups",
         (("frac_reward_zero_std", "all rewards equal"),),
         "share",
-        "All advantages in such a group are 0: only the KL term trains.",
+        "All advantages in such a group are 0: no gradient from the reward, only from the KL term.",
     ),
     Chart("KL to reference", (("kl_correct", "correct"), ("kl_wrong", "wrong"), ("kl", "all"))),
     Chart(

@@ -1,11 +1,11 @@
 """Proposition 2 (Eq. 7) on a toy policy with enumerable outcomes, so that expectations are exact.
 
 One step: the policy picks an outcome, a region and an answer together. L = 1 when the region is the right one; r = 1
-when the answer counts as right. With the image in view (baselines) a right answer counts whatever the region. With
+when the answer counts as right. With the image in view (baselines) a correct answer counts whatever the region. With
 the image withheld it counts without the right region only if luck has it, with probability 1 - alpha.
 
 Eq. 7 is a statement on the gradient of the expected reward. The estimator over groups (Eq. 1, 4, 5) is this gradient
-times a factor that depends on the group size, on k and on the share of right answers, but not on L. So the identity
+times a factor that depends on the group size, on k and on the share of correct answers, but not on L. So the identity
 holds for it once each side is divided by its own factor, and the weights of Eq. 5 cannot be what makes alpha: the
 withheld image is. The last test says so.
 """

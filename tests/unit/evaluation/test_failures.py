@@ -15,16 +15,16 @@ from tests.unit.evaluation.questions import ON, answer_result, eight_questions, 
 
 def test_how_every_question_ended() -> None:
     assert {record.sample_id: get_verdict(record, "crops_only") for record in eight_questions()} == {
-        "a": "right answer, right box",
-        "b": "right answer, wrong box",
-        "c": "wrong answer, right box",
+        "a": "correct answer, correct box",
+        "b": "correct answer, wrong or no box",
+        "c": "wrong answer, correct box",
         "d": "wrong answer, wrong box",
-        "e": "right answer, wrong box",
+        "e": "correct answer, wrong or no box",
         "f": "unscored",
         "g": "no valid box",
         "h": "unscored",
     }
-    assert get_verdict(question("x", answer_result(1.0), None, (ON,), gold_boxes=()), "crops_only") == "right answer"
+    assert get_verdict(question("x", answer_result(1.0), None, (ON,), gold_boxes=()), "crops_only") == "correct answer"
     assert (
         get_verdict(question("x", None, answer_result(0.0), (), has_grounding_turn=False), "direct") == "wrong answer"
     )
@@ -36,10 +36,10 @@ def test_endings_add_up_to_the_joint_counts() -> None:
         joint = measure_joint(eight_questions(), protocol)
         assert joint is not None
         assert joint.counts == (
-            counts.get("right answer, wrong box", 0),
-            counts.get("right answer, right box", 0),
+            counts.get("correct answer, wrong or no box", 0),
+            counts.get("correct answer, correct box", 0),
             counts.get("wrong answer, wrong box", 0) + counts.get("no valid box", 0),
-            counts.get("wrong answer, right box", 0),
+            counts.get("wrong answer, correct box", 0),
         )
         assert sum(counts.values()) == 8
 

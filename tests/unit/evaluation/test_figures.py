@@ -38,7 +38,7 @@ def test_every_figure_says_n() -> None:
     ]
     assert "tiny, n = 8" in texts(found["figure_3_treebench"].chart), "gold boxes"
     bars = texts(found["wrong_boxes_treebench"].chart)
-    assert "66.7 %, n = 3" in bars and "tiny, crops_only" in bars, "right answers"
+    assert "66.7 %, n = 3" in bars and "tiny, crops_only" in bars, "correct answers"
     assert "n = 6 questions" in list(found.values())[2].caption, "g and h have no box"
     assert all("measured" in figure.caption.lower() for figure in found.values())
 
@@ -101,5 +101,7 @@ def test_the_block_escapes_everything() -> None:
     block = write_sample(Image.new("RGB", (40, 40)), [ModelAnswer("one", "crops_only", b)])
     assert "data:image/jpeg;base64," in block
     assert (
-        "right answer, wrong box, 1 box" in block and "1 gold box" in block and "Expected: <strong>A</strong>" in block
+        "correct answer, wrong or no box, 1 box" in block
+        and "1 gold box" in block
+        and "Expected: <strong>A</strong>" in block
     )

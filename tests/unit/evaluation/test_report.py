@@ -34,7 +34,7 @@ def test_the_report_is_one_page_and_its_files(tmp_path: Path) -> None:
     assert text.count("data:image/jpeg;base64,") == 3
     assert "is partial: 8 of 9 questions are measured" in text
     assert "crops_only: 2 of 8 questions are unscored (1 x no known answer; 1 x the image is cut short)" in text
-    assert "right answer, wrong box: 2; wrong answer, right box: 1" in text
+    assert "correct answer, wrong or no box: 2; wrong answer, correct box: 1" in text
     files = {str(file.relative_to(path.parent)) for file in path.parent.rglob("*") if file.is_file()}
     assert {"report.md", "tables/table_1.csv", "tables/table_1.tex", "figures/figure_3_treebench.svg"} <= files
     assert {"figures/figure_3_treebench.png", "figures/figure_4_treebench.png"} <= files

@@ -42,10 +42,10 @@ def published(table: Table, name: str, column: str) -> list[float]:
 def test_table_1() -> None:
     found = row(table_1([evaluation()]), "crops_only")
     assert (found["n"], found["questions"], found["unscored"], found["fallbacks"]) == (6, 8, 2, 0)
-    assert found["right answer, wrong box"] == 2  # b, and e with one of its two boxes
-    assert found["right answer, right box"] == 1  # a
+    assert found["correct answer, wrong or no box"] == 2  # b, and e with one of its two boxes
+    assert found["correct answer, correct box"] == 1  # a
     assert found["wrong answer, wrong box"] == 2  # d, g
-    assert found["wrong answer, right box"] == 1  # c
+    assert found["wrong answer, correct box"] == 1  # c
     assert found[WRONG_BOX] == 66.7
     assert (found["date"], found["benchmark"]) == ("2026-01-02", "treebench")
     assert row(table_1([evaluation()]), "direct")[WRONG_BOX] == 40.0  # b, g of a, b, c, f, g

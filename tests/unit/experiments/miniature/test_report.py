@@ -91,7 +91,7 @@ def test_grounding_stands_beside_its_spread_its_gain_and_the_area(results: Study
 
 
 def test_joint_counts_by_hand(results: StudyResults) -> None:
-    # Base, crops only: 20 right answers, the first 10 of them on a right box.
+    # Base, crops only: 20 correct answers, the first 10 of them on a right box.
     base = row_of(table_1(results, "crops_only"), "base")
     assert base[1:6] == ["crops_only", "10", "10", "20", "0"]
     assert base[6].startswith("50.0 [") and base[7] == "21.5"

@@ -88,14 +88,14 @@ def test_lucky_answers_come_first_and_everything_is_counted(outputs: EvaluationR
     answer = ask(outputs, layout)
     # Wrong answers: 0 3 6 9. Boxes far off: 0 4 8. Number 11 is unscored.
     assert answer["verdicts"] == {
-        "right answer, wrong box": 2,
-        "wrong answer, right box": 3,
+        "correct answer, wrong or no box": 2,
+        "wrong answer, correct box": 3,
         "wrong answer, wrong box": 1,
         "unscored": 1,
-        "right answer, right box": 5,
+        "correct answer, correct box": 5,
     }
     assert [row["id"] for row in answer["rows"]][:3] == ["q004", "q008", "q003"]
-    assert answer["rows"][0]["verdict"] == "right answer, wrong box" and answer["count"] == 12
+    assert answer["rows"][0]["verdict"] == "correct answer, wrong or no box" and answer["count"] == 12
     assert answer["categories"] == ["detail", "detail/left", "detail/right"]
 
 
