@@ -361,8 +361,8 @@ def _build_parser() -> argparse.ArgumentParser:
         "--kind",
         choices=KINDS,
         default="auto",
-        help="type of the source (%(default)s): questions = JSONL with letter answers, table = CSV, TSV, JSON or Parquet, native = export of HART "
-        "Studio, grounded_chat = conversations with boxes; others by their names",
+        help="type of the source (%(default)s): questions = JSONL with letter answers, table = CSV, TSV, JSON or "
+        "Parquet, native = export of HART Studio, grounded_chat = conversations with boxes; others by their names",
     )
     source.add_argument(
         "--column",

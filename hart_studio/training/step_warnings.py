@@ -128,8 +128,8 @@ def _describe_equal_rewards(first: int, last: int, counts: _OutcomeCounts) -> st
     else:
         what = f"the rollouts of every question were all right or all wrong ({right} of {scored} right)"
     return (
-        f"steps {first} to {last}: {what}, so all advantages are 0 and the reward gives no gradient. Outcomes: {counts}. "
-        f"{_advise(scored, right, counts)}"
+        f"steps {first} to {last}: {what}, so all advantages are 0 and the reward gives no gradient. Outcomes: "
+        f"{counts}. {_advise(scored, right, counts)}"
     )
 
 

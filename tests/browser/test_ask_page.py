@@ -41,7 +41,7 @@ def test_an_example_gives_regions_crops_and_three_answers(studio, open_page):
     expect(cards.nth(2)).to_contain_text("Correct")
     expect(cards.nth(0).locator(".hs-verdict")).to_have_text("Correct from the crop (33 % by random guess)")
     expect(cards.nth(0).locator(".hs-verdict")).to_have_class("hs-verdict hs-unproven")
-    expect(page.locator("#result-a .hs-badges")).to_contain_text("Sufficientyes (chance 33 %)")
+    expect(page.locator("#result-a .hs-badges")).to_contain_text("Sufficientyes (33 % by random guess)")
     expect(page.locator(".hs-warning")).to_have_count(0)
     expect(page.locator("#result-a .hs-badges")).to_contain_text("Area3.1 % of the image")
 

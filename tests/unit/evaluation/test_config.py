@@ -46,7 +46,7 @@ from tests.fakes import ScriptedModel
         ({"benchmark": "vstar", "limit": 500}, 191),
         ({"benchmark": "vstar", "path": "/data/vstar"}, None),
         ({"benchmark": "vstar", "subsets": ("relative_position",)}, None),
-        ({"benchmark": "vstar", "without": "/data/other"}, None),
+        ({"benchmark": "vstar", "exclude": "/data/other"}, None),
         ({"benchmark": "unheard-of"}, None),
     ],
 )

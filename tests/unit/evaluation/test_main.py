@@ -98,7 +98,7 @@ def test_the_command_ends_with_its_figures_and_shows_progress_beside_them(
     assert out.splitlines()[1] == "questions: 16 of 16 measured, 0 failed, 2 invalid rows skipped"
     assert f"accuracy, crops_only: {100 * right / 16:.1f} % [" in out and "], n = 16\n" in out
     assert "accuracy, direct: " in out and "boxes: IoG > 0.3 " in out and f"n = {golds} gold boxes" in out
-    assert "2 left out: " in out.split("boxes: ")[1], "invalid rows are printed in the last lines"
+    assert "2 skipped: " in out.split("boxes: ")[1], "invalid rows are printed in the last lines"
     assert "warnings: 1" in out
     assert out.splitlines()[-2].startswith("done: ") and out.splitlines()[-1].startswith("report: ")
     reported = err.splitlines()

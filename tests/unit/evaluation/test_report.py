@@ -58,9 +58,7 @@ def test_what_is_missing_is_reported_in_sentences(tmp_path: Path) -> None:
 
 def test_rows_that_were_left_out_are_reported() -> None:
     found = evaluation(left_out=1_200)
-    reported = (
-        "tiny on treebench: 1,200 invalid rows of the benchmark left out. The warnings of the evaluation say why."
-    )
+    reported = "tiny on treebench: 1,200 invalid rows of the benchmark skipped. The warnings of the evaluation say why."
     assert reported in list(describe([found], make_tables([found])))
 
 

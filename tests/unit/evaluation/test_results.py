@@ -27,7 +27,7 @@ def test_figures_come_with_their_numbers_and_intervals(tmp_path: Path) -> None:
     assert lines[2].startswith("accuracy, direct: 0.0 % [0.0, ") and lines[2].endswith("n = 12, 1 unscored")
     assert lines[3].startswith("boxes: IoG > 0.3 ") and "n = 12 gold boxes; mean IoU " in lines[3]
     assert lines[4].startswith("  1 failed: the image is gone") and lines[4].endswith("...")
-    assert lines[5] == "  2 left out: no answer"
+    assert lines[5] == "  2 skipped: no answer"
 
 
 def test_an_evaluation_without_an_answer_has_no_figures(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_reasons_that_are_not_shown_are_counted(tmp_path: Path) -> None:
     rows = tuple((str(number), f"reason {number}") for number in range(8))
     asked = DatasetInfo(benchmark="needle", samples=20, fingerprint="f", invalid_count=8, invalid_rows=rows)
     lines = summarize_evaluation(load_evaluation(layout), asked).lines()
-    assert lines[-2:] == ["  1 left out: reason 4", "  and 3 other reasons"]
+    assert lines[-2:] == ["  1 skipped: reason 4", "  and 3 other reasons"]
 
 
 def test_the_object_has_the_figures_of_the_lines(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ def test_what_is_taught_is_read_back_as_right(choices: tuple[str, ...], answer: 
 
 def test_a_model_that_names_no_letters_is_taught_the_words() -> None:
     sample = Sample(id="s", image="p.png", question="Which?", choices=("red", "green"), answer="B")
-    assert target_text(sample, "words") == "green"
+    assert target_text(sample, "option_text") == "green"
     assert score_answer("green", sample.choices, "B").value == 1.0
 
 
