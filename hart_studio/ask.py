@@ -114,7 +114,7 @@ def _describe(trace: Trace) -> str:
     if trace.verification:
         check, chance = trace.verification, guess_probability(len(trace.choices))
         figures = {
-            "sufficient": None if check.sufficiency is None else format_percent(check.sufficiency, 0),
+            "correct from the crops": None if check.sufficiency is None else format_percent(check.sufficiency, 0),
             "necessary (masking test)": None if check.necessity is None else _yes_or_no(check.necessity),
             "mean IoU of the rollouts": None if check.consensus is None else f"{check.consensus:.2f}",
             "agreement": None if check.agreement is None else format_percent(check.agreement, 0),

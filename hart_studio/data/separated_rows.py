@@ -28,9 +28,10 @@ MAX_CELLS: Final = 1_000_000
 """Maximum cells of a row. Project default."""
 
 MIN_COLUMNS_TO_RESYNC: Final = 3
-"""Minimum columns of this check: with fewer, ordinary text with commas may be mistaken for a row. Project default."""
+"""Minimum columns from which a line inside an unclosed quoted cell may count as a row of its own: with fewer, ordinary
+text with commas may be mistaken for one. Project default."""
 
-MAX_CHARS_READ_AGAIN: Final = 1_000_000
+MAX_LINES_READ_AGAIN: Final = 1_000_000
 """Maximum number of lines of a file that are read again after an unclosed quotation mark. Project default."""
 
 _LONGEST_HEADER: Final = 64 * 1024
@@ -139,7 +140,7 @@ class _Rows:
     def _give_back(self, lines: list[NumberedLine]) -> tuple[list[NumberedLine], ValueError]:
         """Skip the first line, and read the others again as separate rows."""
         self._read_again += len(lines) - 1
-        if self._read_again > MAX_CHARS_READ_AGAIN:
+        if self._read_again > MAX_LINES_READ_AGAIN:
             raise DataError(
                 f"Too many unclosed quotation marks in {self._name!r}, the last one in line {lines[0][0]}. "
                 "Repair the quotation marks, or export the table again."

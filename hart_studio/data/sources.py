@@ -51,7 +51,8 @@ def load_jsonl(
     ``choices`` are option texts without letters, empty for an open question. ``answer`` is the letter of an option, or
     the expected text of an open question, or null. Optional fields: ``gold_boxes``, a list of ``[x_min, y_min, x_max,
     y_max]`` in original pixels, for evaluation; ``label_boxes``, for SFT on grounded answers, a list of objects with
-    such a ``box`` and its ``label``; and ``category`` (or ``kind``, as needle writes it). Other fields are ignored.
+    such a ``box`` and its ``label``; and ``category``, over which a ``kind`` takes precedence.
+    Other fields are ignored.
 
     Args:
         path: The file.

@@ -109,7 +109,7 @@ def filter_records(
 
 
 def sort_records(records: Iterable[SampleResult], protocol: Protocol) -> list[SampleResult]:
-    """Sort worst first: by verdict, then by IoU; stable."""
+    """Sort worst first: by verdict, then by overlap (IoG + IoU); stable."""
     return sorted(records, key=lambda record: (VERDICTS.index(get_verdict(record, protocol)), _overlap(record)))
 
 

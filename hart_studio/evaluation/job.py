@@ -283,7 +283,7 @@ class _Worker:
 
 
 def compute_metrics(records: Iterable[SampleResult]) -> dict[str, float]:
-    """Metrics so far: accuracies over scored questions, and the count of unscored ones."""
+    """Metrics so far: accuracies over scored questions, and counts of failed (not run) and unscored questions."""
     found = list(records)
     metrics = {"questions": float(len(found)), "failed": float(sum(bool(record.error) for record in found))}
     for protocol in {protocol for record in found for protocol in record.answers}:

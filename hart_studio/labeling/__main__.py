@@ -153,7 +153,7 @@ def _run(options: argparse.Namespace) -> int:
             )  # before the model loads, so that the user can still change the settings
     try:
         with nullcontext() if run_id else removing_empty_run(layout, _report_removal):
-            run_labeling(layout, load_chat_model, ProgressReporter("item", shown=("accepted", "failed")))
+            run_labeling(layout, load_chat_model, ProgressReporter("item", shown=("auto_accepted", "failed")))
     finally:
         delete_missing_run(project, layout)
     summary = summarize_run(project, layout.run_id)
@@ -361,8 +361,9 @@ def _build_parser() -> argparse.ArgumentParser:
         "--kind",
         choices=KINDS,
         default="auto",
-        help="type of the source (%(default)s): questions = JSONL with letter answers, table = CSV, TSV, JSON or "
-        "Parquet, native = export of HART Studio, grounded_chat = conversations with boxes; others by their names",
+        help="type of the source (%(default)s): questions = JSONL in the form of HART Studio, table = JSONL, "
+        "CSV, TSV, JSON or Parquet with any columns, native = export of HART Studio, "
+        "grounded_chat = conversations with boxes; others by their names",
     )
     source.add_argument(
         "--column",

@@ -67,7 +67,7 @@ class CountedLabel(NamedTuple):
     boxes: Sequence[CountedBox]
     """Boxes that can be exported."""
     has_evidence: bool
-    is_model_made: bool
+    has_provenance: bool
     is_reviewed: bool
     """Whether it has a reviewer or a note."""
     has_history: bool
@@ -142,7 +142,7 @@ def _read_item(planned: PlannedItem, wh: WH) -> CountedLabel:
         label.score,
         _clip_boxes(label.boxes, wh) if planned.boxes else (),
         has_evidence=label.check is not None,
-        is_model_made=label.provenance is not None,
+        has_provenance=label.provenance is not None,
         is_reviewed=bool(label.reviewer or label.note),
         has_history=bool(planned.item.history),
     )
@@ -222,7 +222,7 @@ class _LossCounter:
                 counts["kept_scores"] += label.origin == "model"
             counts["rejected"] += label.state.has_boxes and label.state.status == "rejected"
             counts["checked"] += label.has_evidence
-            counts["made"] += label.is_model_made
+            counts["made"] += label.has_provenance
             counts["reviewed"] += label.is_reviewed
             counts["histories"] += label.has_history
             for box in label.boxes:

@@ -325,24 +325,27 @@ class TrainingSet(NamedTuple):
     questions: int
     """Number of rows."""
     excluded: int
-    """Number of accepted labels without a known answer; a reward needs one."""
+    """Number of such labels without a known answer; a reward needs one."""
 
 
 def write_training_set(project: Project) -> TrainingSet:
-    """Write questions and boxes of all accepted labels with known answers.
+    """Write questions and boxes of all auto-accepted, accepted and edited labels with known answers.
 
     Reinforcement learning uses no boxes; SFT may use these (``method.sft_target``). Rejected labels and bad questions
     are excluded.
 
     Raises:
-        InputError: If no accepted label has a known answer, or a link leads out of the project.
+        InputError: If no such label has a known answer, or a link leads out of the project.
         OSError: If the project cannot be written.
     """
     check_links(project)
     items = list(project.items(ItemFilter(statuses=USABLE_STATUSES)))
     known = [item for item in items if item.sample.answer is not None]
     if not known:
-        raise InputError("No accepted labels with known answers to train on. Review some items first.")
+        raise InputError(
+            "No auto-accepted, accepted or edited label has a known answer to train on. Run the labeling, "
+            "or review items."
+        )
     root = Path(os.path.commonpath([str(from_stored_path(item.image.path).parent) for item in known]))
     rows = [
         {

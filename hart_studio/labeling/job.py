@@ -256,7 +256,7 @@ def summarize(labels: Sequence[Label], seconds: float) -> dict[str, float]:
     found = {
         "items": float(len(labels)),
         "failed": float(sum(label.status == "failed" for label in labels)),
-        "accepted": float(sum(label.status == "auto_accepted" for label in labels)),
+        "auto_accepted": float(sum(label.status == "auto_accepted" for label in labels)),
         "uncalibrated": float(sum(label.is_uncalibrated for label in labels)),
         "seconds_per_item": seconds,
     }

@@ -32,7 +32,7 @@ class EvidenceStats(NamedTuple):
     """Statistics of labels with one kind of evidence."""
 
     labels: int
-    """Labels with evidence."""
+    """Labels with evidence and a box."""
     uncalibrated: int
     """Uncalibrated ones among them."""
     verified: Estimate
@@ -243,9 +243,9 @@ class GoldReport(NamedTuple):
     """Gold metrics of one kind of evidence."""
 
     all: GoldMetrics
-    """All proposed labels."""
+    """Newest labels of all items with gold boxes and a label of a model, reviewed ones as reviewed."""
     usable: GoldMetrics | None
-    """Exportable labels: auto-accepted or reviewed."""
+    """Auto-accepted, accepted and edited labels."""
     auto_accepted: GoldMetrics | None
     """Auto-accepted labels before any review; ``found`` is the precision."""
     recall: Estimate | None

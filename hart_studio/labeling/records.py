@@ -89,7 +89,7 @@ class BoxCheck(Record):
     masked_answer: str | None = None
     """Answer from the full image with these boxes masked."""
     necessity: bool | None = None
-    """Whether the full image gives another answer with the boxes masked."""
+    """Whether the answer from the full image breaks with the boxes masked; see ``Verification.necessity``."""
     area_share: Share = 0.0
     """Share of the image that the boxes cover."""
     cautions: tuple[Caution, ...] = ()

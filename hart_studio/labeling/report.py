@@ -168,7 +168,11 @@ def _write_gold(gold: dict[EvidenceKind, GoldReport]) -> list[str]:
         return []
     rows = []
     for kind, report in gold.items():
-        found = {"all": report.all, "auto-accepted or reviewed": report.usable, "auto-accepted": report.auto_accepted}
+        found = {
+            "all": report.all,
+            "auto-accepted, accepted or edited": report.usable,
+            "auto-accepted": report.auto_accepted,
+        }
         for name, figures in found.items():
             if figures:
                 rows.append([f"{KIND_TITLES[kind]}: {name}", *_format_metrics(figures)])

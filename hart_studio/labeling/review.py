@@ -32,7 +32,7 @@ from hart_studio.labeling.review_history import (
 from hart_studio.records import Box
 
 MAX_DEFERRED: Final = 1000
-"""Maximum number of skipped items before the first of them returns. Project default."""
+"""Maximum number of items passed over with Next before the first of them returns. Project default."""
 
 MAX_BOXES: Final = 100
 """Maximum number of boxes of a label. Project default."""

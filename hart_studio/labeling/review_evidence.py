@@ -14,7 +14,8 @@ LOW_AGREEMENT: Final = 0.5
 """Below this sufficiency or consensus, the rollouts do not agree. Project default."""
 
 Reason = Literal["disagreement", "no_box", "low_agreement", "caution", "unsure", "audit"]
-"""Why an item needs review, highest priority first."""
+"""Why an item needs review, highest priority first. ``disagreement``: the crop gives a wrong answer, the full image the
+right one. ``low_agreement``: see ``LOW_AGREEMENT``. ``unsure``: not auto-accepted, without another reason."""
 
 _RANKS: Final[dict[Reason, int]] = {
     "disagreement": 4, "no_box": 3, "low_agreement": 3, "caution": 2, "unsure": 1, "audit": 0,

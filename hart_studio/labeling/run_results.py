@@ -63,11 +63,15 @@ class LabelingSummary(Record):
     def lines(self) -> list[str]:
         """Lines for a terminal."""
         lines = [
-            f"this run: {self.done:,} of {self.items:,} items, {self.proposed:,} proposed, {self.verified:,} verified, "
+            f"this run: {self.done:,} of {self.items:,} items, {self.proposed:,} proposed, "
+            f"{self.verified:,} with the expected answer from the crop, "
             f"{self.auto_accepted:,} auto-accepted, {self.failed:,} failed, {self.without_box:,} without a box"
         ]
         if self.kept:
-            lines.append(f"  {self.kept:,} of the failed items keep their earlier label; --status labels them again")
+            lines.append(
+                f"  {self.kept:,} of the failed items keep their earlier label; name its status to label "
+                "them again, such as --status proposed"
+            )
         reasons = list(self.failures.items())
         lines += [f"  {count:,} failed: {shorten_to_line(reason)}" for reason, count in reasons[:MAX_REASONS]]
         if len(reasons) > MAX_REASONS:

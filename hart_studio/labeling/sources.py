@@ -35,7 +35,7 @@ KINDS: Final = ("auto", "questions", "table", "images", "hugging_face", *FORMATS
 """Kinds of sources. ``questions``: JSONL form of ``data.sources.load_jsonl``, with letters as answers."""
 
 KIND_TITLES: Final = {
-    "questions": "JSONL with letter answers",
+    "questions": "HART Studio questions (JSONL)",
     "table": "Table (CSV, TSV, JSON, Parquet)",
     "images": "Images only",
     "hugging_face": "Hugging Face dataset",

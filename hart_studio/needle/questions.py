@@ -61,7 +61,7 @@ class Question:
     Attributes:
         text: The question.
         kind: ``detail`` needs the crop, ``gist`` can be answered from the overview.
-        topic: ``character``, ``mark``, ``dots``, ``color``, ``shape`` or ``side``.
+        topic: ``character``, ``mark``, ``dots``, ``colour``, ``shape`` or ``side``.
         choices: Two options for ``side``, four otherwise.
         value: The right option's text.
         gold_boxes: Boxes of the objects asked about, scene pixels.

@@ -126,7 +126,7 @@ def describe_dry_run(config: RunConfig, device: torch.device, processes: int, im
     if memory is None:
         lines.append("memory: unknown, the model is not downloaded yet")
         return DryRunReport(tuple(lines), is_usable)
-    how = "adapters" if memory.is_lora else "all weights"
+    how = "adapters" if memory.is_lora else "full fine-tuning, no adapters"
     lines.append(
         f"model: {memory.weight_count:,} weights, {memory.trained_count:,} trained ({how}), gradient checkpointing "
         f"{'on' if memory.uses_gradient_checkpointing else 'off'}"

@@ -133,7 +133,7 @@ def _check_model(config: RunConfig, device: torch.device) -> Iterator[Finding | 
         return
     if plan is None:
         return
-    how = "adapters" if plan.is_lora else "all weights that are trained"
+    how = "adapters" if plan.is_lora else "full fine-tuning, no adapters"
     checkpointing = "on" if plan.uses_gradient_checkpointing else "off"
     yield Finding(
         "Model",

@@ -72,7 +72,7 @@ class _OutcomeCounts:
     def __str__(self) -> str:
         return (
             f"{self['no_box_share']} without a box (no_box), {self['bad_box_share']} with an invalid box (bad_box), "
-            f"{self['truncated_share']} cut off by the token limit (truncated), {self['failed_share']} failed (error)"
+            f"{self['truncated_share']} with a turn cut off by the token limit, {self['failed_share']} failed (error)"
         )
 
 

@@ -19,7 +19,7 @@ from hart_studio.runs.status import State, read_status
 MEAN_STEPS: Final = 10
 """Steps at either end of a stage that its first and last metrics are means of. Project default."""
 MAX_WARNINGS: Final = 5
-"""Newest warnings that are repeated. Project default."""
+"""Maximum number of warnings that the summary prints, the newest. Project default."""
 
 _SHARES: Final = ("valid_box_rate", "iog_above_0.3", "iou", "area_share", "accuracy", "failed_share")
 _STEP_TITLES: Final = {"reward": "reward", "valid_box_rate": "valid boxes", "kl": "KL", "loss": "loss"}

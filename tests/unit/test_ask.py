@@ -111,7 +111,7 @@ def test_the_table_is_short_and_safe_for_a_terminal(
     assert "(A) 3" in rows["direct"]
     assert " no " in rows["direct"]
     assert "none (ok)" not in out and "full_and_crops wrote: ]0;x maybe" in out
-    assert "sufficient 100 %" in rows["self-check"]
+    assert "correct from the crops 100 %" in rows["self-check"]
     assert all(sign.isprintable() or sign == "\n" for sign in out)
 
 

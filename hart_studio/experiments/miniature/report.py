@@ -97,7 +97,7 @@ def compose_report(results: StudyResults, config: RunConfig, command: str, jobs:
         _NOT_COMPARABLE,
         _HOW_TO_READ,
         "## Claims of the paper",
-        "*Seen* = the whole interval is above 0.",
+        "*Supported* = the whole interval is above 0; *contradicted* = below 0.",
         claims_table(results),
         "## Table 1: answer and box",
         _TABLE_1,

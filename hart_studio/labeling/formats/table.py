@@ -40,8 +40,9 @@ from hart_studio.records import Box
 LabelAspect = Literal[
     "unlabeled", "negatives", "questions", "classes", "scores", "scores_if_all_known", "statuses", "records"
 ]
-"""Part of a label that a format can hold. ``questions``: questions with choices, answers and their own
-boxes. ``records``: the whole native record, with the boxes as they are, evidence, provenance, reviews and history."""
+"""Part of a label that a format can hold. ``questions``: questions with choices, answers and their own boxes.
+``unlabeled``: items without a label to export. ``scores_if_all_known``: scores, but only if every exported label has
+one. ``records``: the whole native record, with the boxes as they are, evidence, provenance, reviews and history."""
 
 Loader = Callable[[Path, ImportOptions | None], LoadedSamples[LabeledSample]]
 Saver = Callable[[ExportPlan, Path], None]

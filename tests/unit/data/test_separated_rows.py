@@ -103,7 +103,7 @@ def test_columns_without_a_name_may_be_many(table: Path) -> None:
 
 def test_lines_that_open_a_cell_again_and_again_take_linear_time(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of them is open to the end of the file, so each would be read as often as there are lines before it."""
-    monkeypatch.setattr(separated_rows, "MAX_CHARS_READ_AGAIN", 100_000)
+    monkeypatch.setattr(separated_rows, "MAX_LINES_READ_AGAIN", 100_000)
     began = time.process_time()
     with pytest.raises(DataError, match="unclosed quotation marks"):
         rows_of(table, "a,b,c\n" + 'x",",\n' * 50_000)
