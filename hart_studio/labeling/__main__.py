@@ -148,9 +148,7 @@ def _run(options: argparse.Namespace) -> int:
     messages = (*(f"WARNING: {text}" for text in notes.warnings), *(f"note: {text}" for text in notes.cautions))
     for line in (notes.basis, *messages):
         if line:
-            print(
-                line, file=notes_stream, flush=True
-            )  # before the model loads, so that the user can still change the settings
+            print(line, file=notes_stream, flush=True)  # before the model loads: the user can still change the settings
     try:
         with nullcontext() if run_id else removing_empty_run(layout, _report_removal):
             run_labeling(layout, load_chat_model, ProgressReporter("item", shown=("auto_accepted", "failed")))
@@ -361,8 +359,8 @@ def _build_parser() -> argparse.ArgumentParser:
         "--kind",
         choices=KINDS,
         default="auto",
-        help="type of the source (%(default)s): questions = JSONL in the form of HART Studio, table = JSONL, "
-        "CSV, TSV, JSON or Parquet with any columns, native = export of HART Studio, "
+        help="type of the source (%(default)s): questions = JSONL in the form of HART Studio, table = JSONL, CSV, "
+        "TSV, JSON or Parquet with any columns, native = export of HART Studio, "
         "grounded_chat = conversations with boxes; others by their names",
     )
     source.add_argument(

@@ -64,7 +64,7 @@ class LabelingSummary(Record):
         """Lines for a terminal."""
         lines = [
             f"this run: {self.done:,} of {self.items:,} items, {self.proposed:,} proposed, "
-            f"{self.verified:,} with the expected answer from the crop, "
+            f"{self.verified:,} with a sufficient crop, "
             f"{self.auto_accepted:,} auto-accepted, {self.failed:,} failed, {self.without_box:,} without a box"
         ]
         if self.kept:

@@ -224,5 +224,5 @@ def test_good_labels_become_questions_with_the_labels_boxes(project: Project, im
 
 
 def test_nothing_to_train_on(filled: Project) -> None:
-    with pytest.raises(InputError, match="Review some items first"):
+    with pytest.raises(InputError, match="Run the labeling, or review items"):
         write_training_set(filled)

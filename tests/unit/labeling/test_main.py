@@ -89,7 +89,10 @@ def test_a_run_ends_with_its_figures_and_the_reasons_of_failures(
     table.with_name("street.png").unlink()
     assert command.main(["run", project, "--rollouts", "2"]) == 1
     out, err = capsys.readouterr()
-    assert "this run: 2 of 2 items, 0 proposed, 0 verified, 0 auto-accepted, 2 failed, 0 without a box" in out
+    assert (
+        "this run: 2 of 2 items, 0 proposed, 0 with a sufficient crop, 0 auto-accepted, 2 failed, 0 without a box"
+        in out
+    )
     assert "  2 failed: " in out and out.splitlines()[-1] == "project: 2 failed"
     assert "loading the model" in err.splitlines() and "proposing the first boxes" in err.splitlines()
     assert command.main(["run", project, "--rollouts", "2", "--json"]) == 1

@@ -18,7 +18,7 @@ def test_items_by_status_and_the_most_frequent_reasons(filled: Project) -> None:
     config = LabelingConfig(item_filter={"statuses": ("proposed",)})  # type: ignore[arg-type]
     layout = prepare_run(filled, config)
     assert summarize_run(filled, layout.run_id).lines() == [
-        "this run: 0 of 6 items, 0 proposed, 0 verified, 0 auto-accepted, 0 failed, 0 without a box",
+        "this run: 0 of 6 items, 0 proposed, 0 with a sufficient crop, 0 auto-accepted, 0 failed, 0 without a box",
         "project: 6 proposed",
     ]
     ids = [item.id for item in filled.items()]
@@ -36,8 +36,9 @@ def test_items_by_status_and_the_most_frequent_reasons(filled: Project) -> None:
                 "UPDATE predictions SET label = ? WHERE run = ? AND item = ?", (label, layout.run_id, item_id)
             )
     assert summarize_run(filled, layout.run_id).lines() == [
-        "this run: 5 of 6 items, 2 proposed, 1 verified, 1 auto-accepted, 2 failed, 1 without a box",
-        "  2 of the failed items keep their earlier label; --status labels them again",
+        "this run: 5 of 6 items, 2 proposed, 1 with a sufficient crop, 1 auto-accepted, 2 failed, 1 without a box",
+        "  2 of the failed items keep their earlier label; name its status to label them again, such as "
+        "--status proposed",
         "  2 failed: no image",
         "project: 6 proposed",
     ]

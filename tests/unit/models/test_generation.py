@@ -54,7 +54,7 @@ def test_frequencies_match_the_softmax() -> None:
     ],
 )
 def test_out_of_memory_names_what_to_turn_down(error: Exception) -> None:
-    message = r"Out of memory on cpu.*max_pixels.*group_size.*max_new_tokens.*batch_tokens"
+    message = r"Out of memory on cpu.*max pixels.*rollouts.*batch.*max new tokens"
     with pytest.raises(ModelError, match=message), memory_errors(torch.device("cpu")):
         raise error
 

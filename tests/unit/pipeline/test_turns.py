@@ -53,7 +53,7 @@ def test_images_stand_where_the_prompt_has_them() -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_slots_and_images_must_match(count: int) -> None:
-    with pytest.raises(ValueError, match=f"got {count} images for 2 slots"):
+    with pytest.raises(ValueError, match=f"got {count} images for 2 placeholders"):
         compose_message((IMAGE, "or", IMAGE), [make_image()] * count)
 
 

@@ -132,12 +132,12 @@ def test_what_is_probably_not_meant_is_said() -> None:
 
 
 def test_only_the_built_in_model_is_taught_words_by_itself() -> None:
-    assert RunConfig().answer_format == "words"
-    assert read_config({"model": {"id": "owner/model"}}).answer_format == "letter"
-    assert read_config({"method": {"answer_format": "letter"}}).answer_format == "letter"
+    assert RunConfig().answer_format == "option_text"
+    assert read_config({"model": {"id": "owner/model"}}).answer_format == "boxed_letter"
+    assert read_config({"method": {"answer_format": "boxed_letter"}}).answer_format == "boxed_letter"
     assert (
         read_config({"model": {"id": "owner/model"}, "method": {"answer_format": "option_text"}}).answer_format
-        == "words"
+        == "option_text"
     )
 
 

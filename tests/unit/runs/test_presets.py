@@ -48,5 +48,5 @@ def test_model_and_data_of_a_preset_go_together(name: str) -> None:
     config = get_preset(name).config
     assert (config.model.id == "") == (config.data.source == "needle"), "built-in models on needle scenes, no others"
     assert (config.data.source == "needle") != bool(config.data.path)
-    assert (config.method.answer_format == "words") == (config.model.id == "")
+    assert (config.method.answer_format == "option_text") == (config.model.id == "")
     assert config.data.eval_samples and config.schedule.eval_steps and config.schedule.rollout_log_steps

@@ -29,7 +29,7 @@ def test_rewards_that_are_all_zero_are_reported_once_with_the_outcomes_as_eviden
     ((step, text),) = check([ALL_WRONG] * 35)
     assert step == STREAK_STEPS
     assert text.startswith("steps 1 to 10: none of 320 rollouts was right, so all advantages are 0")
-    assert "240 without a box (no_box), 40 with an invalid box (bad_box), 80 cut off" in text
+    assert "240 without a box (no_box), 40 with an invalid box (bad_box), 80 with a turn cut off" in text
     causes = text.split("Likely causes")[1]
     assert causes.index("boxes are missing") < causes.index("turns are truncated") < causes.index("answers are wrong")
 
@@ -61,7 +61,7 @@ def test_other_troubles_are_reported(metrics: dict[str, float], expected: str) -
 
 def test_cut_off_rollouts_with_equal_rewards_are_reported_once() -> None:
     ((_, text),) = check([ALL_WRONG | {"truncated_share": 1.0, "no_box_share": 1.0, "bad_box_share": 0.0}] * 20)
-    assert "320 cut off by the token limit" in text and "raise rollout.max_grounding_tokens" in text
+    assert "320 with a turn cut off by the token limit" in text and "raise rollout.max_grounding_tokens" in text
 
 
 def test_failed_samples_are_no_rollouts_that_were_scored() -> None:

@@ -357,7 +357,7 @@ def test_quality_losses_and_export(calls: ReviewApi, project: Project, tmp_path:
 
 def test_training_settings_hold_questions_and_labels(calls: ReviewApi, project: Project, tmp_path: Path) -> None:
     outputs = LabelExportApi(calls.label_api, tmp_path / "served")
-    with pytest.raises(InputError, match="Review some items first"):
+    with pytest.raises(InputError, match="Run the labeling, or review items"):
         call_handler(outputs.training_config, {"project": "p"})
     for item in list(project.items()):
         add_label(project, item.id, status="accepted")

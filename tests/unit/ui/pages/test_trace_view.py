@@ -197,7 +197,7 @@ def test_a_region_of_which_no_one_knows_whether_it_is_needed_says_why(measured, 
 @pytest.mark.parametrize(
     ("measured", "name", "value", "state"),
     [
-        ({"sufficiency": 1.0}, "Sufficient", "yes (chance 50 %)", "neutral"),
+        ({"sufficiency": 1.0}, "Sufficient", "yes (50 % by random guess)", "neutral"),
         ({"sufficiency": 0.0}, "Sufficient", "no", "bad"),
         ({"necessity": True}, "Region necessary (masking test)", "yes", "good"),
         ({"necessity": False}, "Region necessary (masking test)", "no", "bad"),
@@ -224,4 +224,4 @@ def test_agreement_alone_is_not_called_sufficiency():
 
 def test_sufficiency_over_samples_is_a_share():
     found = build_answers_panel(trace(rollout(), sufficiency=0.75, rollouts=(rollout(),) * 4), "m").checks[0]
-    assert found.value == "75 % of 4 (chance 50 %)"
+    assert found.value == "75 % of 4 (50 % by random guess)"

@@ -117,7 +117,7 @@ def test_what_the_form_does_not_show_is_kept() -> None:
         ("rollout__overview_max_pixels", "many", "Overview max pixels"),
         ("rollout__overview_max_pixels", "1", "Overview max pixels"),
         ("optim__learning_rate", "fast", "RL learning rate"),
-        ("method__chain", "ppo", "Method"),
+        ("method__stages", "ppo", "Method"),
         ("name", "<script>", "Run name"),
         ("model__id", "hf_" + "a" * 34, "Base model"),
         ("trackers", ["mlflow"], "Settings"),
