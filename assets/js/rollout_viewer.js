@@ -488,7 +488,7 @@ function createRolloutViewer(host, describeNone) {
         build("footer", {
           class: "hs-muted",
           text:
-            `${rollout.extracted ? `parsed: ${rollout.extracted}` : "no answer parsed"} (${rollout.rule}) · ` +
+            `${rollout.extracted ? `parsed: ${rollout.extracted} (rule: ${rollout.rule})` : "no answer parsed"} · ` +
             `${describeTokens(rollout)} · ${formatCount(rollout.visual_tokens)} visual tokens`,
         }),
       ],
