@@ -74,9 +74,9 @@ def configuration() -> Iterator[str]:
     yield from ("# Settings", "", _MADE, "")
     yield from sources.wrap(
         "Every setting of a job with its default and its range. An unknown name or a value out of range is an error. "
-        "For a default of `None`, the text names the value that is used. Without `--config`, training starts from the preset "
-        "`cpu-demo`, which changes some of these defaults. The commands for labeling and evaluation have defaults of their "
-        "own for some settings, such as the token limit and the seed; `--help` shows them."
+        "For a default of `None`, the text names the value that is used. Without `--config`, training starts from the "
+        "preset `cpu-demo`, which changes some of these defaults. The commands for labeling and evaluation have "
+        "defaults of their own for some settings, such as the token limit and the seed; `--help` shows them."
     )
     yield ""
     shown: set[type] = set()
