@@ -17,15 +17,13 @@ from transformers import PreTrainedModel
 from hart_studio.models.families import Family
 from hart_studio.models.features import rope_position_ids
 from hart_studio.models.loading import get_family, unwrap_model
+from hart_studio.training.label_head import LabelHead
 from hart_studio.training.packing import PackedBatch, pack, tree_mask
 from hart_studio.training.sequences import IGNORED, TrainingSequence
 from hart_studio.training.trainable_model import DeferredVisionTower
 
 TREE_ATTENTION: Final = ("sdpa", "eager")
 """Attention implementations that accept any mask."""
-
-ROWS = 128
-"""Number of rows in float32 at a time, 78 MB with Qwen's vocabulary. Project default."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,19 +78,19 @@ def compute_logps(
     is_label = layout.labels != IGNORED
     labels = layout.labels[is_label].to(device)
     seen = {"mm_encoder_outputs": {"image": DeferredVisionTower(inner, family, layout.images)}} if layout.images else {}
-    output: Any = model(
-        input_ids=layout.input_ids.to(device),
-        attention_mask=attention_mask(inner, layout, device),
-        position_ids=(layout.positions if family.uses_mrope else layout.positions[0]).to(device),
-        use_cache=False,
-        logits_to_keep=is_label.to(device),
-        **seen,
-    )
-    logits = output.logits
-    logps = label_logps(logits, labels, temperature)
+    head = LabelHead(labels, temperature, with_entropies=with_entropies)
+    with head.installed(inner):
+        output: Any = model(
+            input_ids=layout.input_ids.to(device),
+            attention_mask=attention_mask(inner, layout, device),
+            position_ids=(layout.positions if family.uses_mrope else layout.positions[0]).to(device),
+            use_cache=False,
+            logits_to_keep=is_label.to(device),
+            **seen,
+        )
     return SequenceLogps(
-        logps=layout.split(logps, len(sequences)),
-        entropies=layout.split(entropies(logits, temperature), len(sequences)) if with_entropies else None,
+        logps=layout.split(output.logits, len(sequences)),
+        entropies=None if head.entropies is None else layout.split(head.entropies, len(sequences)),
         prefix_sharing_blocker=blocker,
     )
 
@@ -164,65 +162,3 @@ def attention_mask(model: PreTrainedModel, layout: PackedBatch, device: torch.de
     if text._attn_implementation == "sdpa":
         return is_visible
     return torch.zeros(is_visible.shape, device=device).masked_fill(~is_visible, torch.finfo(torch.float32).min)
-
-
-def label_logps(logits: torch.Tensor, labels: torch.Tensor, temperature: float) -> torch.Tensor:
-    """``log softmax(logits / temperature)`` at the labels, with gradient.
-
-    Args:
-        logits: ``[N, vocabulary]``, any floating type.
-        labels: ``[N]`` token ids.
-        temperature: Divides the logits, as sampling did.
-
-    Returns:
-        ``[N]`` in float32, or in float64 for float64 logits.
-    """
-    logps: torch.Tensor = _LabelLogps.apply(logits, labels, temperature)
-    return logps
-
-
-@torch.no_grad()
-def entropies(logits: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Entropy of ``softmax(logits / temperature)`` in nats, without gradient.
-
-    Args:
-        logits: ``[N, vocabulary]``; -inf is a probability of zero.
-        temperature: Divides the logits.
-
-    Returns:
-        ``[N]`` in float32, or in float64 for float64 logits.
-    """
-    parts = [torch.special.entr(_scale(part, temperature).softmax(-1)).sum(-1) for part in torch.split(logits, ROWS)]
-    return torch.cat(parts)
-
-
-def _scale(logits: torch.Tensor, temperature: float) -> torch.Tensor:
-    return logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
-
-
-class _LabelLogps(torch.autograd.Function):
-    """d log p(label) / d logits = (one_hot(label) - softmax(logits / T)) / T, a few rows at a time."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: torch.Tensor, labels: torch.Tensor, temperature: float) -> torch.Tensor:
-        chosen, norms = [], []
-        for part, wanted in zip(torch.split(logits, ROWS), torch.split(labels, ROWS), strict=True):
-            scaled = _scale(part, temperature)
-            norms.append(scaled.logsumexp(-1))
-            chosen.append(scaled.gather(-1, wanted[:, None]).squeeze(-1))
-        norm = torch.cat(norms)
-        ctx.save_for_backward(logits, labels, norm)
-        ctx.temperature = temperature
-        return torch.cat(chosen) - norm
-
-    @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        logits, labels, norm = ctx.saved_tensors
-        slopes = grads[0][:, None] / ctx.temperature
-        result = torch.empty_like(logits)
-        for start in range(0, len(logits), ROWS):
-            rows = slice(start, start + ROWS)
-            probabilities = (_scale(logits[rows], ctx.temperature) - norm[rows, None]).exp_()
-            part = probabilities.mul_(-slopes[rows]).scatter_add_(1, labels[rows, None], slopes[rows])
-            result[rows] = part
-        return result, None, None

@@ -95,5 +95,5 @@ def test_logits_of_chosen_places_only() -> None:
     chosen = torch.tensor([[True, False, True], [False, True, False]])
     kept = slice_logits_to_keep(hidden, chosen)
     assert torch.equal(kept, hidden[chosen]), (
-        "logits_to_keep takes no mask: edit score in hart_studio/training/sequence_logps.py"
+        "logits_to_keep takes no mask: edit compute_logps in hart_studio/training/sequence_logps.py"
     )

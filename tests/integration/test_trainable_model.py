@@ -85,7 +85,9 @@ def test_it_scores_the_very_tokens_that_it_sampled(training: tuple[Any, Trainabl
     ]
     assert [len(sequence.prompt.ids) for sequence in sequences] == [answer.prompt_tokens for answer in answers]
     seen: list[torch.Tensor] = []
-    hook = policy.model.lm_head.register_forward_hook(lambda _, __, logits: seen.append(logits))
+    hook = policy.model.lm_head.register_forward_pre_hook(
+        lambda head, hidden: seen.append(torch.nn.functional.linear(hidden[0], head.weight))
+    )
     with torch.no_grad():
         for sequence in sequences:
             compute_logps(adapted, [sequence])
