@@ -148,9 +148,9 @@ class HartTrainer(StageTrainer, GRPOTrainer):
         """Log-probabilities under the reference policy, the initial policy of the stage."""
         logps: list[torch.Tensor] = [torch.empty(0)] * len(batch.rows)
         with self._reference() as reference:
-            for indices in self._split(batch):
-                scores = self._score(reference, batch.take(indices))
-                for index, part in zip(indices, scores.logps, strict=True):
+            for indices, chunk in self._split(batch):
+                scores = self._score(reference, chunk)
+                for index, part in zip(indices, scores.logps, strict=False):  # a filler has no index
                     logps[index] = part
         return logps
 

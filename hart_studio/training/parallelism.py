@@ -2,8 +2,9 @@
 
 Sample order and seeds come from hashes, independent of the number of processes and attempts.
 
-A forward pass gathers sharded weights layer by layer, so all processes must run the same passes. Training does:
-one packed pass per micro-batch. Sampling does not, because answers differ in length, so it uses gathered weights.
+A forward pass gathers sharded weights layer by layer, so all processes must run equally many passes. Training does:
+they agree on the number of passes of a micro-batch. Sampling does not, because answers differ in length, so it uses
+gathered weights.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
 
 import torch
+from accelerate import Accelerator
 from accelerate.utils import DistributedType
-from torch.distributed.fsdp import FSDPModule
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
 from transformers import PreTrainedModel, Trainer
 from trl.models.utils import unwrap_model_for_generation
 
@@ -44,6 +48,44 @@ def check_sharding(trainer: Trainer, model: PreTrainedModel) -> None:
         )
 
 
+def set_fsdp_precision(accelerator: Accelerator) -> None:
+    """Reduce the gradients of FSDP in float32, and leave the outputs of a model as they are.
+
+    accelerate sets both to bfloat16, in which a sum over many processes loses what small gradients add, and a
+    log-probability of -2 moves in steps of 0.016.
+
+    Args:
+        accelerator: Before it prepares a model. Without FSDP, or in float32, nothing changes.
+    """
+    plugin = accelerator.state.fsdp_plugin if accelerator.distributed_type == DistributedType.FSDP else None
+    if plugin is not None and isinstance(plugin.mixed_precision_policy, MixedPrecisionPolicy):
+        plugin.mixed_precision_policy = replace(
+            plugin.mixed_precision_policy, reduce_dtype=torch.float32, output_dtype=None
+        )
+
+
+@contextmanager
+def accumulating_gradients(trainer: Trainer, model: torch.nn.Module) -> Iterator[None]:
+    """Back-propagate a pass that is not the last one of its micro-batch.
+
+    Args:
+        trainer: The trainer.
+        model: Its wrapped model. Whole copies add up gradients and exchange them with the last pass. Shards exchange
+            them in every pass: gradients of all weights would not fit.
+    """
+    if not is_sharded(trainer):
+        with trainer.accelerator.no_sync(model):
+            yield
+        return
+    state = trainer.accelerator.gradient_state
+    was = state.sync_gradients
+    state._set_sync_gradients(False)  # with DeepSpeed, accelerate would run the optimizer after this pass
+    try:
+        yield
+    finally:
+        state._set_sync_gradients(was)
+
+
 @contextmanager
 def gather_full_weights(trainer: Trainer) -> Iterator[None]:
     """Gather weights sharded by FSDP2 or DeepSpeed for sampling inside the block; otherwise do nothing.
@@ -69,17 +111,25 @@ def _unsharded(model: torch.nn.Module) -> Iterator[None]:
             "accelerate config, as in fsdp.yaml."
         )
     # Mark the root module: sampling may run the vision tower first.
-    model._get_fsdp_state()._lazy_init()
+    root: Any = model._get_fsdp_state()
+    root._lazy_init()
     parts = [part for part in model.modules() if isinstance(part, FSDPModule)]
+    groups: list[Any] = [part._get_fsdp_state()._fsdp_param_group for part in parts]
+    resharding = [group and group.post_forward_mesh_info for group in groups]
     for part in parts:
         part.set_reshard_after_forward(False, recurse=False)
         part.unshard()
     try:
         yield
     finally:
-        for part in parts:
-            part.set_reshard_after_forward(part is not model, recurse=False)
+        for part, group, mesh in zip(parts, groups, resharding, strict=True):
+            if group is not None:
+                group.post_forward_mesh_info = mesh
+                group._post_forward_indices.clear()
             part.reshard()
+        # The order of forward passes decides what the backward pass prefetches. Sampling runs the parts in an order of
+        # its own in each process: left there, one process would gather a part that the others do not.
+        root._comm_ctx.post_forward_order.clear()
 
 
 def order_samples(count: int, wanted: int, seed: int, first_step: int) -> list[int]:

@@ -10,9 +10,9 @@ import torch
 from hart_studio.runs.config import RunConfig
 from hart_studio.training.checkpoints import RunCheckpoints, Stage
 from hart_studio.training.metrics import MetricAccumulator
-from hart_studio.training.micro_batches import MicroBatch
+from hart_studio.training.micro_batches import MicroBatch, filler_row
 from hart_studio.training.packing import split_by_tokens
-from hart_studio.training.parallelism import is_sharded
+from hart_studio.training.parallelism import accumulating_gradients, is_sharded, set_fsdp_precision
 from hart_studio.training.rollouts import TrainingGroup
 from hart_studio.training.sequence_logps import SequenceLogps, compute_logps, prefix_sharing_blocker
 from hart_studio.training.trainable_model import TrainableModel
@@ -20,8 +20,6 @@ from hart_studio.training.trainable_model import TrainableModel
 CHUNK_TOKENS: Final = {"cpu": 2048, "cuda": 16_384}
 """Maximum number of tokens of one scoring pass per device type; larger groups run in several passes. Project
 default."""
-UNLIMITED_TOKENS: Final = 2**62
-"""No limit: sharded weights are gathered per pass, so all processes must make the same number of passes."""
 
 
 class StageTrainer(RunCheckpoints):
@@ -46,8 +44,12 @@ class StageTrainer(RunCheckpoints):
         self._run_config = config
         self._shares = config.rollout.prefix_sharing
         self._chunk_tokens = CHUNK_TOKENS.get(self.accelerator.device.type, CHUNK_TOKENS["cuda"])
-        if is_sharded(self):
-            self._chunk_tokens = UNLIMITED_TOKENS
+        self._filler = filler_row(policy.processor.tokenizer.eos_token_id)
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Create the accelerator, with the precision of sharding."""
+        super().create_accelerator_and_postprocess()
+        set_fsdp_precision(self.accelerator)
 
     def _check_prefix_sharing(self) -> None:
         """Check before a step whether prefix sharing is possible."""
@@ -64,10 +66,10 @@ class StageTrainer(RunCheckpoints):
         memory at a time; the value is the whole sum. It is multiplied by the number of processes, because gradients of
         processes are averaged and row weights define a sum.
         """
-        *earlier, last = [inputs.take(indices) for indices in self._split(inputs)]
+        *earlier, last = [chunk for _, chunk in self._split(inputs)]
         done = torch.zeros((), device=self.accelerator.device)
         for chunk in earlier:
-            with self.accelerator.no_sync(model):
+            with accumulating_gradients(self, model):
                 loss = self._scaled_loss(model, chunk)
                 self.accelerator.backward(loss)
             done += loss.detach()
@@ -94,5 +96,16 @@ class StageTrainer(RunCheckpoints):
                 with_entropies=with_entropies,
             )
 
-    def _split(self, batch: MicroBatch) -> list[list[int]]:
-        return split_by_tokens([row.sequence for row in batch.rows], self._chunk_tokens, share=self._shares)
+    def _split(self, batch: MicroBatch) -> list[tuple[list[int], MicroBatch]]:
+        """Indices of the rows of each scoring pass, and the rows.
+
+        Sharded processes run equally many passes; those of a process with fewer rows are filled up without an effect.
+        """
+        parts = split_by_tokens([row.sequence for row in batch.rows], self._chunk_tokens, share=self._shares)
+        passes = [(indices, batch.take(indices)) for indices in parts]
+        if is_sharded(self):
+            count = torch.tensor([len(passes)], device=self.accelerator.device)
+            missing = int(self.accelerator.gather(count).max()) - len(passes)
+            refs = None if batch.ref_logps is None else [torch.empty(0, device=self.accelerator.device)]
+            passes += [([], MicroBatch([self._filler], refs))] * missing
+        return passes

@@ -38,7 +38,7 @@ def launch(arguments: list[str], **variables: str) -> subprocess.Popen[str]:
     )
 
 
-def run_in(processes: int, module: str, out: Path, folder: Path) -> None:
+def run_in(processes: int, module: str, out: Path, folder: Path, *more: str) -> None:
     """Run a module as so many processes of one training, to its end."""
     out.mkdir()
     with socket.socket() as probe:
@@ -46,7 +46,7 @@ def run_in(processes: int, module: str, out: Path, folder: Path) -> None:
         port = str(probe.getsockname()[1])
     jobs = [
         launch(
-            [module, str(out), str(folder)],
+            [module, str(out), str(folder), *more],
             **(
                 {
                     "WORLD_SIZE": str(processes),
@@ -67,18 +67,26 @@ def run_in(processes: int, module: str, out: Path, folder: Path) -> None:
         assert job.returncode == 0, output[-4000:]
 
 
-def train_in(processes: int, out: Path, folder: Path) -> dict[str, tuple[list[Any], dict[str, torch.Tensor]]]:
-    run_in(processes, "tests.integration.one_of_processes", out, folder)
+def train_in(
+    processes: int, out: Path, folder: Path, strategy: str, tuning: str
+) -> dict[str, tuple[list[Any], dict[str, torch.Tensor]]]:
+    run_in(processes, "tests.integration.one_of_processes", out, folder, strategy, tuning)
     return {
         name: (json.loads((out / name / "log.json").read_text()), load_file(out / name / "weights.safetensors"))
         for name in ("rl", "sft")
     }
 
 
-def test_two_processes_make_the_update_of_one(tiny_folder: Callable[[str], Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("strategy", "tuning"), [("ddp", "full"), ("fsdp", "full"), ("fsdp", "lora")])
+def test_two_processes_make_the_update_of_one(
+    strategy: str, tuning: str, tiny_folder: Callable[[str], Path], tmp_path: Path
+) -> None:
     folder = tiny_folder("qwen2_5_vl")
-    alone, together = train_in(1, tmp_path / "one", folder), train_in(2, tmp_path / "two", folder)
+    alone = train_in(1, tmp_path / "one", folder, strategy, tuning)
+    together = train_in(2, tmp_path / "two", folder, strategy, tuning)
     base = load_model(str(folder), device="cpu").model.state_dict()
+    one, other_one = (json.loads((tmp_path / "two" / "rl" / f"passes_{rank}.json").read_text()) for rank in (0, 1))
+    assert len(one) == len(other_one) and one != other_one, "the processes do not need equally many passes"
     for name in ("rl", "sft"):
         (log, weights), (other_log, other_weights) = alone[name], together[name]
         assert len(log) == len(other_log) == 3
@@ -89,8 +97,12 @@ def test_two_processes_make_the_update_of_one(tiny_folder: Callable[[str], Path]
                 if figure in step:
                     assert step[figure] == pytest.approx(other[figure], rel=1e-3, abs=1e-5), figure
         assert any(step["failed_share"] > 0 for step in log[:2])
-        moved = sum(float((weight - base[key]).abs().sum()) for key, weight in weights.items())
+        assert weights.keys() == other_weights.keys()
+        trained = {key: weight for key, weight in weights.items() if tuning == "full" or "lora_B" in key}
+        starts = {key: base.get(key, torch.zeros_like(weight)) for key, weight in trained.items()}  # lora_B starts at 0
+        moved = sum(float((weight - starts[key]).abs().sum()) for key, weight in trained.items())
         apart = sum(float((weight - other_weights[key]).abs().sum()) for key, weight in weights.items())
+        assert moved > 0
         assert apart < 0.01 * moved
 
 

@@ -22,7 +22,7 @@ from hart_studio.runs.config import RunConfig
 from hart_studio.training.checkpoints import Stage
 from hart_studio.training.hart_trainer import HartTrainer
 from hart_studio.training.initial_model import lora_config
-from hart_studio.training.trainable_model import TrainableModel
+from hart_studio.training.trainable_model import TrainableModel, freeze_vision_tower
 from hart_studio.training.trl_args import rl_args
 from tests.fakes import text_of, turn_kind
 
@@ -122,19 +122,23 @@ def make_trainer(
     output: Path,
     *,
     processes: int = 1,
+    device: torch.device = CPU,
+    freezes_tower: bool = False,
     is_scripted: bool = True,
     **options: Any,
 ) -> HartTrainer:
     """A trainer of the first stage of a run, outside of a run."""
     method = METHODS[config.method.stage_names[0]]
     loaded = load_model(config.model.id, device="cpu")
+    if freezes_tower:
+        freeze_vision_tower(loaded.model)
     trainer = HartTrainer(
         loaded.model,
         loaded.processor,
         rl_args(
             config,
             output,
-            CPU,
+            device,
             processes=processes,
             uses_gradient_checkpointing=config.model.gradient_checkpointing == "on",
         ),

@@ -11,12 +11,20 @@ import pytest
 import torch
 import torch.distributed as dist
 from accelerate.utils import DistributedType
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from hart_studio.errors import InputError
 from hart_studio.models.generation import LocalChatModel
-from hart_studio.training.parallelism import check_sharding, gather_full_weights, is_sharded, order_samples, step_seed
+from hart_studio.training.parallelism import (
+    accumulating_gradients,
+    check_sharding,
+    gather_full_weights,
+    is_sharded,
+    order_samples,
+    set_fsdp_precision,
+    step_seed,
+)
 from hart_studio.training.trainable_model import freeze_vision_tower
 
 
@@ -64,6 +72,49 @@ def test_weights_are_whole_inside_and_shards_outside(sharded: Pair) -> None:
     assert torch.equal(found, expected)
     found.sum().backward()
     assert all(weight.grad is not None for weight in sharded.parameters())
+
+
+def test_sampling_leaves_no_trace_in_what_a_pass_gathers(sharded: Any) -> None:
+    """Processes sample parts in unequal orders; what a backward pass prefetches must not depend on that."""
+    values = torch.ones(2, 3)
+    sharded(values).sum().backward()
+    states = [part._get_fsdp_state() for part in (sharded, sharded.layer)]
+    flags = [state._fsdp_param_group.post_forward_mesh_info for state in states]
+    assert flags[0] is None and flags[1] is not None, "the whole is kept after a pass, its parts are not"
+    with gather_full_weights(trainer_of(DistributedType.FSDP, sharded)), torch.no_grad():
+        for _ in range(3):
+            sharded.layer(values)
+        assert len(states[0]._comm_ctx.post_forward_order) == 3
+    assert not states[0]._comm_ctx.post_forward_order
+    assert not any(state._fsdp_param_group._post_forward_indices for state in states)
+    assert [state._fsdp_param_group.post_forward_mesh_info for state in states] == flags
+
+
+def test_fsdp_reduces_in_float32_and_leaves_outputs() -> None:
+    given = MixedPrecisionPolicy(torch.bfloat16, torch.bfloat16, torch.bfloat16)
+    plugin = SimpleNamespace(mixed_precision_policy=given)
+    accelerator: Any = SimpleNamespace(distributed_type=DistributedType.FSDP, state=SimpleNamespace(fsdp_plugin=plugin))
+    set_fsdp_precision(accelerator)
+    assert plugin.mixed_precision_policy == MixedPrecisionPolicy(torch.bfloat16, torch.float32, None)
+    plugin.mixed_precision_policy = None  # float32
+    set_fsdp_precision(accelerator)
+    assert plugin.mixed_precision_policy is None
+    set_fsdp_precision(SimpleNamespace(distributed_type=DistributedType.MULTI_GPU))  # type: ignore[arg-type]
+
+
+def test_an_early_pass_of_shards_runs_no_optimizer() -> None:
+    class State:
+        sync_gradients = True
+
+        def _set_sync_gradients(self, value: bool) -> None:
+            self.sync_gradients = value
+
+    trainer = trainer_of(DistributedType.DEEPSPEED)
+    trainer.accelerator.gradient_state = state = State()
+    with pytest.raises(RuntimeError), accumulating_gradients(trainer, torch.nn.Identity()):
+        assert not state.sync_gradients
+        raise RuntimeError
+    assert state.sync_gradients
 
 
 def test_weights_that_are_not_sharded_need_nothing() -> None:
