@@ -9,11 +9,14 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Literal
 
 from hart_studio.algorithms.methods import Method
 from hart_studio.errors import InputError
 from hart_studio.records import Credit
+
+RewardScaling = Literal["group", "none"]
+"""What the deviations of a group's rewards are divided by: their standard deviation (Eq. 1), or nothing."""
 
 STD_EPSILON: Final = 1e-4
 """Added to the standard deviation in Eq. 1. The paper does not state it; the value is that of TRL."""
@@ -40,13 +43,14 @@ def reward_deviations(rewards: Sequence[float | None]) -> tuple[float | None, ..
     return tuple(None if reward is None else reward - mean for reward in rewards)
 
 
-def advantages(rewards: Sequence[float | None]) -> tuple[float, ...]:
+def advantages(rewards: Sequence[float | None], scale_rewards: RewardScaling = "group") -> tuple[float, ...]:
     """Eq. 1: ``A_i = (r_i - mean r) / std r``.
 
     As in TRL, the standard deviation divides by ``count - 1`` (Bessel), and 1e-4 is added to it. Project default.
 
     Args:
         rewards: One per rollout; None = could not be scored.
+        scale_rewards: ``group`` = divide as in Eq. 1; ``none`` = ``r_i - mean r`` (Dr. GRPO).
 
     Returns:
         One per rollout; all 0.0 if all scored rewards are equal, 0.0 where the reward is None.
@@ -55,6 +59,8 @@ def advantages(rewards: Sequence[float | None]) -> tuple[float, ...]:
         ValueError: If a reward is not finite.
     """
     deviations = reward_deviations(rewards)
+    if scale_rewards == "none":
+        return tuple(deviation or 0.0 for deviation in deviations)
     known = [deviation for deviation in deviations if deviation is not None]
     variance = math.fsum(deviation**2 for deviation in known) / max(1, len(known) - 1)
     spread = math.sqrt(variance) + STD_EPSILON
@@ -97,7 +103,12 @@ def preference_weights(
 
 
 def credit_group(
-    rewards: Sequence[float | None], method: Method, *, preference_scale: float, beta: float
+    rewards: Sequence[float | None],
+    method: Method,
+    *,
+    preference_scale: float,
+    beta: float,
+    scale_rewards: RewardScaling = "group",
 ) -> tuple[Credit, ...]:
     """Credit of every rollout of one group.
 
@@ -106,6 +117,7 @@ def credit_group(
         method: A method that learns from rewards.
         preference_scale: k of Eq. 5 and 6; ignored by GRPO and MGPO.
         beta: Weight of the KL term, 0 or more.
+        scale_rewards: As in ``advantages``.
 
     Returns:
         One credit per rollout, in order; all zeros where the reward is None.
@@ -127,7 +139,7 @@ def credit_group(
     # Without preference the weights are those of k = 0, which are 1.0 and beta exactly.
     scale = preference_scale if method.has_preference_weights else 0.0
     policy_weights, kl_weights = preference_weights(rewards, scale, beta)
-    values = advantages(rewards)
+    values = advantages(rewards, scale_rewards)
     return tuple(
         Credit(advantage=advantage, policy_weight=policy_weight, kl_weight=kl_weight)
         for advantage, policy_weight, kl_weight in zip(values, policy_weights, kl_weights, strict=True)

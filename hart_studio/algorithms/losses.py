@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import torch
 
+from hart_studio.algorithms.methods import KlEstimator
+
 
 @dataclass(frozen=True)
 class PolicyLoss:
@@ -21,6 +23,8 @@ class PolicyLoss:
     """Scalar with gradient, to be minimized."""
     kl: torch.Tensor | None
     """Scalar without gradient: KL to reference policy per token, before ``kl_weight``; None without a reference."""
+    clipped: torch.Tensor
+    """Scalar: number of trained tokens whose ratio is clipped, so that they have no policy gradient."""
 
 
 def policy_loss(
@@ -34,15 +38,18 @@ def policy_loss(
     policy_weight: torch.Tensor,
     kl_weight: torch.Tensor,
     clip_epsilon: float,
+    clip_epsilon_high: float | None = None,
+    kl_estimator: KlEstimator = "k3",
 ) -> PolicyLoss:
     r"""Eq. 4, and with ``policy_weight`` 1 and ``kl_weight`` beta Eq. 2, as a loss (the negative of J).
 
     Per token, with ``ratio = exp(logps - old_logps)``:
 
-        -policy_weight * min(ratio * A, clip(ratio, 1 - clip_epsilon, 1 + clip_epsilon) * A) + kl_weight * KL
+        -policy_weight * min(ratio * A, clip(ratio, 1 - clip_epsilon, 1 + clip_epsilon_high) * A) + kl_weight * KL
 
-    The objective in the paper has no clip; PPO clipping as in TRL is a project default. KL is the k3 estimator,
-    ``exp(ref - logps) - (ref - logps) - 1``, which is never negative; TRL's correction of its gradient is not applied.
+    The objective in the paper has no clip; PPO clipping as in TRL is a project default. With ``d = logps - ref`` the
+    estimators of KL are ``k1 = d``, which may be negative and whose expected gradient is zero; ``k2 = d^2 / 2``; and
+    ``k3 = exp(-d) + d - 1``, which is never negative. TRL's correction of the gradient of k3 is not applied.
 
     Args:
         logps: ``[B, T]`` log-probabilities of the row's tokens under the policy, float32 or float64, with gradient.
@@ -54,7 +61,9 @@ def policy_loss(
         advantage: ``[B]`` A_i of the row's rollout (Eq. 1).
         policy_weight: ``[B]`` mu1 of the row's rollout (Eq. 5).
         kl_weight: ``[B]`` mu2 of the row's rollout (Eq. 6).
-        clip_epsilon: Half-width of the clip, 0 or more.
+        clip_epsilon: Distance of the lower clip from 1, 0 or more.
+        clip_epsilon_high: Distance of the upper clip from 1 (DAPO's clip-higher); None = ``clip_epsilon``.
+        kl_estimator: Estimator of KL.
 
     Raises:
         ValueError: If a shape is wrong, or if a KL weight needs a missing reference.
@@ -68,16 +77,17 @@ def policy_loss(
     token_weight = row_weight[:, None] * mask
     row_advantage = advantage[:, None]
     ratio = _log_ratio(logps, logps.detach() if old_logps is None else old_logps, mask).exp()
-    clipped = ratio.clamp(1 - clip_epsilon, 1 + clip_epsilon)
-    gain = torch.minimum(ratio * row_advantage, clipped * row_advantage)
+    high = clip_epsilon if clip_epsilon_high is None else clip_epsilon_high
+    clipped_ratio = ratio.clamp(1 - clip_epsilon, 1 + high)
+    gain = torch.minimum(ratio * row_advantage, clipped_ratio * row_advantage)
+    is_clipped = mask & (clipped_ratio * row_advantage < ratio * row_advantage)
     token_loss = -policy_weight[:, None] * gain
     kl = None
     if ref_logps is not None:
-        ref_ratio = _log_ratio(ref_logps, logps, mask)
-        token_kl = ref_ratio.exp() - ref_ratio - 1
+        token_kl = _token_kl(_log_ratio(logps, ref_logps, mask), kl_estimator)
         token_loss = token_loss + kl_weight[:, None] * token_kl
         kl = (token_weight * token_kl.detach()).sum()
-    return PolicyLoss((token_weight * token_loss).sum(), kl)
+    return PolicyLoss((token_weight * token_loss).sum(), kl, is_clipped.sum())
 
 
 def sft_loss(logps: torch.Tensor, mask: torch.Tensor, *, row_weight: torch.Tensor) -> torch.Tensor:
@@ -100,6 +110,15 @@ def sft_loss(logps: torch.Tensor, mask: torch.Tensor, *, row_weight: torch.Tenso
     _check_shapes(logps, {"mask": mask}, logps.shape)
     _check_shapes(logps, {"row_weight": row_weight}, logps.shape[:1])
     return -(row_weight[:, None] * logps.masked_fill(~mask, 0)).sum()
+
+
+def _token_kl(log_ratio: torch.Tensor, estimator: KlEstimator) -> torch.Tensor:
+    """KL per token from ``logps - ref_logps``."""
+    if estimator == "k1":
+        return log_ratio
+    if estimator == "k2":
+        return log_ratio.square() / 2
+    return (-log_ratio).exp() + log_ratio - 1
 
 
 def _log_ratio(above: torch.Tensor, below: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -21,6 +21,10 @@ StageSequence = Literal["ap_grpo", "ap_grpo+sft", "sft+ap_grpo", "grpo", "grpo+s
 """Stages of a training run, in order, joined by ``+``."""
 
 
+KlEstimator = Literal["k1", "k2", "k3"]
+"""Estimator of KL(policy || reference) from a sampled token (J. Schulman, "Approximating KL Divergence")."""
+
+
 @dataclass(frozen=True)
 class Method:
     """One row of the table."""

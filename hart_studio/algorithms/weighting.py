@@ -14,8 +14,9 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 from typing import Literal
 
-LossAggregation = Literal["turn", "rollout"]
-"""How a rollout of several rows is averaged: over each row first, or over all tokens of the rollout."""
+LossAggregation = Literal["turn", "rollout", "step", "token_limit", "sum"]
+"""How the losses of tokens are combined: mean over each row first; mean over the tokens of a rollout; mean over the
+tokens of a step (DAPO); sum divided by a constant (Dr. GRPO); sum (Eq. 4 as written)."""
 
 
 def row_weights(
@@ -23,6 +24,9 @@ def row_weights(
     rollout_of_row: Sequence[Hashable],
     rollouts_in_step: int,
     loss_aggregation: LossAggregation,
+    *,
+    tokens_in_step: int = 0,
+    token_limit: int = 0,
 ) -> tuple[float, ...]:
     """Weight of each row, so that the weighted sum of token losses is the mean over the rollouts of a step.
 
@@ -36,8 +40,13 @@ def row_weights(
     and double that of AP-GRPO relative to its baselines. A rollout without an answer turn has one row with its whole
     weight.
 
-    With ``loss_aggregation`` ``rollout`` a rollout's loss is the mean over all its tokens, ``1 / (T1 + T2)`` each: the
-    longer turn has more weight.
+    The other values of ``loss_aggregation``, each with its weight of a token:
+
+    - ``rollout``, ``1 / (N (T1 + T2))``: the mean over the tokens of a rollout; the longer turn has more weight.
+    - ``step``, ``1 / (all tokens of the step)``: longer rollouts have more weight (DAPO, arXiv 2503.14476).
+    - ``token_limit``, ``1 / (N limit)``: a constant, so that length has no effect (Dr. GRPO, arXiv 2503.20783).
+    - ``sum``, ``1 / N``: ``log pi(o_i)`` of Eq. 4 is the sum over the tokens of both turns. On rollouts of the same
+      policy its gradient is that of Eq. 4 as written.
 
     Args:
         token_counts: Trained tokens of each row, 0 or more. A row without trained tokens has weight 0 and does not
@@ -46,13 +55,15 @@ def row_weights(
         rollout_of_row: Which rollout each row belongs to. All rows of a rollout must be in the same call.
         rollouts_in_step: N, rollouts with at least one trained token in the optimizer step, over all its micro-batches
             and processes. For SFT a rollout is a sample.
-        loss_aggregation: ``turn`` or ``rollout``.
+        loss_aggregation: See above.
+        tokens_in_step: Trained tokens of the optimizer step, over all its micro-batches and processes; for ``step``.
+        token_limit: Maximum number of tokens of a rollout; for ``token_limit``.
 
     Returns:
-        One weight per row; over a whole step ``weight * token_count`` adds up to 1.
+        One weight per row. Over a whole step ``weight * token_count`` adds up to 1 for the three means.
 
     Raises:
-        ValueError: If the lists differ in length, a count is negative, or N is below the number of rollouts given.
+        ValueError: If the lists differ in length, a count is negative, or N or a needed number of tokens is too low.
     """
     if len(token_counts) != len(rollout_of_row):
         raise ValueError(f"expected one rollout per row, got {len(rollout_of_row)} for {len(token_counts)} rows")
@@ -66,8 +77,18 @@ def row_weights(
             tokens[rollout] += count
     if rollouts_in_step < len(rows):
         raise ValueError(f"expected at least {len(rows)} rollouts in the step, got {rollouts_in_step}")
+    if loss_aggregation == "step" and tokens_in_step < sum(token_counts):
+        raise ValueError(f"expected at least {sum(token_counts)} tokens in the step, got {tokens_in_step}")
+    if loss_aggregation == "token_limit" and token_limit < max(tokens.values(), default=1):
+        raise ValueError(f"expected a limit of at least {max(tokens.values(), default=1)} tokens, got {token_limit}")
     weights = []
     for count, rollout in zip(token_counts, rollout_of_row, strict=True):
-        shared = {"turn": rows[rollout] * count, "rollout": tokens[rollout]}[loss_aggregation]
-        weights.append(1.0 / (rollouts_in_step * shared) if count else 0.0)
+        divisors = {
+            "turn": rollouts_in_step * rows[rollout] * count,
+            "rollout": rollouts_in_step * tokens[rollout],
+            "step": tokens_in_step,
+            "token_limit": rollouts_in_step * token_limit,
+            "sum": rollouts_in_step,
+        }
+        weights.append(1.0 / divisors[loss_aggregation] if count else 0.0)
     return tuple(weights)

@@ -6,11 +6,13 @@ command lines and forms is parsed in ``runs.overrides``. Values that the paper d
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self, get_args
 
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from hart_studio.algorithms.methods import DEFAULT_STAGES, StageSequence
+from hart_studio.algorithms.credit import RewardScaling
+from hart_studio.algorithms.methods import DEFAULT_STAGES, KlEstimator, StageSequence
+from hart_studio.algorithms.weighting import LossAggregation
 from hart_studio.errors import InputError
 from hart_studio.records import Record
 from hart_studio.runs.layout import read_name
@@ -20,6 +22,10 @@ Switch = Literal["auto", "on", "off"]
 SampleColumn = Literal["id", "image", "question", "choices", "answer", "category", "gold_boxes"]
 MAX_COUNT: Final = 1_000_000_000
 """Maximum number of samples, and of steps between two records. Not from the paper."""
+
+LoraTarget = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+LORA_TARGETS: Final[tuple[LoraTarget, ...]] = get_args(LoraTarget)
+"""All linear layers of a language model, in order."""
 
 Pixels = Annotated[int, Field(ge=28 * 28, le=100_000_000)]
 
@@ -62,10 +68,24 @@ class ModelConfig(Section):
     """LoRA rank. Not from the paper."""
     lora_alpha: float = Field(default=32.0, gt=0, le=4096)
     """LoRA alpha: scale before division by the rank. Not from the paper."""
+    lora_target_modules: tuple[LoraTarget, ...] = LORA_TARGETS
+    """Linear layers of the language model that get adapters, as PEFT's target_modules. Without the vision tower frozen,
+    all linear layers do. Not from the paper."""
     freeze_vision_tower: bool = True
     """Train the language model only, by adapters or in full. Off = also the vision tower. Not from the paper."""
     gradient_checkpointing: Switch = "auto"
     """Recompute activations to save memory. auto = for models with at least a billion weights. Not from the paper."""
+
+    @model_validator(mode="after")
+    def _check_lora_targets(self) -> Self:
+        if not self.lora_target_modules or len(set(self.lora_target_modules)) != len(self.lora_target_modules):
+            raise ValueError(
+                "expected lora_target_modules with each layer once, got "
+                f"{', '.join(self.lora_target_modules) or 'none'}"
+            )
+        if not self.freeze_vision_tower and self.lora_target_modules != LORA_TARGETS:
+            raise ValueError("lora_target_modules names layers of the language model only; set freeze_vision_tower")
+        return self
 
     @model_validator(mode="after")
     def _check_attn_implementation(self) -> Self:
@@ -137,6 +157,9 @@ class RolloutConfig(Section):
     """Margin on each side of a box, as a share of its width or height. Not from the paper."""
     max_boxes: int = Field(default=4, ge=1, le=64)
     """Maximum number of crops per rollout, in output order. Not from the paper."""
+    max_resampling_rounds: int = Field(default=0, ge=0, le=16)
+    """Dynamic sampling: replace questions whose rollouts all have the same reward by other questions, in up to this
+    many rounds per step. 0 = off. Not from the paper (DAPO)."""
     prefix_sharing: bool = True
     """Compute the shared prompt of a group once. The result is the same; off is slower."""
 
@@ -152,12 +175,20 @@ class MethodConfig(Section):
     beta: float = Field(default=0.04, ge=0, le=10)
     """Weight of the KL term in Eq. 2 and 4. Not from the paper."""
     clip_epsilon: float = Field(default=0.2, gt=0, lt=1)
-    """Clip range of the probability ratio. Not from the paper."""
+    """Clip range of the probability ratio. Has an effect if schedule.num_iterations is above 1. Not from the paper."""
+    clip_epsilon_high: Annotated[float, Field(gt=0, le=10)] | None = None
+    """Upper clip range, if it differs (clip-higher). Empty (None) = clip_epsilon. Not from the paper (DAPO)."""
+    kl_estimator: KlEstimator = "k3"
+    """Estimator of the KL term: k3 = never negative, as in GRPO; k2 = half the squared log-ratio; k1 = the log-ratio,
+    whose expected gradient is zero. Not from the paper."""
+    scale_rewards: RewardScaling = "group"
+    """group = divide advantages by the standard deviation of the group's rewards (Eq. 1); none = do not (Dr. GRPO)."""
     trained_turns: Literal["both", "grounding", "answer"] = "both"
     """Turns whose tokens carry the loss. Not from the paper."""
-    loss_aggregation: Literal["turn", "rollout"] = "turn"
-    """turn = average each turn first, so both have the same weight; rollout = average over the
-    tokens of both turns. Not from the paper."""
+    loss_aggregation: LossAggregation = "turn"
+    """turn = average each turn first, so both have the same weight; rollout = average over the tokens of both turns;
+    step = average over all tokens of a step (DAPO); token_limit = sum over tokens, divided by the token limits of both
+    turns (Dr. GRPO); sum = sum over the tokens of both turns, as Eq. 4 is written. Only sum is from the paper."""
     answer_format: Literal["auto", "boxed_letter", "option_text"] = "auto"
     """Format of the SFT answer to multiple-choice questions: boxed_letter = text of the option and its letter in a box
     of LaTeX; option_text = text of the option only, for models that answer with it. auto = option_text for the built-in
@@ -206,6 +237,9 @@ class ScheduleConfig(Section):
     """Optimizer steps of each RL stage."""
     sft_steps: int = Field(default=60, ge=1, le=1_000_000)
     """Optimizer steps of the SFT stage."""
+    num_iterations: int = Field(default=1, ge=1, le=64)
+    """Optimizer steps per batch of rollouts. Above 1, later steps use the probability ratio and its clip. rl_steps and
+    save_steps must be multiples."""
     rl_batch_size: int = Field(default=8, ge=1, le=65_536)
     """Questions per RL step over all processes; each is rolled out group_size times."""
     rl_micro_batch_size: int = Field(default=1, ge=1, le=65_536)
@@ -234,6 +268,12 @@ class ScheduleConfig(Section):
         problem = self._find_remainder(processes=1)
         if problem:
             raise ValueError(problem)
+        for name in ("rl_steps", "save_steps"):
+            if getattr(self, name) % self.num_iterations:
+                raise ValueError(
+                    f"expected {name} ({getattr(self, name)}) divisible by num_iterations ({self.num_iterations}), so "
+                    "that a checkpoint has no unused rollouts"
+                )
         return self
 
     def count_micro_batches(self, stage: str, processes: int = 1) -> int:
@@ -324,6 +364,8 @@ class RunConfig(Section):
             found.append(
                 "method.preference_scale is 0: AP-GRPO is then plain GRPO on crops (Eq. 5 and 6 give 1 and beta)."
             )
+        if self.method.clip_epsilon_high is not None and self.schedule.num_iterations == 1:
+            found.append("schedule.num_iterations is 1: every ratio is 1, so method.clip_epsilon_high has no effect.")
         if self.schedule.eval_steps and not self.data.eval_samples:
             found.append("data.eval_samples is 0: nothing is held out, so nothing is evaluated.")
         if not self.model.id and self.data.source != "needle":

@@ -151,7 +151,7 @@ class RunCallback(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Decide whether to save and to stop, and record rollouts if due."""
         is_last = state.global_step >= self._stage.steps
-        is_stopping = self._sync_stop_request() and not is_last
+        is_stopping = self._sync_stop_request() and not is_last and self._has_used_rollouts(state.global_step)
         step = self._stage.first_step + state.global_step
         self._non_finite = () if self.trainer is None else self.trainer.check_weights()
         if is_last or is_stopping:
@@ -193,11 +193,12 @@ class RunCallback(TrainerCallback):
         self._check_finite(step, is_last=is_last)
         is_due = _is_due(step, self._schedule.eval_steps) or is_last
         if is_due and not self._evaluate_model(step):
-            self.was_stopped = True
-            control.should_save = WEIGHTS not in self._non_finite
-            control.should_training_stop = True
             if self._writer is not None:
                 self._writer.warn(f"the stop request cancelled the evaluation at step {step}: its metrics are missing")
+            if self._has_used_rollouts(state.global_step):
+                self.was_stopped = True
+                control.should_save = WEIGHTS not in self._non_finite
+                control.should_training_stop = True
 
     def _check_finite(self, step: int, *, is_last: bool) -> None:
         """Count consecutive non-finite steps, and fail after too many; all processes agree."""
@@ -248,11 +249,19 @@ class RunCallback(TrainerCallback):
         self._set_phase(f"evaluating held-out questions, {done:,} of {self._evaluation_size:,}")
         return not self._sync_stop_request()
 
+    def _has_used_rollouts(self, step_of_stage: int) -> bool:
+        """Whether all optimizer steps on a batch of rollouts are done: a resumed run samples new ones."""
+        return self._stage.name == "sft" or step_of_stage % self._schedule.num_iterations == 0
+
     def _is_recorded(self, step_of_stage: int) -> bool:
-        """Whether the rollouts of a step are recorded: the first steps of a stage, then every n-th step of the run."""
+        """Whether the rollouts of a step are recorded: the first steps of a stage, then every n-th step of the run.
+
+        With several optimizer steps per batch of rollouts, a batch is recorded if any of its steps is due.
+        """
         every = self._schedule.rollout_log_steps
         is_first = every > 0 and step_of_stage <= FIRST_LOGGED_STEPS
-        return is_first or _is_due(self._stage.first_step + step_of_stage, every)
+        step = self._stage.first_step + step_of_stage
+        return is_first or any(_is_due(step + later, every) for later in range(self._schedule.num_iterations))
 
     def _set_phase(self, phase: str) -> None:
         if self._writer is not None:

@@ -33,13 +33,14 @@ from hart_studio.training.micro_batches import (
     MicroBatch,
     build_rows,
     count_rollouts,
+    count_tokens,
     filler_row,
     make_micro_batches,
     mean_kl,
     rows_loss,
 )
 from hart_studio.training.parallelism import gather_full_weights, order_samples, step_seed
-from hart_studio.training.rollouts import TrainingGroup, check_reward_range, roll_out
+from hart_studio.training.rollouts import TrainingGroup, check_reward_range, has_reward_differences, roll_out
 from hart_studio.training.sequence_logps import SequenceLogps
 from hart_studio.training.stage_trainer import StageTrainer
 from hart_studio.training.trainable_model import TrainableModel
@@ -85,7 +86,7 @@ class HartTrainer(StageTrainer, GRPOTrainer):
         check_reward_range(method, config.method, config.rollout.group_size)
         if not samples:
             raise DataError("There are no samples for the RL stage. Raise data.rl_samples.")
-        prompts = config.schedule.rl_batch_size * stage.steps
+        prompts = config.schedule.rl_batch_size * -(-stage.steps // config.schedule.num_iterations)
         order = order_samples(len(samples), prompts, config.seed, stage.first_step)
         rows = Dataset.from_dict({"prompt": [""] * prompts, "sample": order})
         super().__init__(
@@ -106,9 +107,11 @@ class HartTrainer(StageTrainer, GRPOTrainer):
         self._micro_batches: list[MicroBatch] = []
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
-        """Return the next micro-batch; the first one of a step runs the rollouts of the whole step."""
+        """Return the next micro-batch; the first one of a batch of rollouts samples all of them."""
         slices = self._slices
         if self._step % slices == 0:
+            self.last_groups = ()
+        if self._step % (slices * self._run_config.schedule.num_iterations) == 0:
             rows = generation_batch[:: self.num_generations]  # repeats of a prompt are adjacent on one process
             self._micro_batches = self._roll_out_step([self._samples[row["sample"]] for row in rows], slices)
         return self._micro_batches[self._step % slices]
@@ -122,12 +125,20 @@ class HartTrainer(StageTrainer, GRPOTrainer):
         began = time.perf_counter()
         with gather_full_weights(self):
             groups = self._roll_out(samples)
+            add_group_metrics(self._accumulator, groups)
+            groups = self._resample(groups)
         self._accumulator.add("seconds_rollout", time.perf_counter() - began)
-        add_group_metrics(self._accumulator, groups)
-        self.last_groups = groups[: self._run_config.schedule.rollout_log_questions]
-        local_count = torch.tensor(count_rollouts(groups), device=self.accelerator.device)
-        in_step = int(self.accelerator.reduce(local_count, reduction="sum"))
-        rows = build_rows(groups, in_step, self._run_config.method.loss_aggregation)
+        config = self._run_config
+        self.last_groups = groups[: config.schedule.rollout_log_questions]
+        counts = torch.tensor([count_rollouts(groups), count_tokens(groups)], device=self.accelerator.device)
+        rollouts_in_step, tokens_in_step = self.accelerator.reduce(counts, reduction="sum").tolist()
+        rows = build_rows(
+            groups,
+            rollouts_in_step,
+            config.method.loss_aggregation,
+            tokens_in_step=tokens_in_step,
+            token_limit=config.rollout.max_grounding_tokens + config.rollout.max_answer_tokens,
+        )
         batches = make_micro_batches(rows, micro_batches, filler_row(self._tokenizer.eos_token_id))
         if self.beta:
             began = time.perf_counter()
@@ -136,10 +147,37 @@ class HartTrainer(StageTrainer, GRPOTrainer):
             self._accumulator.add("seconds_reference", time.perf_counter() - began)
         return batches
 
-    def _roll_out(self, samples: Sequence[Sample]) -> list[TrainingGroup]:
-        seed = step_seed(
-            self._run_config.seed, self.stage.first_step + self.state.global_step, self.accelerator.process_index
-        )
+    def _step_seed(self, resampling_round: int = 0) -> int:
+        step = self.stage.first_step + self.state.global_step
+        return step_seed(self._run_config.seed, step, self.accelerator.process_index, resampling_round)
+
+    def _resample(self, groups: list[TrainingGroup]) -> list[TrainingGroup]:
+        """Replace groups without reward differences by those of other questions, as far as these have differences.
+
+        DAPO's dynamic sampling (arXiv 2503.14476), bounded by ``rollout.max_resampling_rounds``.
+        """
+        groups = list(groups)
+        rounds = self._run_config.rollout.max_resampling_rounds
+        replaced = 0
+        for number in range(1, rounds + 1):
+            flat = [place for place, group in enumerate(groups) if not has_reward_differences(group)]
+            if not flat:
+                break
+            others = order_samples(len(self._samples), len(flat), self._step_seed(number), number)
+            found = [
+                group
+                for group in self._roll_out([self._samples[index] for index in others], number)
+                if has_reward_differences(group)
+            ]
+            for place, group in zip(flat, found, strict=False):
+                groups[place] = group
+            replaced += len(found)
+        if rounds:
+            self._accumulator.add("resampled_share", replaced, len(groups))
+        return groups
+
+    def _roll_out(self, samples: Sequence[Sample], resampling_round: int = 0) -> list[TrainingGroup]:
+        seed = self._step_seed(resampling_round)
         with self.accelerator.autocast():
             return roll_out(self.policy, samples, self._method, self._run_config, seed, self._open_image)
 
@@ -170,7 +208,10 @@ class HartTrainer(StageTrainer, GRPOTrainer):
                 value, count = mean_kl(chunk, scores, is_right)
                 self._accumulator.add(name, value, count)
                 self._accumulator.add("kl", value, count)
-        return rows_loss(chunk, scores, self._run_config.method.clip_epsilon).loss
+        loss = rows_loss(chunk, scores, self._run_config.method)
+        if chunk.old_logps:
+            self._accumulator.add("clip_ratio", float(loss.clipped), sum(map(len, scores.logps)))
+        return loss.loss
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         """Run one micro-batch; after the last one of a step, log metrics."""

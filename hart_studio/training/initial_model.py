@@ -27,13 +27,9 @@ LARGE_MODEL: Final = 1_000_000_000
 """Number of weights from which ``auto`` enables adapters and gradient checkpointing. The paper uses LoRA for a 7B model
 (Table 8)."""
 
-LANGUAGE_LAYERS: Final = (
-    r".*\b"
-    + LANGUAGE_MODEL.replace(".", r"\.")
-    + r"layers\.\d+\.(self_attn|mlp)\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
-)
-"""Linear layers of the language model by their full names, the same in every supported family. Vision towers have
-layers with these names too; the name of the part excludes them."""
+LANGUAGE_LAYERS: Final = r".*\b" + LANGUAGE_MODEL.replace(".", r"\.") + r"layers\.\d+\.(self_attn|mlp)\."
+"""Start of the full names of the linear layers of the language model, the same in every supported family. Vision towers
+have layers with equal last names; the name of the part excludes them."""
 
 ALL_LINEAR: Final = "all-linear"
 """PEFT keyword for all linear layers except the output; includes the vision tower."""
@@ -58,7 +54,7 @@ def lora_config(settings: ModelConfig) -> LoraConfig:
         r=settings.lora_r,
         lora_alpha=settings.lora_alpha,  # type: ignore[arg-type]  # its docstring allows any number
         lora_dropout=0.0,
-        target_modules=LANGUAGE_LAYERS if settings.freeze_vision_tower else ALL_LINEAR,
+        target_modules=_target_pattern(settings) if settings.freeze_vision_tower else ALL_LINEAR,
         bias="none",
     )
 
@@ -66,8 +62,12 @@ def lora_config(settings: ModelConfig) -> LoraConfig:
 def is_adapted(name: str, settings: ModelConfig) -> bool:
     """Whether the linear layer with this full name gets an adapter."""
     if settings.freeze_vision_tower:
-        return re.fullmatch(LANGUAGE_LAYERS, name) is not None
+        return re.fullmatch(_target_pattern(settings), name) is not None
     return not name.endswith("lm_head")
+
+
+def _target_pattern(settings: ModelConfig) -> str:
+    return f"{LANGUAGE_LAYERS}({'|'.join(settings.lora_target_modules)})"
 
 
 @dataclass(frozen=True, eq=False)

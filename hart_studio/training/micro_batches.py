@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from hart_studio.algorithms.losses import PolicyLoss, policy_loss
 from hart_studio.algorithms.weighting import LossAggregation, row_weights
 from hart_studio.records import Credit
+from hart_studio.runs.config import MethodConfig
 from hart_studio.training.rollouts import TrainingGroup
 from hart_studio.training.sequence_logps import SequenceLogps
 from hart_studio.training.sequences import Prompt, TrainingSequence
@@ -46,15 +47,23 @@ class MicroBatch:
     Attributes:
         rows: At least one.
         ref_logps: Log-probabilities under the reference policy, one tensor per row; None without a reference.
+        old_logps: Log-probabilities of each row before the first update on it; empty before ``keep_old_logps``.
     """
 
     rows: list[WeightedSequence]
     ref_logps: list[torch.Tensor] | None = field(default=None)
+    old_logps: dict[int, torch.Tensor] = field(default_factory=dict)
 
     def take(self, indices: Sequence[int]) -> MicroBatch:
         """Select rows."""
         refs = None if self.ref_logps is None else [self.ref_logps[index] for index in indices]
-        return MicroBatch([self.rows[index] for index in indices], refs)
+        olds = {place: self.old_logps[index] for place, index in enumerate(indices) if index in self.old_logps}
+        return MicroBatch([self.rows[index] for index in indices], refs, olds)
+
+    def keep_old_logps(self, indices: Sequence[int], logps: Sequence[torch.Tensor]) -> None:
+        """Keep the log-probabilities of rows for later updates on the same rollouts; the first ones stay."""
+        for index, part in zip(indices, logps, strict=False):  # a filler has no index
+            self.old_logps.setdefault(index, part.detach())
 
 
 def filler_row(token_id: int) -> WeightedSequence:
@@ -69,8 +78,18 @@ def count_rollouts(groups: Sequence[TrainingGroup]) -> int:
     )
 
 
+def count_tokens(groups: Sequence[TrainingGroup]) -> int:
+    """Number of trained tokens."""
+    return sum(sequence.trained_count for group in groups for sequences in group.sequences for sequence in sequences)
+
+
 def build_rows(
-    groups: Sequence[TrainingGroup], rollouts_in_step: int, loss_aggregation: LossAggregation
+    groups: Sequence[TrainingGroup],
+    rollouts_in_step: int,
+    loss_aggregation: LossAggregation,
+    *,
+    tokens_in_step: int = 0,
+    token_limit: int = 0,
 ) -> list[list[WeightedSequence]]:
     """Build the rows of all groups.
 
@@ -78,9 +97,12 @@ def build_rows(
         groups: Groups of this process in this step.
         rollouts_in_step: ``count_rollouts`` over all processes.
         loss_aggregation: As in ``row_weights``.
+        tokens_in_step: ``count_tokens`` over all processes.
+        token_limit: As in ``row_weights``.
 
     Returns:
-        One list per group, in order; a rollout that could not be scored has no row.
+        One list per group, in order. A rollout that could not be scored has no row, and neither has one whose loss is
+        zero: equal rewards without a KL term.
     """
     sequences = [
         (number, index, sequence)
@@ -93,11 +115,15 @@ def build_rows(
         [(number, index) for number, index, _ in sequences],
         rollouts_in_step,
         loss_aggregation,
+        tokens_in_step=tokens_in_step,
+        token_limit=token_limit,
     )
     rows: list[list[WeightedSequence]] = [[] for _ in groups]
     for (number, index, sequence), weight in zip(sequences, weights, strict=True):
         is_right = groups[number].rewards[index].correct == 1.0
-        rows[number].append(WeightedSequence(sequence, weight, groups[number].group.credits[index], is_right))
+        credit = groups[number].group.credits[index]
+        if credit.advantage or credit.kl_weight:
+            rows[number].append(WeightedSequence(sequence, weight, credit, is_right))
     return rows
 
 
@@ -116,13 +142,13 @@ def make_micro_batches(
     return [MicroBatch([row for group in portion for row in group] or [filler]) for portion in portions]
 
 
-def rows_loss(batch: MicroBatch, scores: SequenceLogps, clip_epsilon: float) -> PolicyLoss:
+def rows_loss(batch: MicroBatch, scores: SequenceLogps, settings: MethodConfig) -> PolicyLoss:
     """Eq. 2 or 4 over some rows.
 
     Args:
-        batch: The rows and their reference log-probabilities.
+        batch: The rows, their reference log-probabilities, and those before the first update.
         scores: Of the rows' sequences, in order.
-        clip_epsilon: Half-width of the clip.
+        settings: Clip and KL estimator.
     """
     logps, mask = stack_rows(scores.logps)
     device = logps.device
@@ -132,14 +158,17 @@ def rows_loss(batch: MicroBatch, scores: SequenceLogps, clip_epsilon: float) -> 
 
     return policy_loss(
         logps,
-        None,  # one optimizer step per rollout: the policy that sampled is the one that is trained
+        # Before the first update on these rollouts, the policy that sampled is the one that is trained.
+        stack_rows([batch.old_logps[index] for index in range(len(batch.rows))])[0] if batch.old_logps else None,
         None if batch.ref_logps is None else stack_rows(batch.ref_logps)[0],
         mask,
         row_weight=column([row.weight for row in batch.rows]),
         advantage=column([row.credit.advantage for row in batch.rows]),
         policy_weight=column([row.credit.policy_weight for row in batch.rows]),
         kl_weight=column([row.credit.kl_weight for row in batch.rows]),
-        clip_epsilon=clip_epsilon,
+        clip_epsilon=settings.clip_epsilon,
+        clip_epsilon_high=settings.clip_epsilon_high,
+        kl_estimator=settings.kl_estimator,
     )
 
 

@@ -150,9 +150,10 @@ def order_samples(count: int, wanted: int, seed: int, first_step: int) -> list[i
     return order[:wanted]
 
 
-def step_seed(seed: int, step: int, process: int) -> int:
-    """Seed in [0, 2**32) for sampling of one process in one step."""
-    return int.from_bytes(_digest(seed, "rollouts", step, process)[:4], "big")
+def step_seed(seed: int, step: int, process: int, resampling_round: int = 0) -> int:
+    """Seed in [0, 2**32) for sampling of one process in one step, or in one round of resampling of it."""
+    parts = (seed, "rollouts", step, process, *([resampling_round] if resampling_round else []))
+    return int.from_bytes(_digest(*parts)[:4], "big")
 
 
 def _digest(*parts: object) -> bytes:

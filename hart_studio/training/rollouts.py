@@ -106,6 +106,11 @@ class TrainingGroup:
     crops: tuple[tuple[ImageInput, ...], ...] = ()
 
 
+def has_reward_differences(group: TrainingGroup) -> bool:
+    """Whether the rollouts of a group have different rewards, without which the policy term is zero."""
+    return len({reward.total for reward in group.rewards if reward.total is not None}) > 1
+
+
 def loop_settings(config: RunConfig, max_new_tokens: int, seed: int | None) -> LoopSettings:
     """Pipeline settings for training: sampling with temperature, no fallback to the full image."""
     rollout = config.rollout
@@ -222,6 +227,7 @@ def _assign_credit(
         method,
         preference_scale=config.method.preference_scale,
         beta=config.method.beta,
+        scale_rewards=config.method.scale_rewards,
     )
     trained = tuple(parts if reward.total is not None else () for parts, reward in zip(sequences, rewards, strict=True))
     return TrainingGroup(

@@ -66,21 +66,24 @@ class StageTrainer(RunCheckpoints):
         memory at a time; the value is the whole sum. It is multiplied by the number of processes, because gradients of
         processes are averaged and row weights define a sum.
         """
-        *earlier, last = [chunk for _, chunk in self._split(inputs)]
+        *earlier, last = self._split(inputs)
         done = torch.zeros((), device=self.accelerator.device)
-        for chunk in earlier:
+        for part in earlier:
             with accumulating_gradients(self, model):
-                loss = self._scaled_loss(model, chunk)
+                loss = self._scaled_loss(model, inputs, *part)
                 self.accelerator.backward(loss)
             done += loss.detach()
-        total: torch.Tensor = self._scaled_loss(model, last) + done
+        total: torch.Tensor = self._scaled_loss(model, inputs, *last) + done
         return total
 
-    def _scaled_loss(self, model: Any, chunk: MicroBatch) -> torch.Tensor:
+    def _scaled_loss(self, model: Any, batch: MicroBatch, indices: list[int], chunk: MicroBatch) -> torch.Tensor:
         scores = self._score(model, chunk, with_entropies=True)
         for part in scores.entropies or ():
             self._accumulator.add("entropy", float(part.detach().sum()), len(part))
-        return self._chunk_loss(chunk, scores) * int(self.accelerator.num_processes)
+        loss = self._chunk_loss(chunk, scores) * int(self.accelerator.num_processes)
+        if self._run_config.schedule.num_iterations > 1:
+            batch.keep_old_logps(indices, scores.logps)
+        return loss
 
     def _chunk_loss(self, chunk: MicroBatch, scores: SequenceLogps) -> torch.Tensor:
         """Loss of some rows; losses of chunks add up."""

@@ -105,6 +105,8 @@ class StepWarnings:
         Returns:
             Warnings that are due.
         """
+        if "failed_share" not in metrics:  # another update on the rollouts of an earlier step
+            return []
         pairs = zip(self._streaks, self._counts, strict=True)
         found = [streak.check(step, metrics, counts) for streak, counts in pairs]
         return [text for text in found if text is not None]

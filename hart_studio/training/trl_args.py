@@ -39,14 +39,14 @@ def rl_args(
         learning_rate=config.optim.learning_rate,
         per_device_train_batch_size=schedule.rl_micro_batch_size * rollout.group_size,
         gradient_accumulation_steps=micro_batches,
-        steps_per_generation=micro_batches,  # one optimizer step per rollout
-        num_iterations=1,
+        steps_per_generation=micro_batches,
+        num_iterations=schedule.num_iterations,
         num_generations=rollout.group_size,
         temperature=rollout.temperature,
         max_completion_length=max(rollout.max_grounding_tokens, rollout.max_answer_tokens),
         beta=method.beta,
         epsilon=method.clip_epsilon,
-        epsilon_high=method.clip_epsilon,
+        epsilon_high=method.clip_epsilon if method.clip_epsilon_high is None else method.clip_epsilon_high,
         loss_type="grpo",
         scale_rewards="group",
         use_bias_correction_kl=False,  # the KL term of Eq. 2 and 4 is not weighted by the ratio

@@ -13,11 +13,13 @@ from PIL import Image
 from trl import GRPOTrainer
 
 from hart_studio.algorithms.credit import credit_group
+from hart_studio.algorithms.losses import policy_loss
 from hart_studio.algorithms.methods import METHODS
 from hart_studio.errors import InputError
 from hart_studio.training.hart_trainer import HartTrainer
-from hart_studio.training.micro_batches import MicroBatch, build_rows, count_rollouts
-from hart_studio.training.rollouts import TrainingGroup
+from hart_studio.training.micro_batches import MicroBatch, build_rows, count_rollouts, stack_rows
+from hart_studio.training.rollouts import TrainingGroup, has_reward_differences
+from hart_studio.training.sequence_logps import compute_logps
 from tests.integration.training_runs import disturb, gradients_of, make_samples, make_trainer, small_config
 
 pytestmark = [pytest.mark.core, pytest.mark.integration, pytest.mark.filterwarnings("ignore::FutureWarning")]
@@ -165,6 +167,105 @@ def test_equal_rewards_leave_the_kl_alone(tiny_folder: Callable[[str], Path], sa
     loss, gradients = update(trainer, batch)
     assert loss == pytest.approx(0.0, abs=1e-7)
     assert all(part.abs().max() < 1e-7 for part in gradients.values())
+
+
+def test_a_second_update_on_the_same_rollouts_weighs_by_the_ratio(
+    tiny_folder: Callable[[str], Path], samples: Any, tmp_path: Path
+) -> None:
+    """Its gradient is that of the loss with the log-probabilities from before the first update."""
+    config = small_config(tiny_folder("qwen3_vl"), "ap_grpo", schedule={"num_iterations": 2})
+    trainer = ready(make_trainer(config, samples, tmp_path))
+    trainer._chunk_tokens = 400
+    (batch,) = trainer._roll_out_step(samples[:2], 1)
+    assert len(trainer._split(batch)) > 1
+    first_loss, _ = update(trainer, batch)
+    with torch.no_grad():
+        old = compute_logps(trainer.model, [row.sequence for row in batch.rows]).logps
+    for index, part in enumerate(old):
+        torch.testing.assert_close(batch.old_logps[index], part, atol=1e-5, rtol=0)
+    assert "clip_ratio" not in trainer._accumulator.means()
+    disturb(trainer.model, scale=0.05)
+    second_loss, second = update(trainer, batch)
+    logps, mask = stack_rows(compute_logps(trainer.model, [row.sequence for row in batch.rows]).logps)
+    assert batch.ref_logps is not None
+    columns = {
+        name: torch.tensor([getattr(row.credit, name) for row in batch.rows])
+        for name in ("advantage", "policy_weight", "kl_weight")
+    }
+    expected = policy_loss(
+        logps,
+        stack_rows(old)[0],
+        stack_rows(batch.ref_logps)[0],
+        mask,
+        row_weight=torch.tensor([row.weight for row in batch.rows]),
+        clip_epsilon=config.method.clip_epsilon,
+        **columns,
+    )
+    expected.loss.backward()
+    assert second_loss == pytest.approx(float(expected.loss.detach()), rel=1e-4)
+    assert_near(second, gradients_of(trainer.model))
+    assert second_loss != pytest.approx(first_loss, rel=1e-2) and int(expected.clipped) > 0
+    share = int(expected.clipped) / int(mask.sum())
+    assert trainer._accumulator.means()["clip_ratio"] == pytest.approx(share)
+
+
+def test_rollouts_serve_as_many_updates_as_set(
+    tiny_folder: Callable[[str], Path], samples: Any, tmp_path: Path
+) -> None:
+    config = small_config(tiny_folder("qwen3_vl"), "ap_grpo", schedule={"num_iterations": 2, "rl_steps": 4})
+    trainer: Any = make_trainer(config, samples, tmp_path)
+    sampled: list[list[str]] = []
+    roll_out = trainer._roll_out
+
+    def watch(some: list[Any], resampling_round: int = 0) -> Any:
+        sampled.append([sample.id for sample in some])
+        return roll_out(some, resampling_round)
+
+    trainer._roll_out = watch
+    trainer.train()
+    steps = [log for log in trainer.state.log_history if "loss" in log]
+    assert len(steps) == 4 and len(sampled) == 2
+    assert sorted(sampled[0] + sampled[1]) == ["s0", "s1", "s2", "s3"]
+    assert ["reward" in step for step in steps] == [True, False, True, False]
+    assert ["clip_ratio" in step for step in steps] == [False, True, False, True]
+
+
+def test_groups_without_reward_differences_are_replaced(
+    tiny_folder: Callable[[str], Path], samples: Any, tmp_path: Path
+) -> None:
+    config = small_config(tiny_folder("qwen3_vl"), "ap_grpo", rollout={"max_resampling_rounds": 4})
+    trainer = ready(make_trainer(config, samples, tmp_path))
+    groups = trainer._roll_out(samples)
+    varied = [group for group in groups if has_reward_differences(group)]
+    assert varied, "the script gives no group with unequal rewards"
+    equal = replace(varied[0], rewards=(varied[0].rewards[0],) * len(varied[0].rewards))
+    failed = trainer._roll_out([samples[0].model_copy(update={"image": str(tmp_path / "gone.png")})])
+    given = [equal, varied[0], *failed]
+    replaced = trainer._resample(given)
+    assert replaced[1] is varied[0]
+    assert all(has_reward_differences(group) for group in replaced)
+    assert trainer._accumulator.means()["resampled_share"] == pytest.approx(2 / 3)
+    again = trainer._resample(given)
+    assert [group.sample.id for group in again] == [group.sample.id for group in replaced], "the same seed"
+    none_left = ready(make_trainer(config, [samples[0].model_copy(update={"image": "gone.png"})], tmp_path / "b"))
+    assert none_left._resample(failed) == failed, "the rounds are bounded"
+
+
+def test_without_a_kl_term_groups_of_equal_rewards_are_not_computed(
+    tiny_folder: Callable[[str], Path], samples: Any, tmp_path: Path
+) -> None:
+    config = small_config(tiny_folder("qwen3_vl"), "grpo", method={"beta": 0.0})
+    trainer = ready(make_trainer(config, samples, tmp_path))
+    groups = trainer._roll_out(samples)
+    varied = [group for group in groups if has_reward_differences(group)]
+    assert varied, "the script gives no group with unequal rewards"
+    equal = trainer._roll_out(samples[:1])[0]
+    credits = credit_group([1.0] * 4, METHODS["grpo"], preference_scale=0.6, beta=0.0)
+    flat = replace(equal, group=equal.group.model_copy(update={"credits": credits}))
+    rows = build_rows([flat, varied[0]], count_rollouts([flat, varied[0]]), "turn")
+    assert not rows[0] and rows[1]
+    shares = [row.weight * row.sequence.trained_count for row in rows[1]]
+    assert shares == pytest.approx([1 / 8] * 4), "rollouts that are not computed count in N"
 
 
 def test_rows_of_a_step_weigh_one_and_failures_nothing(

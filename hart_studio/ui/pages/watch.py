@@ -74,7 +74,7 @@ CHARTS: Final = (
     Chart("Valid boxes", (("valid_box_rate", "valid"),), "share"),
     Chart(
         "Zero-variance groups",
-        (("frac_reward_zero_std", "all rewards equal"),),
+        (("frac_reward_zero_std", "all rewards equal"), ("resampled_share", "replaced")),
         "share",
         "All advantages in such a group are 0: no gradient from the reward, only from the KL term.",
     ),
@@ -83,6 +83,13 @@ CHARTS: Final = (
         "Mean policy weight mu1",
         (("mu1_correct", "correct"), ("mu1_wrong", "wrong")),
         note="Policy weight of Eq. 5. Always 1 if preference scale k = 0 or the method is not AP-GRPO.",
+    ),
+    Chart(
+        "Clipped tokens",
+        (("clip_ratio", "clipped"),),
+        "share",
+        "Tokens without a policy gradient because their probability ratio is outside the clip range. Only with several "
+        "optimizer steps per batch of rollouts.",
     ),
     Chart("Entropy", (("entropy", "entropy"),), "nats"),
     Chart("Length", (("grounding_tokens", "grounding"), ("answer_tokens", "answer")), "tokens"),

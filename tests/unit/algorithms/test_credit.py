@@ -34,6 +34,16 @@ def test_advantages_by_hand() -> None:
     assert advantages([1, 0, 0, 0]) == pytest.approx([0.75 / 0.5001] + [-0.25 / 0.5001] * 3, rel=1e-15)
 
 
+def test_advantages_without_scaling_are_deviations() -> None:
+    assert advantages([1.0, 0.0, None, 0.0, 0.0], "none") == (0.75, -0.25, 0.0, -0.25, -0.25)
+    (best, *_), (plain, *_) = (
+        credit_group([1.0, 0.0], METHODS["grpo"], preference_scale=0.6, beta=0.04, scale_rewards=scaling)
+        for scaling in ("none", "group")
+    )
+    assert best.advantage == 0.5
+    assert plain.advantage == pytest.approx(0.5 / (math.sqrt(0.5) + 1e-4))
+
+
 def test_an_unscored_rollout_is_left_out_of_mean_and_spread() -> None:
     # scored: 1 and 0; mean 1/2; variance (1/4 + 1/4) / 1
     right = 0.5 / (math.sqrt(0.5) + 1e-4)

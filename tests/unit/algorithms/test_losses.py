@@ -7,7 +7,7 @@ import torch
 
 from hart_studio.algorithms.credit import credit_group
 from hart_studio.algorithms.losses import PolicyLoss, policy_loss, sft_loss
-from hart_studio.algorithms.methods import METHODS, Method
+from hart_studio.algorithms.methods import METHODS, KlEstimator, Method
 from hart_studio.algorithms.weighting import row_weights
 
 REWARDS: tuple[float | None, ...] = (1.0, 0.0, 0.0, 1.0, 0.0, None)
@@ -56,7 +56,15 @@ def gradient_of(loss: torch.Tensor, rows: dict[str, Any]) -> torch.Tensor:
     return gradient
 
 
-def one_token(logp: float, old: float | None, ref: float | None, **changes: float) -> tuple[PolicyLoss, float]:
+def one_token(
+    logp: float,
+    old: float | None,
+    ref: float | None,
+    *,
+    clip_epsilon_high: float | None = None,
+    kl_estimator: KlEstimator = "k3",
+    **changes: float,
+) -> tuple[PolicyLoss, float]:
     """A single token and its gradient."""
     values = {"row_weight": 1.0, "advantage": 1.0, "policy_weight": 1.0, "kl_weight": 0.0, **changes}
     logps = torch.tensor([[logp]], dtype=torch.float64, requires_grad=True)
@@ -66,6 +74,8 @@ def one_token(logp: float, old: float | None, ref: float | None, **changes: floa
         None if ref is None else torch.tensor([[ref]], dtype=torch.float64),
         torch.tensor([[True]]),
         clip_epsilon=0.2,
+        clip_epsilon_high=clip_epsilon_high,
+        kl_estimator=kl_estimator,
         **{name: torch.tensor([value], dtype=torch.float64) for name, value in values.items()},
     )
     return found, torch.autograd.grad(found.loss, logps)[0].item()
@@ -101,6 +111,26 @@ def test_the_clip_stops_only_what_has_gone_far_enough(
     found, gradient = one_token(math.log(ratio), 0.0, None, advantage=advantage)
     assert found.loss.item() == pytest.approx(-gain, rel=1e-14)
     assert gradient == pytest.approx(0.0 if is_clipped else -ratio * advantage, rel=1e-14)
+
+
+@pytest.mark.parametrize(("ratio", "gain", "clipped"), [(1.25, 1.25, 0), (1.5, 1.28, 1), (0.5, 0.5, 0)])
+def test_the_upper_clip_may_be_wider(ratio: float, gain: float, clipped: int) -> None:
+    found, gradient = one_token(math.log(ratio), 0.0, None, clip_epsilon_high=0.28)
+    assert found.loss.item() == pytest.approx(-gain, rel=1e-14)
+    assert int(found.clipped) == clipped
+    assert gradient == pytest.approx(0.0 if clipped else -ratio, rel=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "value", "slope"),
+    # d = logps - ref = -ln 2: k1 = d, k2 = d^2 / 2, k3 = e^-d + d - 1; their derivatives 1, d, 1 - e^-d
+    [("k1", -math.log(2), 1.0), ("k2", math.log(2) ** 2 / 2, -math.log(2)), ("k3", 1 - math.log(2), -1.0)],
+)
+def test_kl_estimators_by_hand(estimator: KlEstimator, value: float, slope: float) -> None:
+    found, gradient = one_token(-1.0, -1.0, -1.0 + math.log(2), advantage=0.0, kl_weight=0.5, kl_estimator=estimator)
+    assert found.kl is not None and found.kl.item() == pytest.approx(value, rel=1e-13)
+    assert found.loss.item() == pytest.approx(0.5 * value, rel=1e-13)
+    assert gradient == pytest.approx(0.5 * slope, rel=1e-13)
 
 
 def test_without_old_log_probabilities_the_policy_is_its_own_sampler() -> None:

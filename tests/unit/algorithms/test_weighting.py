@@ -21,6 +21,21 @@ def test_weights_of_the_joint_mean_by_hand() -> None:
     assert weights == pytest.approx([1 / (2 * 14), 1 / (2 * 14), 1 / (2 * 5)], rel=1e-15)
 
 
+def test_weights_of_sums_by_hand() -> None:
+    # the same rows: 19 tokens in the step of this process, 40 of all; at most 30 tokens in a rollout
+    counts, rollouts = [4, 10, 0, 5], [0, 0, 1, 1]
+    assert row_weights(counts, rollouts, 2, "sum") == (1 / 2, 1 / 2, 0.0, 1 / 2)
+    assert row_weights(counts, rollouts, 2, "step", tokens_in_step=40) == (1 / 40, 1 / 40, 0.0, 1 / 40)
+    assert row_weights(counts, rollouts, 2, "token_limit", token_limit=30) == (1 / 60, 1 / 60, 0.0, 1 / 60)
+
+
+def test_numbers_of_tokens_that_cannot_be_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least 7 tokens in the step, got 6"):
+        row_weights([3, 4], [0, 0], 1, "step", tokens_in_step=6)
+    with pytest.raises(ValueError, match="a limit of at least 7 tokens, got 6"):
+        row_weights([3, 4], [0, 0], 1, "token_limit", token_limit=6)
+
+
 @pytest.mark.parametrize("loss_aggregation", ["turn", "rollout"])
 def test_a_row_without_trained_tokens_leaves_its_weight_to_the_other_turn(loss_aggregation: LossAggregation) -> None:
     assert row_weights([4, 0, 0], ["a", "a", "b"], 1, loss_aggregation) == (1 / 4, 0.0, 0.0)

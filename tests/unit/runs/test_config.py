@@ -87,6 +87,14 @@ def test_a_value_out_of_range_is_refused_by_name(section: str, name: str, value:
         ({"model": {"attn_implementation": "flash_attention_2", "device": "cpu"}}, "expected CUDA and bfloat16"),
         ({"model": {"attn_implementation": "flash_attention_2", "dtype": "float32"}}, "expected CUDA and bfloat16"),
         ({"trackers": ["wandb", "wandb"]}, "each tracker once"),
+        ({"schedule": {"num_iterations": 7}}, r"rl_steps \(60\) divisible by num_iterations \(7\)"),
+        ({"schedule": {"num_iterations": 4}}, r"save_steps \(50\) divisible by num_iterations \(4\)"),
+        ({"model": {"lora_target_modules": []}}, "each layer once, got none"),
+        ({"model": {"lora_target_modules": ["q_proj", "q_proj"]}}, "each layer once, got q_proj, q_proj"),
+        (
+            {"model": {"lora_target_modules": ["q_proj"], "freeze_vision_tower": False}},
+            "layers of the language model only",
+        ),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(values: dict[str, Any], message: str) -> None:
@@ -127,6 +135,7 @@ def test_settings_are_frozen() -> None:
 def test_what_is_probably_not_meant_is_said() -> None:
     assert "Eq. 6" in read_config({"method": {"beta": 0}}).warnings[0]
     assert "Eq. 5" in read_config({"method": {"preference_scale": 0}}).warnings[0]
+    assert "num_iterations" in read_config({"method": {"clip_epsilon_high": 0.3}}).warnings[0]
     assert "nothing is evaluated" in read_config({"data": {"eval_samples": 0}}).warnings[0]
     assert read_config({"method": {"stages": "grpo", "beta": 0, "preference_scale": 0}}).warnings == ()
 

@@ -110,6 +110,18 @@ def test_no_vision_weight_is_adapted_unless_asked(key: str) -> None:
 
 @pytest.mark.integration
 @pytest.mark.parametrize("key", FAMILY_KEYS)
+def test_adapters_are_put_on_the_named_layers(key: str) -> None:
+    settings = ModelConfig(lora="on", lora_r=2, lora_target_modules=("q_proj", "v_proj"))
+    model, _ = BUILDERS[key]()
+    adapted = get_peft_model(model, lora_config(settings))
+    names = [name for name, weight in adapted.named_parameters() if weight.requires_grad]
+    assert len(names) == 2 * 2 * 2
+    assert {name.split(".")[-4] for name in names} == {"q_proj", "v_proj"}
+    assert all("language_model.layers." in name for name in names)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("key", FAMILY_KEYS)
 def test_the_vision_tower_can_be_asked_for(key: str) -> None:
     names = trained_names(key, "all")
     assert any("language_model" in name for name in names)
