@@ -75,6 +75,9 @@ class Completion:
     """The sampled tokens, including the stop token. Training scores exactly these: ``text`` would encode to other
     tokens if special tokens were removed or the sampled split is not the tokenizer's own. Empty if the model does not
     return them."""
+    token_logps: tuple[float, ...] = ()
+    """Log-probability of each token among all tokens, at the sampling temperature (1 if it is 0). Empty if the model
+    does not return them."""
 
 
 @runtime_checkable

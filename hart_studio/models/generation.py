@@ -197,22 +197,24 @@ class LocalChatModel:
                     image_sizes_wh=tuple(image.size_wh for image in prompt.images),
                     seconds=elapsed / len(rows),
                     token_ids=tuple(row),
+                    token_logps=tuple(logps),
                 )
-                for row in rows[index * group_size : (index + 1) * group_size]
+                for row, logps in rows[index * group_size : (index + 1) * group_size]
             ]
             for index, prompt in enumerate(prompts)
         ]
 
     def _decode(
         self, prompts: Sequence[EncodedPrompt], sampling: SamplingParams, group_size: int, noise: torch.Tensor | None
-    ) -> list[list[int]]:
+    ) -> list[tuple[list[int], list[float]]]:
         """Sample a batch.
 
         Prompts are left-padded and prefilled without their last token. The cache is then repeated ``group_size`` times
         and decoding starts from the last token in every row.
 
         Returns:
-            Token ids of ``len(prompts) * group_size`` completions, group by group, each including its stop token.
+            Token ids and their log-probabilities of ``len(prompts) * group_size`` completions, group by group, each
+            including its stop token.
         """
         device = self.model.device
         ids, mask = _pad_left([prompt.ids for prompt in prompts], device)
@@ -235,6 +237,8 @@ class LocalChatModel:
         position = positions[..., -1:].repeat_interleave(group_size, -2)
         noise = None if noise is None else noise.to(device)
         sampled: list[torch.Tensor] = []
+        logps: list[torch.Tensor] = []
+        scale = sampling.temperature or 1.0
         is_done = torch.zeros_like(token, dtype=torch.bool)
         while len(sampled) < sampling.max_new_tokens and not bool(is_done.all()):
             output = self.model(
@@ -250,12 +254,16 @@ class LocalChatModel:
                     f"The logits of {self.name} are NaN: its weights are damaged or overflow in "
                     f"{self.model.dtype}. Load it with dtype='float32'."
                 )
+            norm = (logits / scale).logsumexp(-1)  # of all tokens, as a training pass scores them
             logits[:, self._unsampled_ids] = -torch.inf
             token = sample_token(logits, sampling.temperature, None if noise is None else noise[:, len(sampled)])
             is_done |= torch.isin(token, self._stop_ids)
             sampled.append(token)
+            logps.append(logits.gather(-1, token[:, None]).squeeze(-1) / scale - norm)
             mask = torch.cat([mask, torch.ones_like(token)[:, None]], 1)
-        return [_truncate_at_stop(row, set(self._stop_ids.tolist())) for row in torch.stack(sampled, 1).tolist()]
+        stop_ids = set(self._stop_ids.tolist())
+        rows = [_truncate_at_stop(row, stop_ids) for row in torch.stack(sampled, 1).tolist()]
+        return [(row, values[: len(row)]) for row, values in zip(rows, torch.stack(logps, 1).tolist(), strict=True)]
 
 
 def sample_token(logits: torch.Tensor, temperature: float, uniform: torch.Tensor | None) -> torch.Tensor:

@@ -209,9 +209,19 @@ class HartTrainer(StageTrainer, GRPOTrainer):
                 self._accumulator.add(name, value, count)
                 self._accumulator.add("kl", value, count)
         loss = rows_loss(chunk, scores, self._run_config.method)
-        if chunk.old_logps:
+        if not chunk.old_logps:
+            self._add_sampling_gaps(chunk, scores)
+        else:
             self._accumulator.add("clip_ratio", float(loss.clipped), sum(map(len, scores.logps)))
         return loss.loss
+
+    def _add_sampling_gaps(self, chunk: MicroBatch, scores: SequenceLogps) -> None:
+        """Compare log-probabilities of the sampler and of the scorer: equal but for rounding, unless one is wrong."""
+        for row, logps in zip(chunk.rows, scores.logps, strict=True):
+            if row.sequence.sampled_logps:
+                gaps = (logps.detach().cpu() - torch.tensor(row.sequence.sampled_logps)).abs()
+                self._accumulator.add("sampling_logp_gap", float(gaps.sum()), len(gaps))
+                self._accumulator.add_maximum("sampling_logp_gap_max", float(gaps.max()))
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         """Run one micro-batch; after the last one of a step, log metrics."""
@@ -223,7 +233,7 @@ class HartTrainer(StageTrainer, GRPOTrainer):
         if self._step % self.current_gradient_accumulation_steps == 0:
             self._accumulator.add("seconds_update", 0.0)
             self._accumulator.add("memory_mib", peak_memory_mib(self.accelerator.device))
-            for name, value in self._accumulator.means(self.accelerator).items():
+            for name, value in self._accumulator.values(self.accelerator).items():
                 self._metrics["train"][name] = [value]
             self._accumulator = MetricAccumulator()
         return loss

@@ -89,7 +89,7 @@ def evaluate_held_out(
         ):
             is_recorded = True
             record(recorded)
-    return metrics.means(accelerator)
+    return metrics.values(accelerator)
 
 
 def _evaluate_batch(

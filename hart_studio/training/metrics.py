@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import sys
 from collections.abc import Sequence
@@ -35,6 +36,8 @@ STEP_METRICS: Final = (
     "kl",
     "kl_correct",
     "kl_wrong",
+    "sampling_logp_gap",
+    "sampling_logp_gap_max",
     "clip_ratio",
     "entropy",
     "grounding_tokens",
@@ -44,14 +47,16 @@ STEP_METRICS: Final = (
     "seconds_update",
     "memory_mib",
 )
-"""All step metrics, in the order of aggregation across processes."""
+"""All step metrics, in the order of aggregation across processes. Those that end with ``_max`` are maxima, the others
+means."""
 
 
 class MetricAccumulator:
-    """Sums and counts of named metrics in this process."""
+    """Sums and counts of named metrics in this process, and maxima."""
 
     def __init__(self, names: Sequence[str] = STEP_METRICS) -> None:
-        self._totals = {name: [0.0, 0.0] for name in names}
+        self._totals = {name: [0.0, 0.0] for name in names if not name.endswith("_max")}
+        self._maxima = {name: -math.inf for name in names if name.endswith("_max")}
 
     def add(self, name: str, value: float, count: float = 1.0) -> None:
         """Add the sum of ``count`` values."""
@@ -59,17 +64,25 @@ class MetricAccumulator:
         total[0] += value
         total[1] += count
 
+    def add_maximum(self, name: str, value: float) -> None:
+        """Add a value of a metric that is a maximum."""
+        self._maxima[name] = max(self._maxima[name], value)
+
     def total(self, name: str) -> float:
         """Sum of a metric in this process."""
         return self._totals[name][0]
 
-    def means(self, accelerator: Accelerator | None = None) -> dict[str, float]:
-        """Mean of each metric over all processes; metrics without values are omitted."""
+    def values(self, accelerator: Accelerator | None = None) -> dict[str, float]:
+        """Mean or maximum of each metric over all processes; metrics without values are omitted."""
         totals = torch.tensor(list(self._totals.values()), dtype=torch.float64)
+        maxima = torch.tensor([list(self._maxima.values())], dtype=torch.float64)
         if accelerator is not None:
             totals = accelerator.reduce(totals.to(accelerator.device), reduction="sum").cpu()
+            maxima = accelerator.gather(maxima.to(accelerator.device)).cpu() if self._maxima else maxima
         pairs = zip(self._totals, totals.tolist(), strict=True)
-        return {name: total / count for name, (total, count) in pairs if count}
+        found = {name: total / count for name, (total, count) in pairs if count}
+        largest = zip(self._maxima, maxima.amax(0).tolist(), strict=True)
+        return found | {name: value for name, value in largest if value > -math.inf}
 
 
 def add_group_metrics(metrics: MetricAccumulator, groups: Sequence[TrainingGroup]) -> None:

@@ -23,6 +23,7 @@ from hart_studio.pipeline import closed_loop
 from hart_studio.pipeline.closed_loop import AnsweredSample, FailedSample, GroundedSample, PreparedSample
 from hart_studio.pipeline.cropping import Crops
 from hart_studio.pipeline.settings import LoopSettings
+from hart_studio.pipeline.turns import AnswerResult, GroundingResult
 from hart_studio.records import Box, Rollout, RolloutGroup, Sample
 from hart_studio.runs.config import MethodConfig, RunConfig
 from hart_studio.training.sequences import Prompt, TrainingSequence, turn_sequence, two_turn_sequences
@@ -191,16 +192,28 @@ def _sequences(
     grounding, answer, turns = answered.grounding, answered.answer, config.method.trained_turns
     if grounding is None:
         if answer is not None:
-            yield turn_sequence(read(answer.request), answer.completion.token_ids)
+            yield _turn(read, answer)
         return
-    first, first_ids = read(grounding.request), grounding.completion.token_ids
     if answer is not None and answered.rollout.protocol == "full_and_crops":
-        yield from two_turn_sequences(first, first_ids, read(answer.request), answer.completion.token_ids, turns)
+        pointed, said = grounding.completion, answer.completion
+        yield from two_turn_sequences(
+            read(grounding.request),
+            pointed.token_ids,
+            read(answer.request),
+            said.token_ids,
+            turns,
+            first_logps=pointed.token_logps,
+            second_logps=said.token_logps,
+        )
         return
     if turns != "answer":
-        yield turn_sequence(first, first_ids)
+        yield _turn(read, grounding)
     if turns != "grounding" and answer is not None:
-        yield turn_sequence(read(answer.request), answer.completion.token_ids)
+        yield _turn(read, answer)
+
+
+def _turn(read: Callable[[ChatRequest], Prompt], turn: GroundingResult | AnswerResult) -> TrainingSequence:
+    return turn_sequence(read(turn.request), turn.completion.token_ids, turn.completion.token_logps)
 
 
 def _fallback_to_full_image(attempt: GroundedSample | FailedSample) -> GroundedSample | FailedSample:

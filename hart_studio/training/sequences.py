@@ -50,12 +50,14 @@ class TrainingSequence:
         completion_ids: Tokens after the prompt, including the stop token; may be empty.
         is_trained: One flag per token of the completion: False for tokens that the model did not generate.
         completion_images: Images with placeholders in the completion, in order; its last token is text.
+        sampled_logps: Log-probabilities under the sampler, one per trained token; empty if unknown.
     """
 
     prompt: Prompt
     completion_ids: tuple[int, ...]
     is_trained: tuple[bool, ...]
     completion_images: tuple[VisionInput, ...] = ()
+    sampled_logps: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.prompt.ids:
@@ -64,6 +66,11 @@ class TrainingSequence:
             raise ValueError(
                 f"expected one flag per token of the completion, got {len(self.is_trained)} flags for "
                 f"{len(self.completion_ids)} tokens"
+            )
+        if self.sampled_logps and len(self.sampled_logps) != self.trained_count:
+            raise ValueError(
+                f"expected one log-probability per trained token, got {len(self.sampled_logps)} for "
+                f"{self.trained_count} tokens"
             )
 
     @property
@@ -89,14 +96,18 @@ class TrainingSequence:
         return sum(self.is_trained)
 
 
-def turn_sequence(prompt: Prompt, completion_ids: Sequence[int]) -> TrainingSequence:
+def turn_sequence(
+    prompt: Prompt, completion_ids: Sequence[int], sampled_logps: Sequence[float] = ()
+) -> TrainingSequence:
     """Build the sequence of one turn.
 
     Args:
         prompt: The prompt.
         completion_ids: The sampled tokens (``Completion.token_ids``).
+        sampled_logps: Their log-probabilities (``Completion.token_logps``).
     """
-    return TrainingSequence(prompt, tuple(completion_ids), (True,) * len(completion_ids))
+    is_trained = (True,) * len(completion_ids)
+    return TrainingSequence(prompt, tuple(completion_ids), is_trained, sampled_logps=tuple(sampled_logps))
 
 
 def two_turn_sequences(
@@ -105,6 +116,9 @@ def two_turn_sequences(
     second: Prompt,
     second_ids: Sequence[int],
     trained_turns: TrainedTurns = "both",
+    *,
+    first_logps: Sequence[float] = (),
+    second_logps: Sequence[float] = (),
 ) -> tuple[TrainingSequence, ...]:
     """Build the sequences of a conversation of two turns, as in MGPO (docs/concept.md, AP-GRPO).
 
@@ -119,6 +133,8 @@ def two_turn_sequences(
         second: Prompt of the answer turn: the whole conversation up to the answer.
         second_ids: The sampled tokens.
         trained_turns: Turns whose tokens are trained.
+        first_logps: Log-probabilities of ``first_ids`` under the sampler; empty if unknown.
+        second_logps: The same for ``second_ids``.
 
     Returns:
         One sequence or one per turn; never a sequence without a trained turn.
@@ -129,11 +145,12 @@ def two_turn_sequences(
         one is other for one, other in zip(first.images, second.images[:shown], strict=True)
     )
     if trained_turns == "grounding":
-        return (turn_sequence(first, first_ids),)
+        return (turn_sequence(first, first_ids, first_logps),)
     if not has_same_start:
-        answer = turn_sequence(second, second_ids)
-        return (answer,) if trained_turns == "answer" else (turn_sequence(first, first_ids), answer)
+        answer = turn_sequence(second, second_ids, second_logps)
+        return (answer,) if trained_turns == "answer" else (turn_sequence(first, first_ids, first_logps), answer)
     between = second.ids[len(first_turn) :]
     is_trained = (trained_turns == "both",) * len(first_ids) + (False,) * len(between) + (True,) * len(second_ids)
     completion_ids = (*first_ids, *between, *second_ids)
-    return (TrainingSequence(first, completion_ids, is_trained, second.images[shown:]),)
+    logps = (*(first_logps if trained_turns == "both" else ()), *second_logps)
+    return (TrainingSequence(first, completion_ids, is_trained, second.images[shown:], logps),)

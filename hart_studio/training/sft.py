@@ -151,7 +151,7 @@ class SftTrainer(StageTrainer):
         """Add the metrics of the step."""
         self._accumulator.add("seconds_update", 0.0)
         self._accumulator.add("memory_mib", peak_memory_mib(self.accelerator.device))
-        logs.update(self._accumulator.means(self.accelerator))
+        logs.update(self._accumulator.values(self.accelerator))
         self._accumulator = MetricAccumulator(SFT_METRICS)
         super().log(logs, start_time)
 

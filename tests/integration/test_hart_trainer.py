@@ -183,7 +183,7 @@ def test_a_second_update_on_the_same_rollouts_weighs_by_the_ratio(
         old = compute_logps(trainer.model, [row.sequence for row in batch.rows]).logps
     for index, part in enumerate(old):
         torch.testing.assert_close(batch.old_logps[index], part, atol=1e-5, rtol=0)
-    assert "clip_ratio" not in trainer._accumulator.means()
+    assert "clip_ratio" not in trainer._accumulator.values()
     disturb(trainer.model, scale=0.05)
     second_loss, second = update(trainer, batch)
     logps, mask = stack_rows(compute_logps(trainer.model, [row.sequence for row in batch.rows]).logps)
@@ -206,7 +206,7 @@ def test_a_second_update_on_the_same_rollouts_weighs_by_the_ratio(
     assert_near(second, gradients_of(trainer.model))
     assert second_loss != pytest.approx(first_loss, rel=1e-2) and int(expected.clipped) > 0
     share = int(expected.clipped) / int(mask.sum())
-    assert trainer._accumulator.means()["clip_ratio"] == pytest.approx(share)
+    assert trainer._accumulator.values()["clip_ratio"] == pytest.approx(share)
 
 
 def test_rollouts_serve_as_many_updates_as_set(
@@ -244,7 +244,7 @@ def test_groups_without_reward_differences_are_replaced(
     replaced = trainer._resample(given)
     assert replaced[1] is varied[0]
     assert all(has_reward_differences(group) for group in replaced)
-    assert trainer._accumulator.means()["resampled_share"] == pytest.approx(2 / 3)
+    assert trainer._accumulator.values()["resampled_share"] == pytest.approx(2 / 3)
     again = trainer._resample(given)
     assert [group.sample.id for group in again] == [group.sample.id for group in replaced], "the same seed"
     none_left = ready(make_trainer(config, [samples[0].model_copy(update={"image": "gone.png"})], tmp_path / "b"))
@@ -282,7 +282,7 @@ def test_rows_of_a_step_weigh_one_and_failures_nothing(
     assert (filler.weight, filler.sequence.trained_count) == (0.0, 0)
     rows = [row for batch in batches for row in batch.rows]
     assert sum(row.weight * row.sequence.trained_count for row in rows) == pytest.approx(1.0)
-    assert trainer._accumulator.means()["failed_share"] == 0.5
+    assert trainer._accumulator.values()["failed_share"] == 0.5
     loss, gradients = update(trainer, batches[1])
     assert loss == 0.0
     assert all(part.abs().max() == 0 for part in gradients.values())

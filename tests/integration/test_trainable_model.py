@@ -97,6 +97,22 @@ def test_it_scores_the_very_tokens_that_it_sampled(training: tuple[Any, Trainabl
         assert tuple(logits.argmax(-1).tolist()) == sequence.completion_ids
 
 
+def test_sampler_and_scorer_agree_on_log_probabilities(training: tuple[Any, TrainableModel]) -> None:
+    adapted, policy = training
+    requests = [conversation(policy) for conversation in CONVERSATIONS]
+    temperature = WARM.temperature
+    sequences = [
+        turn_sequence(policy.read(request), answer.token_ids, answer.token_logps)
+        for request, group in zip(requests, policy.generate(requests, WARM, group_size=2), strict=True)
+        for answer in group
+    ]
+    with torch.no_grad():
+        scored = compute_logps(adapted, sequences, temperature=temperature).logps
+    for sequence, logps in zip(sequences, scored, strict=True):
+        assert len(sequence.sampled_logps) == len(logps) > 0
+        torch.testing.assert_close(torch.tensor(sequence.sampled_logps), logps, atol=1e-4, rtol=0)
+
+
 def test_seeded_samples_are_those_of_any_chat_model(training: tuple[Any, TrainableModel]) -> None:
     _, policy = training
     plain = LocalChatModel(policy.model, policy.processor, policy.family, "plain")

@@ -91,6 +91,13 @@ CHARTS: Final = (
         "Tokens without a policy gradient because their probability ratio is outside the clip range. Only with several "
         "optimizer steps per batch of rollouts.",
     ),
+    Chart(
+        "Sampler gap",
+        (("sampling_logp_gap", "mean"), ("sampling_logp_gap_max", "largest")),
+        "nats",
+        "Difference between the log-probabilities of sampled tokens when they were sampled and when they are trained. More "
+        "than rounding means that sampling and training see different weights or inputs.",
+    ),
     Chart("Entropy", (("entropy", "entropy"),), "nats"),
     Chart("Length", (("grounding_tokens", "grounding"), ("answer_tokens", "answer")), "tokens"),
     Chart("Truncated or failed", (("truncated_share", "truncated"), ("failed_share", "failed")), "share"),

@@ -62,7 +62,7 @@ def test_the_figures_of_two_groups() -> None:
     equal = group([0.0], [rollout(0.0, (), turn("grounding", 30))], [1.0])
     metrics = MetricAccumulator()
     add_group_metrics(metrics, [mixed, equal])
-    means = metrics.means()
+    means = metrics.values()
     expected = {
         "reward": 1 / 3,
         "reward_correct": 1 / 3,
@@ -87,10 +87,33 @@ def test_sums_and_counts_are_apart() -> None:
     metrics.add("a", 3.0, 0.0)
     metrics.add("a", 1.0)
     assert metrics.total("a") == 4.0
-    assert metrics.means() == {"a": 4.0}
+    assert metrics.values() == {"a": 4.0}
     with pytest.raises(KeyError):
         metrics.add("c", 1.0)
 
 
 def test_memory_is_that_of_this_process() -> None:
     assert 10 < peak_memory_mib(torch.device("cpu")) < 1_000_000
+
+
+def test_maxima_are_not_averaged() -> None:
+    metrics = MetricAccumulator(("gap", "gap_max"))
+    assert metrics.values() == {}
+    for value in (0.1, 0.5, 0.3):
+        metrics.add("gap", value)
+        metrics.add_maximum("gap_max", value)
+    assert metrics.values() == {"gap": pytest.approx(0.3), "gap_max": pytest.approx(0.5)}
+
+    class Two:
+        """Two processes, of which the other one has seen a larger gap."""
+
+        device = torch.device("cpu")
+
+        def reduce(self, values: torch.Tensor, reduction: str) -> torch.Tensor:
+            return 2 * values
+
+        def gather(self, values: torch.Tensor) -> torch.Tensor:
+            return torch.cat([values, values + 1])
+
+    assert metrics.values(Two()) == {"gap": pytest.approx(0.3), "gap_max": pytest.approx(1.5)}  # type: ignore[arg-type]
+    assert MetricAccumulator(("gap",)).values() == {}
