@@ -9,7 +9,7 @@ const KEYS = [
   ["R", "reject: no good box"],
   ["B", "bad question"],
   ["E", "edit the first box"],
-  ["S", "skip: do not show me this item again"],
+  ["S", "skip: do not show me this label again, unless a new proposal changes it"],
   ["N", "next: come back to it at the end"],
   ["U", "undo (Ctrl+Z): box edits first, then decisions"],
   ["Y", "redo (Ctrl+Shift+Z)"],
@@ -25,7 +25,7 @@ const KEYS = [
   ["?", "show shortcuts"],
 ];
 const REASONS = {
-  disagreement: "crops and full image disagree",
+  disagreement: "crops give a wrong answer, the full image the right one",
   no_box: "no rollout predicted a box",
   low_agreement: "few correct rollouts, or their regions differ",
   caution: "unusual size or position",

@@ -1,7 +1,7 @@
 """Table of training methods (docs/concept.md, AP-GRPO).
 
-A method defines the protocol of the answer turn and the credit of a reward. Everything else is shared: one loop, one
-credit function, one loss.
+A method defines the protocol of the answer turn and the credit of a reward. Everything else is shared: one loop, and
+one credit function and one loss of the methods that learn from rewards.
 """
 
 from __future__ import annotations

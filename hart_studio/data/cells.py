@@ -24,7 +24,7 @@ from hart_studio.image_formats import HEADER_BYTES, SUPPORTED_FORMATS, detect_fo
 from hart_studio.imaging import SourceImage
 from hart_studio.prompts import OPTION_LETTERS
 from hart_studio.records import MAX_QUESTION_CHARS, Box
-from hart_studio.scoring import normalize_text
+from hart_studio.spelling import normalize_text
 
 _MAX_NAME_CHARS: Final = 1024
 """Maximum length of a path."""

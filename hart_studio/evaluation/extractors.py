@@ -12,8 +12,9 @@ from collections.abc import Callable
 from typing import Final
 
 from hart_studio.errors import InputError
+from hart_studio.extraction import MAX_TEXT_CHARS, NOT_FOUND, Extraction
 from hart_studio.records import Sample, Score
-from hart_studio.scoring import MAX_TEXT_CHARS, NOT_FOUND, Extraction, normalize_text
+from hart_studio.spelling import normalize_text
 
 Extractor = Callable[[str, Sample], Score]
 """Scores the text of a model; never raises."""

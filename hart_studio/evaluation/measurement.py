@@ -1,6 +1,7 @@
-"""Measure a model: ``python -m hart_studio.evaluation.measurement --model DIR --data DIR --out FILE``.
+"""Measure a model on needle scenes, all protocols: ``python -m hart_studio.evaluation.measurement --model DIR ...``.
 
-One record per question. Tables, intervals and comparisons are computed from the records, without the model.
+For benchmarks: ``python -m hart_studio.evaluation``. One record per question. Tables, intervals and comparisons are
+computed from the records, without the model.
 """
 
 from __future__ import annotations

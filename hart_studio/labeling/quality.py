@@ -1,7 +1,7 @@
 """Label quality of a project, estimated without gold boxes, and compared with them where a source has some.
 
 The audit measures the error rate of auto-accepted labels: reviewers decide a random sample individually. Known answers
-and agreement are two kinds of evidence with separate metrics.
+and agreement of the rollouts' answers are two kinds of evidence with separate metrics.
 
 This is the only module that reads the table of gold boxes. Labeling runs and the review cannot reach it: they do not
 import it, which a test enforces.
@@ -58,7 +58,7 @@ class ReviewerStats(NamedTuple):
     """Median seconds per decision; None if not recorded."""
 
 
-class Agreement(NamedTuple):
+class ReviewerAgreement(NamedTuple):
     """Agreement on items that two reviewers decided independently."""
 
     items: int
@@ -84,7 +84,7 @@ class Quality(NamedTuple):
     audited: int
     """Auto-accepted labels with an individual decision."""
     reviewers: list[ReviewerStats]
-    agreement: Agreement
+    agreement: ReviewerAgreement
     """Agreement between reviewers."""
 
 
@@ -116,7 +116,7 @@ def measure_quality(project: Project) -> Quality:
         audit=wilson(right, audited) if audited else None,
         audited=audited,
         reviewers=list_reviewers(project),
-        agreement=measure_agreement(get_double_reviews(project)),
+        agreement=measure_reviewer_agreement(get_double_reviews(project)),
     )
 
 
@@ -176,7 +176,7 @@ def get_double_reviews(project: Project) -> list[tuple[Label, Label]]:
     return pairs
 
 
-def measure_agreement(pairs: Sequence[tuple[Label, Label]]) -> Agreement:
+def measure_reviewer_agreement(pairs: Sequence[tuple[Label, Label]]) -> ReviewerAgreement:
     """Measure the agreement of two reviewers (kappa: Cohen, 1960).
 
     Args:
@@ -188,7 +188,7 @@ def measure_agreement(pairs: Sequence[tuple[Label, Label]]) -> Agreement:
         if _is_kept(first) and _is_kept(second) and first.boxes and second.boxes
         if (overlap := mean_pairwise_iou([first.boxes, second.boxes])) is not None
     ]
-    return Agreement(len(pairs), fmean(overlaps) if overlaps else None, _compute_kappa(pairs))
+    return ReviewerAgreement(len(pairs), fmean(overlaps) if overlaps else None, _compute_kappa(pairs))
 
 
 def _compute_kappa(pairs: Sequence[tuple[Label, Label]]) -> float | None:

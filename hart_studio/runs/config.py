@@ -72,7 +72,8 @@ class ModelConfig(Section):
     """Linear layers of the language model that get adapters, as PEFT's target_modules. Without the vision tower frozen,
     all linear layers do. Not from the paper."""
     freeze_vision_tower: bool = True
-    """Train the language model only, by adapters or in full. Off = also the vision tower. Not from the paper."""
+    """Train the language model only, by adapters or in full. Off = also the vision tower and its
+    projector. Not from the paper."""
     gradient_checkpointing: Switch = "auto"
     """Recompute activations to save memory. auto = for models with at least a billion weights. Not from the paper."""
 

@@ -104,7 +104,7 @@ PRESETS: Final[dict[str, Preset]] = {
         _full_size("llava-hf/llava-onevision-qwen2-7b-ov-hf"),
     ),
     "full-finetune-zero3": Preset(
-        "Qwen2.5-VL-7B, all weights, ZeRO-3",
+        "Qwen2.5-VL-7B, all weights of the language model, for deepspeed_zero3.yaml",
         _full_size(
             "Qwen/Qwen2.5-VL-7B-Instruct",
             model={"lora": "off"},

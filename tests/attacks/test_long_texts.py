@@ -8,9 +8,10 @@ from collections.abc import Callable
 import pytest
 
 from hart_studio.evaluation.extractors import EXTRACTORS
+from hart_studio.extraction import extract_choice, extract_open
 from hart_studio.parsing import parse_boxes
 from hart_studio.records import Sample
-from hart_studio.scoring import extract_choice, extract_open, score_answer
+from hart_studio.scoring import score_answer
 
 SIZE = 1_000_000
 MAX_SECONDS = 0.5
@@ -19,7 +20,8 @@ PARTS = (
     "ANSWER IS  ", "option ", "(", "((A", "[", "[[", "[1,", "[1, 2, 3, 4],", "{", '{"bbox":', '{"bbox_2d": [1,2,3,4]},',
     "<box>", "<|box_start|>(1,2),(3,4)<|box_end|>", "\\boxed{", "{}", "}", "A ", "A. ", "*A*", "**", " ", "\n", "\t\n",
     "0", "1.", "-1e", ",", ".", "'", '"', "\\", "`", "```json\n", "the answer is ", "A) ", "final answer: ", "a", "é",
-    "漢",
+    "漢", "I choose ", "if ", "option B is ", "答案是", "选", "not A but ", "A.\n", "so ", "-> ", "(A)", "A is ", "1) ",
+    "answer, ", "answer that I ", "correct option that ", "clearly ", "-", "it is ",
 )  # fmt: skip
 
 

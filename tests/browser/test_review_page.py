@@ -77,7 +77,9 @@ def test_the_item_shows_evidence_for_and_against_it(review: tuple[Page, Project]
     for text in ("(B) six ✕", "(A) five ✓", "25 %", "1.0 %", "scripted"):
         expect(facts).to_contain_text(text)
     expect(page.locator(".hs-review > header")).to_contain_text("8,192 × 5,460 px")
-    expect(page.locator(".hs-review > header")).to_contain_text("crops and full image disagree")
+    expect(page.locator(".hs-review > header")).to_contain_text(
+        "crops give a wrong answer, the full image the right one"
+    )
     expect(page.locator(".hs-review-crops figcaption")).to_have_text("1 · 800 × 600 px")
 
 

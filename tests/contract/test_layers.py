@@ -9,7 +9,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "hart_studio"
 CORE = {
-    "records", "geometry", "imaging", "image_formats", "image_domains", "prompts", "parsing", "scoring", "formatting",
+    "records", "geometry", "imaging", "image_formats", "image_domains", "prompts", "parsing", "scoring", "extraction",
+    "spelling", "formatting",
     "files", "symlinks", "outputs", "errors", "progress", "subcommands",
 }  # fmt: skip
 

@@ -9,17 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hart_studio.errors import InputError
+from hart_studio.extraction import MAX_TEXT_CHARS, NOT_FOUND, Extraction, extract_choice, extract_open
 from hart_studio.records import Score
-from hart_studio.scoring import (
-    MAX_TEXT_CHARS,
-    NOT_FOUND,
-    Extraction,
-    answers_agree,
-    extract_choice,
-    extract_open,
-    normalize_text,
-    score_answer,
-)
+from hart_studio.scoring import answers_agree, score_answer
+from hart_studio.spelling import normalize_text
 from tests.unit.test_scoring_choices import COLORS
 
 # ---- open questions ----

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hart_studio.errors import InputError
-from hart_studio.scoring import MAX_TEXT_CHARS, NOT_FOUND, Extraction, extract_choice
+from hart_studio.extraction import MAX_TEXT_CHARS, NOT_FOUND, Extraction, extract_choice
 
 COLORS = ("blue", "green", "red", "a dog")
 """Options A to D of the tables."""
@@ -58,7 +58,8 @@ CHOICE = [
     ("The answer is A. <answer>C</answer>", "C", "answer_tag"),  # stronger than the sentence
     ("<answer>The answer is C</answer>", "C", "answer_tag"),  # a sentence in the tag
     ("<answer>unsure</answer> The answer is C", None, "none"),  # an unreadable tag is not overruled
-    ("<answer>C", None, "none"),  # cut off
+    ("<answer>C", "C", "answer_tag"),  # not closed
+    ("<answer>Ca", None, "none"),  # cut off
     ("<think>Perhaps \\boxed{A}</think>\nC", "C", "letter"),  # reasoning is no answer
     ("<think>The answer is A</think> Hard to say.", None, "none"),  # nothing after the reasoning
     ("Based on the sign, the answer is (C)", "C", "statement"),  # "B" of "Based" is no answer
@@ -149,7 +150,7 @@ CHOICE = [
     ("C. green", None, "none"),  # letter and text contradict each other
     ("A. green", None, "none"),  # the same, with a letter that is an article too
     ("A) a dog", None, "none"),  # the same again
-    ("C. the lamp glows in this color", None, "none"),  # letter and prose
+    ("C. the lamp glows in this color", "C", "first_line"),  # letter and explanation
     ("A red sign", None, "none"),  # an article
     ("I think a dog", None, "none"),  # prose about an option
     ("It is red", None, "none"),  # contains an option: no guess
@@ -183,7 +184,7 @@ def test_choice(text, letter, rule):
         ("A dog", None),  # an article
         ("red", None),  # no text to compare with
         ("A. blue B. green", None),  # two marks
-        ("A. one two three four five six seven eight nine ten eleven", None),  # prose
+        ("A. one two three four five six seven eight nine ten eleven", "A"),  # explanation
     ],
 )
 def test_choice_without_option_texts(text, letter):

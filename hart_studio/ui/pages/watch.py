@@ -61,8 +61,8 @@ CHARTS: Final = (
         "Held-out grounding",
         (("iog_above_0.3", "IoG > 0.3"), ("iou", "mean IoU")),
         "share",
-        "Measured with gold boxes, which training never uses. IoG: intersection over gold area (share of the gold box "
-        "that is covered).",
+        "Evaluations ask for boxes whatever the method, and measure them with gold boxes, which training never uses. "
+        "IoG: intersection over gold area (share of the gold box that is covered).",
         is_held_out=True,
     ),
     Chart(
@@ -95,8 +95,8 @@ CHARTS: Final = (
         "Sampler gap",
         (("sampling_logp_gap", "mean"), ("sampling_logp_gap_max", "largest")),
         "nats",
-        "Difference between the log-probabilities of sampled tokens when they were sampled and when they are trained. More "
-        "than rounding means that sampling and training see different weights or inputs.",
+        "Difference between the log-probabilities of sampled tokens when they were sampled and when they are trained. "
+        "More than rounding means that sampling and training see different weights or inputs.",
     ),
     Chart("Entropy", (("entropy", "entropy"),), "nats"),
     Chart("Length", (("grounding_tokens", "grounding"), ("answer_tokens", "answer")), "tokens"),

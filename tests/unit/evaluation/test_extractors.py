@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from hart_studio.errors import InputError
 from hart_studio.evaluation.extractors import EXTRACTORS, score_with_official_extractor
+from hart_studio.extraction import MAX_TEXT_CHARS
 from hart_studio.records import Sample
-from hart_studio.scoring import MAX_TEXT_CHARS, score_answer
+from hart_studio.scoring import score_answer
 
 CHOICES = ("red", "a dog", "blue", "three")
 CHOICE = Sample(id="1", image="a.png", question="Which?", choices=CHOICES, answer="C")

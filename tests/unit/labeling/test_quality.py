@@ -9,7 +9,7 @@ from hart_studio.data.rows import LoadedSamples
 from hart_studio.labeling.bulk_accept import accept_all
 from hart_studio.labeling.importing import import_samples
 from hart_studio.labeling.project import Project
-from hart_studio.labeling.quality import count_audit, measure_against_gold, measure_agreement, measure_quality
+from hart_studio.labeling.quality import count_audit, measure_against_gold, measure_quality, measure_reviewer_agreement
 from hart_studio.labeling.records import ALL_ITEMS, Label
 from hart_studio.labeling.review import ReviewQueue
 from hart_studio.records import Box, GoldSample
@@ -119,11 +119,13 @@ def test_agreement_by_hand() -> None:
         (decided("rejected"), decided("rejected")),
         (decided("accepted", BOX), decided("rejected")),
     ]
-    found = measure_agreement(pairs)
+    found = measure_reviewer_agreement(pairs)
     # They agree on 3 of 4; by chance 0.75 * 0.5 + 0.25 * 0.5 = 0.5, so kappa is (0.75 - 0.5) / 0.5.
     assert (found.items, found.iou, found.kappa) == (4, pytest.approx((1 / 3 + 1) / 2), pytest.approx(0.5))
-    assert measure_agreement([]).kappa is None
-    assert measure_agreement(pairs[1:2]).kappa is None, "where everyone keeps everything chance explains it all"
+    assert measure_reviewer_agreement([]).kappa is None
+    assert measure_reviewer_agreement(pairs[1:2]).kappa is None, (
+        "where everyone keeps everything chance explains it all"
+    )
 
 
 def test_gold_boxes_measure_precision_and_recall(project: Project, image: Path) -> None:
