@@ -9,7 +9,7 @@ A model would learn to exploit a lenient extractor, so nothing is read from pros
    under a heading such as "Final answer", or a last line of which X is all;
 4. ``letter``: the whole text is a letter, as ``C``, ``(c).`` or ``Option C``;
 5. ``option``: the whole text is one option, as ``red`` or ``C. red``;
-6. ``first_line``: the text begins with a marked letter and goes on to explain it, as ``C. The hat is red.``;
+6. ``first_line``: the text begins with a marked letter and then explains it, as ``C. The hat is red.``;
 7. ``conclusion``: the text ends with a letter that its last sentence concludes with, as "so it is C", or whose option
    that sentence names, as "a red hat (C)".
 
