@@ -54,11 +54,11 @@ def serve(pipe: Connection) -> None:
 @contextmanager
 def fake_server() -> Iterator[str]:
     """Start the server; yields its URL."""
-    ours, theirs = multiprocessing.Pipe()
-    process = multiprocessing.get_context("spawn").Process(target=serve, args=(theirs,), daemon=True)
+    receiver, sender = multiprocessing.Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=serve, args=(sender,), daemon=True)
     process.start()
     try:
-        yield ours.recv()
+        yield receiver.recv()
     finally:
         process.terminate()
 

@@ -156,7 +156,7 @@ def run_evaluation(
     config, shard = read_config(layout), shard or Shard()
     writer = RunWriter(layout, 0, progress=progress) if shard.is_first else None
     with writer or _report_worker_error(layout, shard):
-        set_phase, tell = (writer.set_phase, writer.warn) if writer else (_ignore_text, _ignore_text)
+        set_phase, warn = (writer.set_phase, writer.warn) if writer else (_ignore_text, _ignore_text)
         set_phase("reading the questions")
         source = load_questions(config, layout.folder / "images")
         samples = source.loaded.samples
@@ -168,7 +168,7 @@ def run_evaluation(
         open_image = source.open_image
         if config.served is not None and open_image is SourceImage:
             open_image = partial(SourceImage, draft_margin=config.served.draft_margin)
-        work = _Worker(layout, config, open_image, shards, shard, set_phase, tell).work(samples, open_model)
+        work = _Worker(layout, config, open_image, shards, shard, set_phase, warn).work(samples, open_model)
         if writer is None:
             for _ in work:
                 if layout.stop.exists():
@@ -230,7 +230,7 @@ class _Worker:
     shards: ShardReader
     shard: Shard
     set_phase: Callable[[str], None]
-    tell: Callable[[str], None]
+    warn: Callable[[str], None]
     failures: int = 0
     failing_since: float | None = None
 
@@ -278,7 +278,7 @@ class _Worker:
                 return _describe_error(error)
 
         width = stream_width(model) if isinstance(model, ConcurrentModel) else 1
-        is_told = False
+        is_warned = False
         try:
             for sample, found in stream_questions(ask, left, width, self.layout.stop.exists):
                 if isinstance(found, str):
@@ -287,9 +287,9 @@ class _Worker:
                 else:
                     self.failures, self.failing_since = 0, None
                     record = found
-                if not is_told and isinstance(model, WarnsAboutImageSizes) and (text := model.image_size_warning()):
-                    is_told = True
-                    self.tell(text)
+                if not is_warned and isinstance(model, WarnsAboutImageSizes) and (text := model.image_size_warning()):
+                    is_warned = True
+                    self.warn(text)
                 append_records(path, [record.model_copy(update={"attempt": self.shard.attempt})])
                 yield
         finally:

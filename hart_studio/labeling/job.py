@@ -172,7 +172,7 @@ def run_labeling(layout: RunLayout, load: LoadModel, progress: ProgressReporter 
         run.set_phase("proposing the first boxes")
         failures = 0
         attempts: Counter[str] = Counter()
-        is_told = False
+        is_warned = False
         for items, proposals, seconds in _propose_all(run, layout, project, config, model, done):
             failures = failures + len(items) if all(proposal.is_unexpected for proposal in proposals) else 0
             if failures >= MAX_CONSECUTIVE_FAILURES:
@@ -182,8 +182,8 @@ def run_labeling(layout: RunLayout, load: LoadModel, progress: ProgressReporter 
             attempts.update(item.id for item in items)
             labels = _save_labels(project, layout.run_id, config, items, proposals, calibration, attempts)
             kept = [label for label in labels if label]
-            if not is_told and isinstance(model, WarnsAboutImageSizes) and (text := model.image_size_warning()):
-                is_told = True
+            if not is_warned and isinstance(model, WarnsAboutImageSizes) and (text := model.image_size_warning()):
+                is_warned = True
                 run.warn(text)
             for item, label in zip(items, labels, strict=True):
                 if label is None:

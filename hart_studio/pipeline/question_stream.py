@@ -40,7 +40,7 @@ class ConcurrentModel(Protocol):
 
 
 def stream_width(model: ConcurrentModel, requests_per_turn: int = 1) -> int:
-    """Number of questions at a time that keeps the requests in flight at the limit of the server.
+    """Number of concurrent questions that keeps the requests in flight at the limit of the server.
 
     Args:
         model: The model.
@@ -67,7 +67,7 @@ def stream_questions(
     Args:
         run: Runs one question. It should return failures as results: an exception ends the stream.
         questions: The questions, in order.
-        width: Maximum number of questions at a time.
+        width: Maximum number of concurrent questions.
         is_stopped: Asked several times a second.
 
     Raises:

@@ -386,7 +386,7 @@ def test_a_stopped_served_evaluation_resumes_with_what_is_left(config: Evaluatio
     assert [record.sample_id for record in records][: len(done)] == done
 
 
-def test_replies_without_text_are_unscored_and_told(config: EvaluationConfig, tmp_path: Path) -> None:
+def test_replies_without_text_are_unscored_and_counted(config: EvaluationConfig, tmp_path: Path) -> None:
     lines = (Path(config.path) / "samples.jsonl").read_text().splitlines()
     mute = lines[1].split('"question": "')[1].split('"')[0]
     hit = sum(f'"question": "{mute}"' in line for line in lines)

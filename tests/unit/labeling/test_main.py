@@ -285,9 +285,9 @@ def test_served_items_do_not_wait_for_each_other_and_null_is_no_label(tmp_path: 
         null = b'{"choices": [{"message": {"content": null}, "finish_reason": "stop"}]}'
         return script(seen) if seen.text.startswith(GROUNDING_INSTRUCTION) else Answer(body=null)
 
-    for name, answers, status in (("spoken", script, "proposed"), ("mute", mute, "failed")):
+    for name, answers, status in (("answering", script, "proposed"), ("mute", mute, "failed")):
         project = str(tmp_path / name)
-        has_answered.clear() if name == "spoken" else has_answered.set()
+        has_answered.clear() if name == "answering" else has_answered.set()
         command.main(["create", project])
         command.main(["import", project, str(table)])
         with serving(answers) as server:

@@ -100,7 +100,7 @@ def test_wrong_stated_limits_are_refused_with_both_numbers(
         model.close()
 
 
-def test_a_server_without_usage_is_refused_or_told(marked: list[tuple[Sample, tuple[float, ...]]]) -> None:
+def test_a_server_without_usage_is_refused_or_warned_of(marked: list[tuple[Sample, tuple[float, ...]]]) -> None:
     with serving(SmartResizeScript(3136, 501_760, reports_usage=False)) as server:
         model = ServedChatModel(settings_of(server, family="qwen2_5_vl"))
         with pytest.raises(ModelError, match=r"does not report usage.prompt_tokens.*--served-pixels MIN MAX"):
