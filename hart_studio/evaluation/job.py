@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Final
@@ -42,9 +43,10 @@ from hart_studio.evaluation.shards import (
 )
 from hart_studio.files import read_regular_file, write_json
 from hart_studio.image_domains import NEEDLE, read_image_domain
-from hart_studio.imaging import ImageOpener
+from hart_studio.imaging import ImageOpener, SourceImage
 from hart_studio.models.catalog import describe_domain_mismatch, read_intended_domain
-from hart_studio.models.chat import ChatModel
+from hart_studio.models.chat import ChatModel, WarnsAboutImageSizes
+from hart_studio.pipeline.question_stream import ConcurrentModel, stream_questions, stream_width
 from hart_studio.progress import ProgressReporter
 from hart_studio.records import GoldSample, Record
 from hart_studio.runs.layout import RunLayout
@@ -154,7 +156,7 @@ def run_evaluation(
     config, shard = read_config(layout), shard or Shard()
     writer = RunWriter(layout, 0, progress=progress) if shard.is_first else None
     with writer or _report_worker_error(layout, shard):
-        set_phase = writer.set_phase if writer else _ignore_phase
+        set_phase, warn = (writer.set_phase, writer.warn) if writer else (_ignore_text, _ignore_text)
         set_phase("reading the questions")
         source = load_questions(config, layout.folder / "images")
         samples = source.loaded.samples
@@ -163,7 +165,10 @@ def run_evaluation(
         check_inputs(layout, inputs)
         shards = ShardReader(layout, shard.attempt)
         shards.poll()
-        work = _Worker(layout, config, source.open_image, shards, shard, set_phase).work(samples, open_model)
+        open_image = source.open_image
+        if config.served is not None and open_image is SourceImage:
+            open_image = partial(SourceImage, draft_margin=config.served.draft_margin)
+        work = _Worker(layout, config, open_image, shards, shard, set_phase, warn).work(samples, open_model)
         if writer is None:
             for _ in work:
                 if layout.stop.exists():
@@ -225,6 +230,7 @@ class _Worker:
     shards: ShardReader
     shard: Shard
     set_phase: Callable[[str], None]
+    warn: Callable[[str], None]
     failures: int = 0
     failing_since: float | None = None
 
@@ -232,6 +238,9 @@ class _Worker:
         """Measure in batches and yield after each; the model is loaded for the first batch with remaining questions."""
         model: ChatModel | None = None
         path = shard_path(self.layout, self.shard.rank)
+        if self.config.served is not None:
+            yield from self._work_streaming(samples, open_model, path)
+            return
         numbers = {sample.id: number for number, sample in enumerate(samples)}
         for batch in iterate_batches(samples, self.config.batch, self.shard):
             if self.shards.has_all(batch):
@@ -247,24 +256,67 @@ class _Worker:
             append_records(path, [record.model_copy(update=attempt) for record in left])
             yield
 
-    def _measure(self, model: ChatModel, batch: Sequence[GoldSample], number: int) -> list[SampleResult]:
+    def _work_streaming(self, samples: Sequence[GoldSample], open_model: OpenModel, path: Path) -> Iterator[None]:
+        """Measure with a served model: questions are independent of each other, and their records are in order.
+
+        The share of a process is the same as in batches. Each question has its own seed, so a resumed evaluation asks
+        only the remaining ones.
+        """
+        numbers = {sample.id: number for number, sample in enumerate(samples)}
+        own = [sample for batch in iterate_batches(samples, self.config.batch, self.shard) for sample in batch]
+        left = [sample for sample in own if not self.shards.is_done(sample.id)]
+        if not left:
+            return
+        self.set_phase("loading the model")
+        model = open_model(self.config)
+        self.set_phase("running the first questions")
+
+        def ask(sample: GoldSample) -> SampleResult | str:
+            try:
+                return self._measure_together(model, [sample], numbers[sample.id])[0]
+            except Exception as error:  # a library may raise anything for one question; the others continue
+                return _describe_error(error)
+
+        width = stream_width(model) if isinstance(model, ConcurrentModel) else 1
+        is_warned = False
+        try:
+            for sample, found in stream_questions(ask, left, width, self.layout.stop.exists):
+                if isinstance(found, str):
+                    self._check_failure_limit(found, is_single=True)
+                    record = record_model_error(sample, self.config.protocols, found[:_MAX_REASON_CHARS])
+                else:
+                    self.failures, self.failing_since = 0, None
+                    record = found
+                if not is_warned and isinstance(model, WarnsAboutImageSizes) and (text := model.image_size_warning()):
+                    is_warned = True
+                    self.warn(text)
+                append_records(path, [record.model_copy(update={"attempt": self.shard.attempt})])
+                yield
+        finally:
+            if isinstance(model, ConcurrentModel):
+                model.close()
+
+    def _measure_together(self, model: ChatModel, samples: Sequence[GoldSample], number: int) -> list[SampleResult]:
+        """Measure questions in one batch, with a seed that depends on the number of the first one."""
         config = self.config
-        official = get_benchmark(config.benchmark).official
         # Sampled answers must not depend on the process, and must differ between batches.
         seed = None if config.loop.seed is None else config.loop.seed + number
         loop = config.loop.model_copy(update={"seed": seed})
+        official = get_benchmark(config.benchmark).official
+        return measure_batch(model, samples, config.protocols, loop, official, self.open_image)
 
+    def _measure(self, model: ChatModel, batch: Sequence[GoldSample], number: int) -> list[SampleResult]:
         def ask(samples: Sequence[GoldSample]) -> list[SampleResult]:
             """Measure a batch; if it fails as a whole, its halves, so that one question cannot fail others."""
             try:
-                records = measure_batch(model, samples, config.protocols, loop, official, self.open_image)
+                records = self._measure_together(model, samples, number)
             except Exception as error:  # a library may raise anything for one question; the others continue
-                text = str(error) if isinstance(error, HartError) else f"{type(error).__name__}: {error}"
+                text = _describe_error(error)
                 self._check_failure_limit(text, is_single=len(samples) == 1)
                 if len(samples) > 1:
                     half = len(samples) // 2
                     return ask(samples[:half]) + ask(samples[half:])
-                return [record_model_error(samples[0], config.protocols, text[:_MAX_REASON_CHARS])]
+                return [record_model_error(samples[0], self.config.protocols, text[:_MAX_REASON_CHARS])]
             self.failures, self.failing_since = 0, None
             return records
 
@@ -345,8 +397,12 @@ def _find_warnings(source: SampleSource, config: EvaluationConfig) -> tuple[str,
     return (warning,) if warning else ()
 
 
-def _ignore_phase(phase: str) -> None:
-    """The phase of the first process stands for all processes."""
+def _ignore_text(text: str) -> None:
+    """The phase and the warnings of the first process stand for all processes."""
+
+
+def _describe_error(error: Exception) -> str:
+    return str(error) if isinstance(error, HartError) else f"{type(error).__name__}: {error}"
 
 
 def _report_progress(writer: RunWriter, shards: ShardReader) -> None:

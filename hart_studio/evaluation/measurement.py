@@ -150,6 +150,7 @@ def _score_answer(sample: Sample, rollout: Rollout, official: str) -> AnswerResu
         else None,
         outcome=rollout.outcome,
         used_fallback=rollout.used_fallback,
+        error=rollout.error,
         text=turn.text if turn else "",
         visual_tokens=rollout.visual_tokens,
         completion_tokens=sum(turn.completion_tokens for turn in rollout.turns),

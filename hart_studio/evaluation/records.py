@@ -30,6 +30,9 @@ class AnswerResult(Record):
     """Outcome of the rollout."""
     used_fallback: bool = False
     """Whether the answer came from the full image because no box was valid and the fallback was enabled."""
+    error: str = ""
+    """Why the answer is unscored although the question ran, such as a server that returned no text; empty without a
+    reason."""
     text: str = ""
     """Raw output of the answer turn; empty without one. Untrusted, never HTML."""
     visual_tokens: int = Field(default=0, ge=0)

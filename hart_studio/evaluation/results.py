@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Final, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from hart_studio.errors import InputError
 from hart_studio.evaluation.accuracy import count_accuracy
@@ -93,6 +93,8 @@ class EvaluationSummary(Record):
     """None without gold boxes."""
     failures: dict[str, int]
     """Reason -> failed questions, untrusted text."""
+    unscored_reasons: dict[str, int] = Field(default_factory=dict)
+    """Reason -> unscored answers of questions that ran, untrusted text."""
     invalid_reasons: dict[str, int]
     """Reason -> invalid rows, of the first ones."""
 
@@ -113,6 +115,11 @@ class EvaluationSummary(Record):
         invalid = Counter(self.invalid_reasons)
         reasons = (
             *list_reasons(failed, MAX_REASONS, lambda reason, count: f"{count:,} failed: {shorten_to_line(reason)}"),
+            *list_reasons(
+                Counter(self.unscored_reasons),
+                MAX_REASONS,
+                lambda reason, count: f"{count:,} answers unscored: {shorten_to_line(reason)}",
+            ),
             *list_reasons(invalid, MAX_REASONS, lambda reason, count: f"{count:,} skipped: {shorten_to_line(reason)}"),
         )
         return lines + [f"  {line}" for line in reasons]
@@ -209,6 +216,9 @@ def summarize_evaluation(evaluation: Evaluation, asked: DatasetInfo, *, is_done:
             questions=boxes.questions,
         ),
         failures=Counter(record.error for record in records if record.error),
+        unscored_reasons=Counter(
+            answer.error for record in records if not record.error for answer in record.answers.values() if answer.error
+        ),
         invalid_reasons=Counter(reason for _, reason in asked.invalid_rows),
     )
 

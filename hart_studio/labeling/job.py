@@ -10,8 +10,9 @@ import json
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from statistics import fmean
 from typing import Final
 
@@ -19,7 +20,7 @@ from pydantic import Field, ValidationError
 
 from hart_studio.errors import DataError, ImageError, InputError, ModelError
 from hart_studio.files import read_regular_file, write_json
-from hart_studio.imaging import SourceImage
+from hart_studio.imaging import DRAFT_MARGIN, SourceImage
 from hart_studio.labeling.calibration import Calibration
 from hart_studio.labeling.calibration_lookup import ScoreBasis, describe_score_basis, get_calibration, score_label
 from hart_studio.labeling.project import Project
@@ -32,10 +33,11 @@ from hart_studio.labeling.self_verify import (
     propose_safely,
 )
 from hart_studio.models.catalog import BUILT_IN_HART, resolve_model_name
-from hart_studio.models.chat import ChatModel
+from hart_studio.models.chat import ChatModel, WarnsAboutImageSizes
 from hart_studio.models.model_identity import identify_model
 from hart_studio.models.model_loading import load_chat_model
 from hart_studio.models.served_settings import ServedSettings
+from hart_studio.pipeline.question_stream import ConcurrentModel, stream_questions, stream_width
 from hart_studio.progress import ProgressReporter
 from hart_studio.records import Record
 from hart_studio.runs.config_file import read_config_file
@@ -170,12 +172,8 @@ def run_labeling(layout: RunLayout, load: LoadModel, progress: ProgressReporter 
         run.set_phase("proposing the first boxes")
         failures = 0
         attempts: Counter[str] = Counter()
-        while items := _next_items(project, layout.run_id, config.batch):
-            _wait_while_paused(run, layout)
-            if run.is_stop_requested:
-                break
-            started = time.monotonic()
-            proposals = propose_items(model, items, _settings(config, done))
+        is_warned = False
+        for items, proposals, seconds in _propose_all(run, layout, project, config, model, done):
             failures = failures + len(items) if all(proposal.is_unexpected for proposal in proposals) else 0
             if failures >= MAX_CONSECUTIVE_FAILURES:
                 raise ModelError(
@@ -184,7 +182,9 @@ def run_labeling(layout: RunLayout, load: LoadModel, progress: ProgressReporter 
             attempts.update(item.id for item in items)
             labels = _save_labels(project, layout.run_id, config, items, proposals, calibration, attempts)
             kept = [label for label in labels if label]
-            seconds = (time.monotonic() - started) / len(items)
+            if not is_warned and isinstance(model, WarnsAboutImageSizes) and (text := model.image_size_warning()):
+                is_warned = True
+                run.warn(text)
             for item, label in zip(items, labels, strict=True):
                 if label is None:
                     run.warn(f"{item.sample.id}: its label changed while the run processed it; retrying")
@@ -195,6 +195,59 @@ def run_labeling(layout: RunLayout, load: LoadModel, progress: ProgressReporter 
                 done += len(kept)
                 run.log_step(done, "", summarize(kept, seconds))
         project.sample_audit()
+
+
+def _propose_all(
+    run: RunWriter, layout: RunLayout, project: Project, config: LabelingConfig, model: ChatModel, done: int
+) -> Iterator[tuple[list[Item], list[Proposal], float]]:
+    """Propose for the remaining items in order, and again for those whose label was not saved.
+
+    A local model proposes for a batch. Items of a served model are independent of each other: each has its own seed,
+    and none waits for the turns of others.
+
+    Yields:
+        Items, their proposals, and seconds per item. The caller saves them before the next ones are read.
+    """
+    if config.served is None or not isinstance(model, ConcurrentModel):
+        while items := _next_items(project, layout.run_id, config.batch):
+            _wait_while_paused(run, layout)
+            if run.is_stop_requested:
+                return
+            started = time.monotonic()
+            proposals = propose_items(model, items, _settings(config, done))
+            yield items, proposals, (time.monotonic() - started) / len(items)
+            done = count_items(project, layout.run_id) - count_items(project, layout.run_id, is_left=True)
+        return
+    opener = partial(open_verified_image, draft_margin=config.served.draft_margin)
+
+    def propose_one(numbered: tuple[int, Item]) -> Proposal:
+        number, item = numbered
+        return propose_items(model, [item], _settings(config, number), opener)[0]
+
+    width = stream_width(model, config.proposals.rollouts)
+    try:
+        while ids := _remaining_ids(project, layout.run_id, -1):
+            first = count_items(project, layout.run_id) - len(ids)
+            numbered = _read_while_not_paused(run, layout, project, enumerate(ids, start=first))
+            last = time.monotonic()
+            for (_, item), proposal in stream_questions(propose_one, numbered, width, lambda: run.is_stop_requested):
+                seconds, last = time.monotonic() - last, time.monotonic()
+                yield [item], [proposal], seconds
+            if run.is_stop_requested:
+                return
+    finally:
+        model.close()
+
+
+def _read_while_not_paused(
+    run: RunWriter, layout: RunLayout, project: Project, numbered: Iterable[tuple[int, str]]
+) -> Iterator[tuple[int, Item]]:
+    """Items to start, read from the project when they start; none while the run is paused."""
+    for number, item_id in numbered:
+        _wait_while_paused(run, layout)
+        with project.database.reading():
+            item = project.item(item_id)
+        yield number, item
 
 
 def _check_model(layout: RunLayout, config: LabelingConfig) -> None:
@@ -218,22 +271,39 @@ def _check_model(layout: RunLayout, config: LabelingConfig) -> None:
         )
 
 
-def propose_items(model: ChatModel, items: Sequence[Item], settings: ProposalSettings) -> list[Proposal]:
-    """Propose boxes for a batch. An imported label is verified as it is; other labels are proposed again."""
+def propose_items(
+    model: ChatModel,
+    items: Sequence[Item],
+    settings: ProposalSettings,
+    opener: Callable[[ImageFile], SourceImage] | None = None,
+) -> list[Proposal]:
+    """Propose boxes for a batch. An imported label is verified as it is; other labels are proposed again.
+
+    Args:
+        model: The model.
+        items: Items of the batch.
+        settings: Settings of the proposals.
+        opener: Opens the image of an item; None = ``open_verified_image``.
+    """
+    open_item = opener or open_verified_image
     # Keyed by content: if an image file was replaced and imported again, items of both images share a path.
     files = {item.image.sha256: item.image for item in items}
     samples = [item.sample.model_copy(update={"id": item.id, "image": item.image.sha256}) for item in items]
     given = [item.label.boxes if item.label.origin == "imported" else () for item in items]
-    return propose_safely(model, samples, settings, given, lambda key: open_verified_image(files[key]))
+    return propose_safely(model, samples, settings, given, lambda key: open_item(files[key]))
 
 
-def open_verified_image(file: ImageFile) -> SourceImage:
+def open_verified_image(file: ImageFile, draft_margin: int = DRAFT_MARGIN) -> SourceImage:
     """Open the image of an item, and check by its SHA-256 that it is unchanged since the import.
+
+    Args:
+        file: The image as it was imported.
+        draft_margin: See ``SourceImage``.
 
     Raises:
         ImageError: If it is missing, unreadable or changed.
     """
-    image = SourceImage(file.path)
+    image = SourceImage(file.path, draft_margin=draft_margin)
     if image.wh != (file.width, file.height):
         got = f"expected {file.width} x {file.height} pixels, got {image.width} x {image.height}"
     elif image.compute_sha256() != file.sha256:
@@ -279,13 +349,19 @@ def _settings(config: LabelingConfig, done: int) -> ProposalSettings:
 
 
 def _next_items(project: Project, run_id: str, limit: int) -> list[Item]:
+    with project.database.reading():
+        return [project.item(item_id) for item_id in _remaining_ids(project, run_id, limit)]
+
+
+def _remaining_ids(project: Project, run_id: str, limit: int) -> list[str]:
+    """Ids of the items without a label of this run, in order; a negative limit is none."""
     with project.database.reading() as connection:
         rows = connection.execute(
             """SELECT items.id FROM predictions JOIN items ON items.id = predictions.item
             WHERE predictions.run = ? AND predictions.label IS NULL ORDER BY items.number LIMIT ?""",
             (run_id, limit),
         ).fetchall()
-        return [project.item(row["id"]) for row in rows]
+        return [row["id"] for row in rows]
 
 
 def _save_labels(

@@ -254,7 +254,7 @@ class _Evidence:
         )
 
     def _is_right(self, rollout: Rollout | None) -> bool | None:
-        if rollout is None:
+        if rollout is None or rollout.outcome == "error":
             return None
         if rollout.score.expected is not None:
             return rollout.score.value == 1.0

@@ -78,6 +78,18 @@ class Completion:
     token_logps: tuple[float, ...] = ()
     """Log-probability of each token among all tokens, at the sampling temperature (1 if it is 0). Empty if the model
     does not return them."""
+    missing_text: str = ""
+    """Why a server returned no text at all (``content: null``), which is not an empty answer; empty if it did. Such a
+    turn is unscored, never wrong."""
+
+
+@runtime_checkable
+class WarnsAboutImageSizes(Protocol):
+    """A model whose input sizes are not read from a processor in this process."""
+
+    def image_size_warning(self) -> str:
+        """Warning if boxes depend on an image size that could not be verified; otherwise empty."""
+        ...
 
 
 @runtime_checkable

@@ -37,14 +37,21 @@ _RETRYABLE_STATUSES: Final = frozenset({408, 425, 429})
 class _RequestError(Exception):
     """An attempt that failed; ``wait_seconds`` is the wait that the server requests, None if it does not."""
 
-    def __init__(self, reason: str, is_retryable: bool, wait_seconds: float | None = None) -> None:
+    def __init__(
+        self, reason: str, is_retryable: bool, wait_seconds: float | None = None, *, is_server_lost: bool = False
+    ) -> None:
         super().__init__(reason)
+        self.is_server_lost = is_server_lost
         self.is_retryable = is_retryable
         self.wait_seconds = wait_seconds
 
 
 class Endpoint:
-    """Thread-safe HTTP client of one server."""
+    """Thread-safe HTTP client of one server.
+
+    Attributes:
+        lost_connections: Number of requests without a response or with HTTP 5xx: the server may have been restarted.
+    """
 
     def __init__(self, settings: ServedSettings, environment: Mapping[str, str] = os.environ) -> None:
         """Create the client; nothing is sent.
@@ -57,6 +64,7 @@ class Endpoint:
             ModelError: If the URL or the key is invalid.
         """
         self._settings, self._url = settings, settings.url
+        self.lost_connections = 0
         self._key = environment.get(settings.api_key_variable, "").strip()
         headers = {"accept": "application/json", "accept-encoding": "identity"}
         if self._key:
@@ -96,6 +104,7 @@ class Endpoint:
             try:
                 return self._attempt(path, content)
             except _RequestError as failure:
+                self.lost_connections += failure.is_server_lost
                 is_last = attempt == self._settings.retries or not failure.is_retryable
                 if is_last or is_cancelled.wait(_backoff_seconds(attempt, failure.wait_seconds)):
                     tried = f" after {attempt + 1} attempts" if attempt else ""
@@ -130,12 +139,12 @@ class Endpoint:
                 f"no response within {self._settings.timeout_seconds:g} s; raise timeout_seconds (--served-timeout) "
                 "or lower concurrency (--served-concurrency)"
             )
-            raise _RequestError(reason, is_retryable=True) from None
+            raise _RequestError(reason, is_retryable=True, is_server_lost=True) from None
         except httpx.TransportError as error:
             reason = (
                 f"no connection ({self._summarize(str(error)) or type(error).__name__}); check that the server runs"
             )
-            raise _RequestError(reason, is_retryable=True) from None
+            raise _RequestError(reason, is_retryable=True, is_server_lost=True) from None
         except httpx.HTTPError as error:
             raise _RequestError(f"an invalid response ({self._summarize(str(error))})", is_retryable=False) from None
 
@@ -150,7 +159,8 @@ class Endpoint:
         elif 300 <= status < 400:
             reason += "; redirects are not followed: use the target URL"
         is_retryable = status in _RETRYABLE_STATUSES or 500 <= status < 600
-        return _RequestError(reason, is_retryable, read_retry_after(response.headers.get("retry-after", "")))
+        wait_seconds = read_retry_after(response.headers.get("retry-after", ""))
+        return _RequestError(reason, is_retryable, wait_seconds, is_server_lost=500 <= status < 600)
 
     def _redact_key(self, text: str) -> str:
         """Remove the key from a text; a server may quote the key that it refuses, also truncated."""

@@ -1,7 +1,8 @@
 """Chat model served by another process: vLLM, SGLang, ``transformers serve``, or any OpenAI-compatible endpoint.
 
 Each completion is a separate request; requests run concurrently. Images are sent at the size at which an in-process
-model would see them (``served_images``), so boxes land in the same frame. What the server's chat template, tokenizer
+model would see them (``served_images``), or at the nearest one that the server keeps (``served_limits``), so the box
+frame is known. What the server's chat template, tokenizer
 and processor do is up to the server; text removed by its reasoning parser is not visible here.
 """
 
@@ -16,17 +17,24 @@ from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from itertools import chain
-from typing import Any
+from typing import Any, Final
 
+from PIL import Image
 from pydantic import BaseModel, Field, ValidationError
 
 from hart_studio.errors import InputError, ModelError
 from hart_studio.geometry import BoxFrame
-from hart_studio.models.chat import ChatRequest, Completion, ImageInput, SamplingParams
+from hart_studio.models.chat import ChatRequest, Completion, ImageInput, Message, SamplingParams
 from hart_studio.models.endpoint import Endpoint
+from hart_studio.models.families import PixelBudget
 from hart_studio.models.inputs import default_budget, images_of
-from hart_studio.models.served_images import SentImage, SentImageCache
+from hart_studio.models.served_images import SentImage, SentImageCache, encode_image, encode_pixels
+from hart_studio.models.served_limits import PROBE_TEXT, KeptTokens, ServerLimits
 from hart_studio.models.served_settings import ServedSettings
+
+_MAX_FRAME_ATTEMPTS: Final = 3
+"""How often a request is sent whose connections were lost and whose server then kept other sizes."""
+_CANCEL_SECONDS: Final = 0.2
 
 
 class ServedChatModel:
@@ -57,7 +65,25 @@ class ServedChatModel:
         if settings.processor_budget is not None:
             self.overview_budget = default_budget(settings.processor_budget, self.overview_budget)
             self.crop_budget = default_budget(settings.processor_budget, self.crop_budget)
+        self._limits: ServerLimits | None = None
+        if self.family.box_frame is BoxFrame.MODEL_PIXELS and self.family.budget_kind == "area":
+            self._limits = ServerLimits(
+                self.family, settings.url, self._count_prompt_tokens, stated=settings.processor_budget
+            )
+        self._images = SentImageCache(self._encode)
+        self._frame_lock = threading.Lock()
+        self._seen_losses = 0
+        self._is_closed = threading.Event()
         self._pool = ThreadPoolExecutor(settings.concurrency, thread_name_prefix="served-model")
+
+    @property
+    def concurrency(self) -> int:
+        """Maximum number of concurrent requests."""
+        return self._settings.concurrency
+
+    def image_size_warning(self) -> str:
+        """Warning if boxes depend on an image size that could not be verified; otherwise empty."""
+        return self._limits.warning() if self._limits else ""
 
     def generate(
         self, requests: Sequence[ChatRequest], sampling: SamplingParams, group_size: int = 1
@@ -87,8 +113,9 @@ class ServedChatModel:
         return [[replace(one, seconds=seconds) for one in group] * copies for group in groups]
 
     def close(self) -> None:
-        """Release threads and connections."""
-        self._pool.shutdown(cancel_futures=True)
+        """Cancel all requests, then release threads and connections."""
+        self._is_closed.set()
+        self._pool.shutdown(wait=False, cancel_futures=True)
         self._endpoint.close()
 
     def _ask_all(
@@ -98,8 +125,6 @@ class ServedChatModel:
         base_seed = None
         if sampling.temperature > 0:
             base_seed = secrets.randbits(62) if sampling.seed is None else sampling.seed
-        uses = [image for request in requests for image in images_of(request) for _ in range(calls)]
-        images = SentImageCache(uses, self._settings)
         is_cancelled = threading.Event()
         futures: list[Future[list[Completion]]] = []
         try:
@@ -107,9 +132,14 @@ class ServedChatModel:
                 for number in range(calls):
                     seed = None if base_seed is None else completion_seed(base_seed, index, number)
                     one = replace(sampling, seed=seed)
-                    futures.append(self._pool.submit(self._ask, request, one, n, images, is_cancelled))
-            for future in wait(futures, return_when=FIRST_EXCEPTION).done:
-                future.result()  # re-raises the error of a request before waiting for the others
+                    futures.append(self._pool.submit(self._ask, request, one, n, is_cancelled))
+            left: set[Future[list[Completion]]] = set(futures)
+            while left:
+                done, left = wait(left, timeout=_CANCEL_SECONDS, return_when=FIRST_EXCEPTION)
+                if self._is_closed.is_set():
+                    raise ModelError(f"The requests to {self._settings.url} were cancelled. Send them again.")
+                for future in done:
+                    future.result()  # re-raises the error of a request before waiting for the others
             answers = [future.result() for future in futures]
         finally:
             is_cancelled.set()
@@ -118,34 +148,58 @@ class ServedChatModel:
         return [list(chain(*answers[start : start + calls])) for start in range(0, len(answers), calls)]
 
     def _ask(
-        self,
-        request: ChatRequest,
-        sampling: SamplingParams,
-        n: int,
-        images: SentImageCache,
-        is_cancelled: threading.Event,
+        self, request: ChatRequest, sampling: SamplingParams, n: int, is_cancelled: threading.Event
     ) -> list[Completion]:
-        """Send one request, in a thread of the pool."""
-        sent = [images.get(image) for image in images_of(request)]
-        body = build_body(build_messages(request, sent), self._model, sampling, n, self._settings)
-        content = self._endpoint.request("/chat/completions", body, is_cancelled)
+        """Send one request, in a thread of the pool; again if the server was lost and keeps other sizes since."""
+        for _ in range(_MAX_FRAME_ATTEMPTS):
+            losses = self._refresh_limits()
+            sent = [self._images.get(image) for image in images_of(request)]
+            body = build_body(build_messages(request, sent), self._model, sampling, n, self._settings)
+            content = self._endpoint.request("/chat/completions", body, is_cancelled)
+            if self._limits is None or not sent or losses == self._endpoint.lost_connections:
+                break
+            self._refresh_limits()
+            if [self._images.get(image) for image in images_of(request)] == sent:
+                break
+        else:
+            raise ModelError(
+                f"{self._settings.url} was lost {_MAX_FRAME_ATTEMPTS} times during one request and read images at "
+                "other sizes each time. Check that it runs with one configuration."
+            )
         completions = parse_completions(content, n, self._settings.url, sent)
-        self._check_frame(completions[0])
+        if self._limits is not None:
+            texts = ["".join(part for part in message.parts if isinstance(part, str)) for message in request.messages]
+            tokens = sum(image.visual_tokens for image in sent)
+            self._limits.check_reply(completions[0].prompt_tokens, tokens, len(sent), texts)
         return completions
 
-    def _check_frame(self, completion: Completion) -> None:
-        """Check that the server has not shrunk the images, if boxes are in pixels of the model input.
+    def _refresh_limits(self) -> int:
+        """Drop measured limits and images if a connection was lost; return the number of losses so far."""
+        if self._limits is None:
+            return 0
+        with self._frame_lock:
+            losses = self._endpoint.lost_connections
+            if losses != self._seen_losses:
+                self._seen_losses = losses
+                self._limits.forget()
+                self._images.clear()
+            return losses
 
-        Raises:
-            ModelError: If the prompt has fewer tokens than its images.
-        """
-        expected, found = completion.visual_tokens, completion.prompt_tokens
-        if self.family.box_frame is BoxFrame.MODEL_PIXELS and 0 < found < expected:
-            raise ModelError(
-                f"expected {expected} image tokens in a prompt of {self.name}, but the whole prompt has "
-                f"{found}: its processor shrinks them, and boxes would be wrong. Raise max_pixels of the "
-                "server, or set processor_min_pixels and processor_max_pixels (--served-pixels) to its values."
-            )
+    def _encode(self, image: ImageInput) -> SentImage:
+        kept: KeptTokens | None = None
+        if self._limits is not None:
+            kept = self._limits.find(PixelBudget(image.min_pixels, image.max_pixels))
+        return encode_image(image, self._settings, kept)
+
+    def _count_prompt_tokens(self, size_wh: tuple[int, int]) -> int:
+        """Ask for one token about a gray image; 0 if the server does not report usage."""
+        gray = Image.new("RGB", size_wh, (128, 128, 128))
+        request = ChatRequest((Message("user", (ImageInput(gray, 1, size_wh[0] * size_wh[1]), PROBE_TEXT)),))
+        sent = SentImage(encode_pixels(gray, self._settings), size_wh, 0)
+        sampling = SamplingParams(temperature=0.0, max_new_tokens=1)
+        body = build_body(build_messages(request, [sent]), self._model, sampling, 1, self._settings)
+        reply = _parse_reply(self._endpoint.request("/chat/completions", body, self._is_closed), self._settings.url)
+        return reply.usage.prompt_tokens if reply.usage else 0
 
 
 def build_messages(request: ChatRequest, sent: Sequence[SentImage]) -> list[dict[str, Any]]:
@@ -230,41 +284,45 @@ def parse_completions(content: bytes, n: int, url: str, sent: Sequence[SentImage
         sent: Images of the request.
 
     Raises:
-        ModelError: If it is invalid, has another number of completions, or a completion ended for another reason than
-            stop or length.
+        ModelError: If it is invalid, has another number of completions, or a text ended for another reason than stop
+            or length. A completion without a text (``content: null``, no choices, a refusal, tool calls only) is no
+            error: its ``missing_text`` states the reason.
     """
-    try:
-        reply = _CompletionBody.model_validate_json(content)
-    except ValidationError as error:
-        raise ModelError(
-            f"The response from {url} is not a chat completion ({_first_error(error)}). "
-            "Check that the URL is the base URL of an OpenAI-compatible API."
-        ) from None  # the message is complete, and the response may be large
+    reply = _parse_reply(content, url)
+    usage = reply.usage or _Usage()
+    share, rest = divmod(usage.completion_tokens, n)
+
+    def complete(number: int, text: str, finish_reason: str, missing_text: str) -> Completion:
+        return Completion(
+            text=text,
+            finish_reason="length" if finish_reason == "length" else "stop",
+            prompt_tokens=usage.prompt_tokens,
+            visual_tokens=sum(image.visual_tokens for image in sent),
+            completion_tokens=share + (number < rest),
+            image_sizes_wh=tuple(image.size_wh for image in sent),
+            seconds=0.0,  # known when all requests of the call are answered
+            missing_text=missing_text,
+        )
+
+    if not reply.choices:
+        return [complete(number, "", "stop", "The server returned no choices.") for number in range(n)]
     if len(reply.choices) != n:
         raise ModelError(
             f"expected {n} completions of one request from {url}, got {len(reply.choices)}. "
             "Set supports_n (--served-supports-n) only for a server that returns several completions."
         )
-    usage = reply.usage or _Usage()
-    share, rest = divmod(usage.completion_tokens, n)
     completions = []
     for number, choice in enumerate(sorted(reply.choices, key=lambda choice: choice.index)):
-        if choice.finish_reason not in ("stop", "length"):
+        reason, text = choice.finish_reason or "", choice.message.content
+        if text is None:
+            completions.append(complete(number, "", reason, _describe_missing_text(choice)))
+            continue
+        if reason not in ("stop", "length"):
             raise ModelError(
-                f"{url} ended a completion with {choice.finish_reason[:40]!r} instead of stop or length. "
+                f"{url} ended a completion with {reason[:40]!r} instead of stop or length. "
                 "Disable tools and filters of the server."
             )
-        completions.append(
-            Completion(
-                text=choice.message.content or "",
-                finish_reason="stop" if choice.finish_reason == "stop" else "length",
-                prompt_tokens=usage.prompt_tokens,
-                visual_tokens=sum(image.visual_tokens for image in sent),
-                completion_tokens=share + (number < rest),
-                image_sizes_wh=tuple(image.size_wh for image in sent),
-                seconds=0.0,  # known when all requests of the call are answered
-            )
-        )
+        completions.append(complete(number, text, reason, ""))
     return completions
 
 
@@ -300,6 +358,27 @@ def _sampling_fields(sampling: SamplingParams, settings: ServedSettings) -> dict
     return {}
 
 
+def _parse_reply(content: bytes, url: str) -> _CompletionBody:
+    try:
+        return _CompletionBody.model_validate_json(content)
+    except ValidationError as error:
+        raise ModelError(
+            f"The response from {url} is not a chat completion ({_first_error(error)}). "
+            "Check that the URL is the base URL of an OpenAI-compatible API."
+        ) from None  # the message is complete, and the response may be large
+
+
+def _describe_missing_text(choice: _Choice) -> str:
+    """Why a completion has no text, for the records."""
+    if choice.message.refusal:
+        return f"The server returned a refusal instead of a text: {' '.join(choice.message.refusal.split())[:200]}"
+    if choice.message.tool_calls:
+        return "The server returned tool calls instead of a text. Disable tools of the server."
+    if choice.finish_reason == "length":
+        return "The server returned no text within the token limit, for example only reasoning. Raise the limit."
+    return f"The server returned no text (content: null, finish_reason {(choice.finish_reason or 'null')[:40]!r})."
+
+
 def _first_error(error: ValidationError) -> str:
     first = error.errors(include_input=False, include_url=False)[0]
     return f"{'.'.join(map(str, first['loc'])) or 'the whole'}: {first['msg']}"[:200]
@@ -307,12 +386,14 @@ def _first_error(error: ValidationError) -> str:
 
 class _Message(BaseModel):
     content: str | None = None
+    refusal: str | None = None
+    tool_calls: list[Any] | None = None
 
 
 class _Choice(BaseModel):
     index: int = 0
     message: _Message
-    finish_reason: str
+    finish_reason: str | None = None
 
 
 class _Usage(BaseModel):

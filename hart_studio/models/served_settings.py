@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
 
 from hart_studio.errors import InputError
+from hart_studio.imaging import DRAFT_MARGIN
 from hart_studio.models.families import FAMILIES, Family, PixelBudget
 from hart_studio.records import Record
 
@@ -50,14 +51,21 @@ class ServedSettings(Record):
     """Timeout of one response."""
     retries: int = Field(default=3, ge=0, le=20)
     """Retries after a transient failure: a lost connection, a timeout, HTTP 408, 425, 429, 5xx."""
-    image_format: Literal["png", "jpeg"] = "png"
-    """Format of the sent images. PNG is lossless; JPEG is smaller but lossy."""
+    image_format: Literal["auto", "png", "webp", "jpeg"] = "auto"
+    """Format of the sent images. ``auto``: lossless WebP for vLLM, SGLang and ``transformers serve``, which read it
+    with Pillow, and PNG for other servers, which may read no WebP. JPEG (quality 95) is smaller and the fastest to
+    encode, but lossy."""
+    scaled_decoding: bool = True
+    """Whether the overview of a large JPEG is decoded at the smallest scale of the decoder (1/2, 1/4, 1/8) that is not
+    below the overview's size; crops are always cut from the full image. If not, it is decoded at twice the overview's
+    size or more, as for a model in this process: slower, with differences of a few gray levels."""
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     """Name of the token limit in the request."""
     processor_min_pixels: int | None = Field(default=None, ge=1)
     """Minimum area in pixels of the server's processor (``shortest_edge`` or ``min_pixels`` in the
-    checkpoint's processor config). Give both or neither. Without them, the processor is assumed to leave images within
-    the family's budgets unchanged, as that of the released checkpoints does."""
+    checkpoint's processor config). Give both or neither. For a family whose boxes are in pixels of the model input,
+    they are measured if they are not given, and verified if they are. Families with normalized boxes do not need
+    them."""
     processor_max_pixels: int | None = Field(default=None, ge=1)
     """Maximum area in pixels of the server's processor."""
     extra_fields: dict[str, JsonValue] = Field(default_factory=dict)
@@ -119,6 +127,18 @@ class ServedSettings(Record):
         return PixelBudget(self.processor_min_pixels, self.processor_max_pixels)
 
     @property
+    def sent_format(self) -> Literal["png", "webp", "jpeg"]:
+        """Format of the sent images; ``auto`` resolved."""
+        if self.image_format != "auto":
+            return self.image_format
+        return "png" if self.server == "openai" else "webp"
+
+    @property
+    def draft_margin(self) -> int:
+        """Margin of scaled decoding for ``SourceImage``."""
+        return 1 if self.scaled_decoding else DRAFT_MARGIN
+
+    @property
     def title(self) -> str:
         """Display name, also in records; never that of a folder or of a built-in model."""
         return f"{self.model or 'model'} at {self.url}"
@@ -137,13 +157,24 @@ def add_served_options(parser: argparse.ArgumentParser) -> None:
     add("--served-concurrency", type=int, metavar="N", help="maximum number of concurrent requests (default: 16)")
     add("--served-timeout", type=float, metavar="SECONDS", help="timeout of one response (default: 120)")
     add("--served-retries", type=int, metavar="N", help="retries after transient failures (default: 3)")
-    add("--served-jpeg", action="store_true", help="send images as JPEG: smaller, but lossy")
+    add(
+        "--served-image-format",
+        choices=get_args(ServedSettings.model_fields["image_format"].annotation),
+        help="format of the sent images: png and webp are lossless, jpeg is smaller (default: auto = webp for vllm, "
+        "sglang and transformers, png for others)",
+    )
+    add(
+        "--served-full-decoding",
+        action="store_true",
+        help="decode JPEGs for the overview at twice its size or more, as for a local model (slower)",
+    )
     add(
         "--served-pixels",
         type=int,
         nargs=2,
         metavar=("MIN", "MAX"),
-        help="minimum and maximum image area of the server's processor",
+        help="minimum and maximum image area of the server's processor, in pixels (default: measured at the first use "
+        "if boxes depend on it)",
     )
     add("--served-field", action="append", metavar="NAME=JSON", help="additional field of each request; repeatable")
     add("--served-key-variable", metavar="NAME", help="environment variable with the key (default: OPENAI_API_KEY)")
@@ -164,7 +195,8 @@ def read_served(options: argparse.Namespace) -> ServedSettings | None:
         "concurrency": options.served_concurrency,
         "timeout_seconds": options.served_timeout,
         "retries": options.served_retries,
-        "image_format": "jpeg" if options.served_jpeg else None,
+        "image_format": options.served_image_format,
+        "scaled_decoding": False if options.served_full_decoding else None,
         "processor_min_pixels": pixels[0],
         "processor_max_pixels": pixels[1],
         "extra_fields": _read_fields(options.served_field) if options.served_field else None,

@@ -58,7 +58,7 @@ class GroundedSample:
 
 @dataclass(frozen=True, eq=False)
 class FailedSample:
-    """A sample whose image cannot be opened or decoded. The other samples continue."""
+    """A sample whose image cannot be decoded, or whose grounding turn got no text. The other samples continue."""
 
     sample: Sample
     reason: str
@@ -269,12 +269,19 @@ def _extract_group_crops(
     model: ChatModel, view: PreparedSample, groundings: Sequence[GroundingResult], settings: LoopSettings
 ) -> list[GroundedSample | FailedSample]:
     """Crop the boxes of the group of one view; all crops of an original are cut at once."""
-    plans = [select_crop_regions(grounding.boxes, view.image.wh, model.family, settings) for grounding in groundings]
+    found = [grounding for grounding in groundings if not grounding.completion.missing_text]
+    plans = [select_crop_regions(grounding.boxes, view.image.wh, model.family, settings) for grounding in found]
     try:
         crops = extract_crops(view.image, plans, model, settings)
     except ImageError as error:  # the overview of a damaged file may still decode
         return [FailedSample(view.sample, str(error), (grounding.turn,)) for grounding in groundings]
-    return [GroundedSample(view, grounding, cut) for grounding, cut in zip(groundings, crops, strict=True)]
+    cuts = iter(crops)
+    return [
+        FailedSample(view.sample, grounding.completion.missing_text, (grounding.turn,))
+        if grounding.completion.missing_text
+        else GroundedSample(view, grounding, next(cuts))
+        for grounding in groundings
+    ]
 
 
 def _answer_request(attempt: GroundedSample, protocol: Protocol, settings: LoopSettings) -> ChatRequest | None:
@@ -295,9 +302,10 @@ def _finish_grounded(attempt: GroundedSample, protocol: Protocol, answer: Answer
         turns=(grounding.turn, answer.turn) if answer else (grounding.turn,),
         boxes=grounding.boxes,
         crops=regions,
-        outcome=answer.outcome if answer and regions else grounding.outcome,
+        outcome=answer.outcome if answer and (regions or answer.outcome == "error") else grounding.outcome,
         used_fallback=answer is not None and not regions,
         score=answer.score if answer else score_without_answer(attempt.sample),
+        error=answer.completion.missing_text if answer else "",
     )
     return AnsweredSample(rollout, grounding, attempt.crops, answer)
 
@@ -305,7 +313,12 @@ def _finish_grounded(attempt: GroundedSample, protocol: Protocol, answer: Answer
 def _finish_direct(view: PreparedSample, answer: AnswerResult) -> AnsweredSample:
     """Record a rollout of ``direct``."""
     rollout = Rollout(
-        sample_id=view.sample.id, protocol="direct", turns=(answer.turn,), outcome=answer.outcome, score=answer.score
+        sample_id=view.sample.id,
+        protocol="direct",
+        turns=(answer.turn,),
+        outcome=answer.outcome,
+        score=answer.score,
+        error=answer.completion.missing_text,
     )
     return AnsweredSample(rollout, answer=answer)
 

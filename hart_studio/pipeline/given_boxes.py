@@ -95,6 +95,7 @@ def answer_crops(
                 crops=crops.boxes,
                 outcome=answer.outcome if answer else "no_box",
                 score=answer.score if answer else score_without_answer(sample),
+                error=answer.completion.missing_text if answer else "",
             )
             for answer in (next(answered) if crops.boxes else [None] * group_size)
         ]

@@ -158,8 +158,9 @@ class AnswerResult:
         request: The conversation up to the answer.
         completion: Output of the model; a trainer scores its token ids.
         score: r in {0, 1}, or None when the answer is unknown.
-        outcome: ``truncated`` if the token limit cut the text off before an answer could be extracted, otherwise
-            ``ok``: text without an extractable answer is an ``ok`` turn with a wrong answer.
+        outcome: ``truncated`` if the token limit cut the text off before an answer could be extracted, ``error`` if the
+            server returned no text, otherwise ``ok``: text without an extractable answer is an ``ok`` turn with a wrong
+            answer.
     """
 
     request: ChatRequest
@@ -196,7 +197,10 @@ def full_and_crops_request(sample: Sample, grounding: GroundingResult, crops: Cr
 
 
 def parse_answer(sample: Sample, request: ChatRequest, completion: Completion) -> AnswerResult:
-    """Score the text of an answer turn; never raises on model text."""
+    """Score the text of an answer turn; never raises on model text. Without any text it is unscored, not wrong."""
+    if completion.missing_text:
+        score = Score(value=None, extracted=None, expected=sample.answer, rule="none")
+        return AnswerResult(request, completion, score, "error")
     score = score_answer(completion.text, sample.choices, sample.answer)
     is_cut_off = completion.finish_reason == "length" and score.extracted is None
     return AnswerResult(request, completion, score, "truncated" if is_cut_off else "ok")

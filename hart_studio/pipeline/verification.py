@@ -113,7 +113,8 @@ def verify_rollouts(
         The verification.
     """
     is_known = crops_only[0].score.expected is not None
-    answers = [_answer_from_crops(rollout) for rollout in crops_only]
+    # A rollout that could not be scored votes neither for nor against.
+    answers = [_answer_from_crops(rollout) for rollout in crops_only if rollout.outcome != "error"]
     majority, votes = next(iter(Counter(filter(None, answers)).most_common(1)), (None, 0))
     agreement = votes / len(answers) if len(answers) > 1 else None
     rights = [
@@ -144,7 +145,7 @@ def _answer_from_crops(rollout: Rollout) -> str | None:
 
 def is_necessary(full_image: Rollout | None, masked: Rollout | None) -> bool | None:
     """Whether masking the region makes the answer from the full image wrong; None if unknown."""
-    if full_image is None or masked is None or full_image.score.extracted is None:
+    if full_image is None or masked is None or full_image.score.extracted is None or masked.outcome == "error":
         return None
     if full_image.score.expected is None:
         return not answers_agree(masked.score, full_image.score)

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+from PIL import Image
 
 from hart_studio.models.catalog import PROJECT_ROOT, TRAINED_MODEL
-from hart_studio.models.chat import SamplingParams
+from hart_studio.models.chat import ChatRequest, ImageInput, Message, SamplingParams
 from hart_studio.models.families import FAMILIES
 from hart_studio.models.generation import LocalChatModel
 from hart_studio.models.inputs import processor_default_budget
@@ -26,6 +27,7 @@ from hart_studio.pipeline import closed_loop
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.records import PROTOCOLS, Protocol, Rollout, Sample
 from tests.integration.conversations import CONVERSATIONS
+from tests.tiny_models import build_tiny
 
 pytestmark = pytest.mark.integration
 
@@ -153,3 +155,28 @@ def _is_up(port: int) -> bool:
 def _without_seconds(rollout: Rollout) -> Rollout:
     turns = tuple(turn.model_copy(update={"seconds": 0.0}) for turn in rollout.turns)
     return rollout.model_copy(update={"turns": turns})
+
+
+@pytest.mark.parametrize("max_pixels", [12_845_056, 100 * 28 * 28])
+def test_limits_of_a_real_processor_are_measured(server: str, tmp_path: Path, max_pixels: int) -> None:
+    folder = build_tiny("qwen2_5_vl", tmp_path / f"at_most_{max_pixels}")
+    for path in folder.glob("*processor*config.json"):
+        config = json.loads(path.read_text("utf-8"))
+        images = config.get("image_processor", config)
+        images["size"] = {"shortest_edge": 16 * 28 * 28, "longest_edge": max_pixels}
+        images.pop("min_pixels", None)
+        images.pop("max_pixels", None)
+        path.write_text(json.dumps(config), encoding="utf-8")
+    served = ServedChatModel(
+        ServedSettings(url=server, model=str(folder), family="qwen2_5_vl", server="transformers", retries=0)
+    )
+    image = ImageInput(Image.new("RGB", (700, 500), "red"), *served.overview_budget)
+    request = ChatRequest((Message("user", (image, "Where is it?")),))
+    [[found]] = served.generate([request], SamplingParams(max_new_tokens=1))
+    width, height = found.image_sizes_wh[0]
+    assert found.visual_tokens == width * height // 28**2 <= min(1280, max_pixels // 28**2)
+    assert found.visual_tokens > 0.85 * min(500, max_pixels // 28**2)
+    # An image without the text says how many tokens the server made of it.
+    [[bare]] = served.generate([ChatRequest((Message("user", ("Where is it?",)),))], SamplingParams(max_new_tokens=1))
+    assert 0 <= found.prompt_tokens - bare.prompt_tokens - found.visual_tokens <= 4
+    served.close()

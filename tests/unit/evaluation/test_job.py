@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import random
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +15,13 @@ from hart_studio.errors import DataError, InputError, ModelError
 from hart_studio.evaluation import job
 from hart_studio.evaluation.config import EvaluationConfig, read_config
 from hart_studio.evaluation.job import MAX_CONSECUTIVE_FAILURES, compute_metrics, prepare_run, run_evaluation
-from hart_studio.evaluation.results import list_evaluations, load_evaluation
+from hart_studio.evaluation.records import SampleResult
+from hart_studio.evaluation.results import (
+    list_evaluations,
+    load_evaluation,
+    read_dataset_info,
+    summarize_evaluation,
+)
 from hart_studio.evaluation.shards import Shard
 from hart_studio.models.chat import ChatRequest, Completion, SamplingParams
 from hart_studio.models.model_loading import load_chat_model
@@ -312,3 +320,92 @@ def test_a_served_model_is_measured_question_by_question(config: EvaluationConfi
     assert read_config(layout).served == settings
     written = b"".join(path.read_bytes() for path in layout.folder.rglob("*") if path.is_file())
     assert KEY.encode() not in written
+
+
+def scripted(seen: Seen) -> str:
+    return '[{"bbox_2d": [0, 0, 500, 1000], "label": "x"}]' if GROUNDING_INSTRUCTION in seen.text else "\\boxed{A}"
+
+
+def test_no_question_waits_for_the_turns_of_another(config: EvaluationConfig, tmp_path: Path) -> None:
+    """One grounding turn ends only when an answer turn of another question has arrived: a barrier would never end."""
+    has_answered, lock, first = threading.Event(), threading.Lock(), []
+
+    def script(seen: Seen) -> Answer:
+        if GROUNDING_INSTRUCTION in seen.text:
+            with lock:
+                is_first = not first
+                first.append(seen)
+            if is_first and not has_answered.wait(timeout=20):
+                return Answer(status=400, body=b"waited for others")
+        else:
+            has_answered.set()
+        return Answer((scripted(seen),), delay_seconds=random.Random(seen.text).uniform(0, 0.02))
+
+    asked = config.model_copy(update={"protocols": ("crops_only",), "batch": 64})
+    with serving(script) as server:
+        served = asked.model_copy(update={"served": settings_of(server, model="hart", concurrency=64)})
+        layout = prepare_run(tmp_path / "runs", served)
+        assert run_evaluation(layout, lambda given: load_chat_model(given.model_name, served=given.served))
+        samples = job.load_questions(served, layout.folder / "images").loaded.samples
+        barrier = load_chat_model("", served=settings_of(server, model="hart", concurrency=64))
+        expected = job.measure_batch(barrier, samples, served.protocols, served.loop)
+    records = load_evaluation(layout).records
+    assert [record.sample_id for record in records] == [sample.id for sample in samples]
+    written = (layout.folder / "records" / "shard_00000.jsonl").read_text().splitlines()
+    assert [json.loads(line)["sample_id"] for line in written] == [sample.id for sample in samples]
+    assert [_without_times(record) for record in records] == [_without_times(record) for record in expected]
+
+
+def _without_times(record: SampleResult) -> SampleResult:
+    answers = {name: answer.model_copy(update={"seconds": 0.0}) for name, answer in record.answers.items()}
+    return record.model_copy(update={"answers": answers, "attempt": 0})
+
+
+def test_a_stopped_served_evaluation_resumes_with_what_is_left(config: EvaluationConfig, tmp_path: Path) -> None:
+    started = 0
+
+    def script(seen: Seen) -> Answer:
+        nonlocal started
+        started += 1
+        if started == 4:
+            layout.stop.touch()
+        return Answer((scripted(seen),), delay_seconds=0.05)
+
+    with serving(script) as server:
+        served = config.model_copy(update={"served": settings_of(server, model="hart", concurrency=1)})
+        layout = prepare_run(tmp_path / "runs", served)
+        began = time.monotonic()
+        assert not run_evaluation(layout, lambda given: load_chat_model(given.model_name, served=given.served))
+        assert time.monotonic() - began < 15
+        done = [record.sample_id for record in load_evaluation(layout).records]
+        assert len(done) < QUESTIONS
+        layout.stop.unlink()
+        assert run_evaluation(layout, lambda given: load_chat_model(given.model_name, served=given.served), Shard())
+    records = load_evaluation(layout).records
+    assert len(records) == QUESTIONS
+    assert [record.sample_id for record in records][: len(done)] == done
+
+
+def test_replies_without_text_are_unscored_and_counted(config: EvaluationConfig, tmp_path: Path) -> None:
+    lines = (Path(config.path) / "samples.jsonl").read_text().splitlines()
+    mute = lines[1].split('"question": "')[1].split('"')[0]
+    hit = sum(f'"question": "{mute}"' in line for line in lines)
+    null = {"choices": [{"message": {"content": None, "refusal": "I cannot"}, "finish_reason": "stop"}]}
+
+    def script(seen: Seen) -> Answer:
+        if mute in seen.text and GROUNDING_INSTRUCTION not in seen.text:
+            return Answer(body=json.dumps(null).encode())
+        return Answer((scripted(seen),))
+
+    with serving(script) as server:
+        served = config.model_copy(update={"served": settings_of(server, model="hart")})
+        layout = prepare_run(tmp_path / "runs", served)
+        assert run_evaluation(layout, lambda given: load_chat_model(given.model_name, served=given.served))
+    evaluation = load_evaluation(layout)
+    summary = summarize_evaluation(evaluation, read_dataset_info(layout))
+    assert {found.unscored for found in summary.accuracy} == {hit}
+    assert {found.scored for found in summary.accuracy} == {QUESTIONS - hit}
+    assert f"  {hit * len(served.protocols)} answers unscored: The server returned a refusal" in "\n".join(
+        summary.lines()
+    )
+    assert not summary.failures

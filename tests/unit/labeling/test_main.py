@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -263,3 +264,36 @@ def test_reasons_of_bad_rows_that_are_not_shown_are_counted(tmp_path: Path, caps
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("1 added") and lines[0].endswith("10 invalid rows")
     assert lines[-1] == "  and 2 other reasons"
+
+
+def test_served_items_do_not_wait_for_each_other_and_null_is_no_label(tmp_path: Path, table: Path) -> None:
+    """A grounding turn of the first item ends only after an answer turn of another item: a barrier would never end."""
+    has_answered, lock, held = threading.Event(), threading.Lock(), []
+
+    def script(seen: Seen) -> Answer:
+        if not seen.text.startswith(GROUNDING_INSTRUCTION):
+            has_answered.set()
+            return Answer(("B",))
+        with lock:
+            held.append(seen)
+            is_first = len(held) == 1
+        if is_first and not has_answered.wait(timeout=20):
+            return Answer(status=400, body=b"waited for others")
+        return Answer((boxes_text((250, 333, 500, 667)),))
+
+    def mute(seen: Seen) -> Answer:
+        null = b'{"choices": [{"message": {"content": null}, "finish_reason": "stop"}]}'
+        return script(seen) if seen.text.startswith(GROUNDING_INSTRUCTION) else Answer(body=null)
+
+    for name, answers, status in (("answering", script, "proposed"), ("mute", mute, "failed")):
+        project = str(tmp_path / name)
+        has_answered.clear() if name == "answering" else has_answered.set()
+        command.main(["create", project])
+        command.main(["import", project, str(table)])
+        with serving(answers) as server:
+            served = ["--served", server.url, "--served-model", "hart", "--served-family", "qwen3_vl"]
+            command.main(["run", project, "--rollouts", "2", *served, "--served-concurrency", "64"])
+        labels = [item.label for item in Project(Path(project)).items()]
+        assert labels
+        assert {label.status for label in labels} == {status}
+        assert all("no text" in label.note for label in labels) == (status == "failed")

@@ -29,5 +29,5 @@ def settings_of(server: FakeEndpoint, **more: Any) -> ServedSettings:
 
 def opened(url: str) -> Image.Image:
     head, _, text = url.partition(",")
-    assert head in ("data:image/png;base64", "data:image/jpeg;base64")
+    assert head in ("data:image/png;base64", "data:image/jpeg;base64", "data:image/webp;base64")
     return Image.open(io.BytesIO(base64.b64decode(text, validate=True)))

@@ -25,6 +25,7 @@ from hart_studio.models.served import (
 from hart_studio.models.served_images import SentImage
 from hart_studio.models.served_settings import ServedSettings
 from tests.fake_endpoint import Answer, FakeEndpoint, Seen, serving
+from tests.smart_resize_server import SmartResizeScript
 from tests.unit.models.served import noise, opened, question, settings_of
 
 URL = "http://127.0.0.1:8000/v1"
@@ -122,6 +123,7 @@ def test_what_a_request_says(server: FakeEndpoint) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda family: family.key)
 def test_sizes_for_every_family(server: FakeEndpoint, family: Family) -> None:
+    server.script = SmartResizeScript()
     model = ServedChatModel(settings_of(server, family=family.key))
     assert (model.overview_budget, model.crop_budget) == (family.overview_budget, family.crop_budget)
     [[one]] = model.generate([question("q", noise(901, 611, budget=model.overview_budget))], GREEDY)
@@ -141,12 +143,10 @@ def test_a_small_processor_lowers_the_budgets(server: FakeEndpoint) -> None:
     assert model.overview_budget == model.crop_budget == PixelBudget(36_864, 50_176)
 
 
-def test_a_server_that_shrinks_images(server: FakeEndpoint) -> None:
+def test_a_server_that_makes_the_same_of_every_image(server: FakeEndpoint) -> None:
     server.script = lambda _: Answer(usage={"prompt_tokens": 50, "completion_tokens": 1})
     request = question("q", noise(280, 280, budget=(280 * 280, 280 * 280)))  # 100 tokens of 28 x 28
-    with pytest.raises(
-        ModelError, match=r"expected 100 image tokens in a prompt of hart at .* has 50: .* Raise max_pixels"
-    ):
+    with pytest.raises(ModelError, match=r"1024 as 50.*--served-pixels MIN MAX"):
         ServedChatModel(settings_of(server, family="qwen2_5_vl")).generate([request], GREEDY)
     ServedChatModel(settings_of(server, family="qwen2_vl")).generate([request], GREEDY)  # whose boxes do not mind
 
@@ -181,7 +181,7 @@ def test_failures_that_pass_are_not_seen(server: FakeEndpoint) -> None:
     ]
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"null", b'{"choices": []}', b"\xff\xfe"])
+@pytest.mark.parametrize("body", [b"", b"{", b"null", b"\xff\xfe"])
 def test_garbage(server: FakeEndpoint, body: bytes) -> None:
     server.script = lambda _: Answer(body=body)
     with pytest.raises(ModelError, match=r"from http://127"):
@@ -314,7 +314,7 @@ def test_what_a_server_does_not_count_is_zero() -> None:
 def test_several_completions_in_their_order() -> None:
     choices = [
         {"index": index, "message": {"content": text}, "finish_reason": reason}
-        for index, text, reason in [(2, "c", "length"), (0, "a", "stop"), (1, None, "length")]
+        for index, text, reason in [(2, "c", "length"), (0, "a", "stop"), (1, "", "length")]
     ]
     found = read(reply_of(choices=choices, usage={"completion_tokens": 8}), n=3)
     assert [(choice.text, choice.finish_reason, choice.completion_tokens) for choice in found] == [
@@ -332,6 +332,32 @@ def test_other_ends_are_no_answers(reason: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("choices", "reason"),
+    [
+        ([{"message": {"content": None}, "finish_reason": "stop"}], "no text (content: null, finish_reason 'stop')"),
+        ([{"message": {}, "finish_reason": None}], "finish_reason 'null'"),
+        ([{"message": {"content": None}, "finish_reason": "length"}], "no text within the token limit"),
+        (
+            [{"message": {"refusal": "I can't\nhelp"}, "finish_reason": "stop"}],
+            "a refusal instead of a text: I can't help",
+        ),
+        ([{"message": {"tool_calls": [{"id": "1"}]}, "finish_reason": "tool_calls"}], "tool calls instead of a text"),
+        ([{"message": {"content": None}, "finish_reason": "content_filter"}], "content_filter"),
+        ([], "no choices"),
+    ],
+)
+def test_no_text_is_no_answer(choices: list[Any], reason: str) -> None:
+    [found] = read(reply_of(choices=choices))
+    assert found.text == ""
+    assert reason in found.missing_text
+
+
+def test_an_empty_text_is_an_answer() -> None:
+    [found] = read(reply_of(choices=[{"message": {"content": ""}, "finish_reason": "stop"}]))
+    assert (found.text, found.missing_text) == ("", "")
+
+
+@pytest.mark.parametrize(
     "value",
     [
         None,
@@ -340,7 +366,6 @@ def test_other_ends_are_no_answers(reason: str) -> None:
         {"choices": None},
         {"choices": [{}]},
         {"choices": [{"message": {"content": 5}, "finish_reason": "stop"}]},
-        {"choices": [{"message": {"content": "B"}, "finish_reason": None}]},
         reply_of(usage={"prompt_tokens": -1}),
         reply_of(usage="many"),
         {"error": {"message": "no"}},

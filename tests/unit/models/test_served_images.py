@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import threading
 from typing import Any
 
@@ -9,10 +10,10 @@ import torch
 from PIL import Image
 from transformers import Qwen2VLImageProcessor
 
-from hart_studio.models import served_images
 from hart_studio.models.chat import ImageInput
 from hart_studio.models.families import FAMILIES, Family, PixelBudget
-from hart_studio.models.served_images import SentImageCache, encode_image, resize_for_server
+from hart_studio.models.served_images import SentImage, SentImageCache, encode_image, resize_for_server
+from hart_studio.models.served_limits import KeptTokens
 from hart_studio.models.served_settings import ServedSettings
 from tests.unit.models.served import noise, opened
 
@@ -83,22 +84,48 @@ def test_jpeg_when_asked_for_and_rgb_always() -> None:
     assert max(green, blue) < 5
 
 
-def test_each_image_is_cached_once_and_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[ImageInput] = []
-    encode = served_images.encode_image
+def test_each_image_is_cached_once_and_dropped() -> None:
+    made: list[tuple[int, int]] = []
 
-    def spy(image: ImageInput, *how: object) -> object:
-        made.append(image)
-        return encode(image, *how)  # type: ignore[arg-type]
+    def encode(image: ImageInput) -> SentImage:
+        made.append(image.pixels.size)
+        return encode_image(image, sending(FAMILIES["qwen3_vl"]))
 
-    monkeypatch.setattr(served_images, "encode_image", spy)
-    shared, lone = noise(64, 64), noise(64, 64)  # equal pixels, but two images
-    cache = SentImageCache([shared] * 8 + [lone], sending(FAMILIES["qwen3_vl"]))
+    shared, lone = noise(64, 64), noise(64, 96)
+    cache = SentImageCache(encode)
     threads = [threading.Thread(target=cache.get, args=(shared,)) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(timeout=30)
     cache.get(lone)
-    assert made == [shared, lone]
-    assert cache._cached == {}
+    assert made == [(64, 64), (64, 96)]
+    del lone
+    gc.collect()
+    assert list(cache._cached) == [shared]
+    cache.clear()
+    cache.get(shared)
+    assert made[2:] == [(64, 64)]
+
+
+@pytest.mark.parametrize("image_format", ["png", "webp"])
+def test_lossless_formats_keep_every_pixel(image_format: str) -> None:
+    image = noise(96, 64)
+    found = opened(encode_image(image, sending(FAMILIES["qwen3_vl"], image_format=image_format)).url)
+    assert found.format == image_format.upper()
+    assert np.array_equal(np.array(found), np.array(image.pixels))
+
+
+def test_servers_that_read_with_pillow_get_webp() -> None:
+    formats = {
+        server: sending(AREA[0], server=server).sent_format for server in ("openai", "transformers", "vllm", "sglang")
+    }
+    assert formats == {"openai": "png", "transformers": "webp", "vllm": "webp", "sglang": "webp"}
+
+
+def test_a_size_that_the_server_keeps() -> None:
+    sent = encode_image(
+        noise(512, 512, budget=(512 * 512, 512 * 512)), sending(FAMILIES["qwen2_5_vl"]), KeptTokens(4, 100)
+    )
+    assert opened(sent.url).size == sent.size_wh == (280, 280)
+    assert sent.visual_tokens == 100

@@ -96,7 +96,8 @@ def test_every_flag() -> None:
         "--served-server",
         "vllm",
         "--served-supports-n",
-        "--served-jpeg",
+        "--served-image-format",
+        "jpeg",
         "--served-retries",
         "0",
     ]
