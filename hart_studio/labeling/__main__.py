@@ -373,7 +373,7 @@ def _build_parser() -> argparse.ArgumentParser:
     source.add_argument(
         "--question",
         default="",
-        help="question template: per image with {name} and {folder}, or per box with {label}",
+        help="question template with {name} and {folder}; per box also {label}, {area} and, for COCO, {supercategory}",
     )
     source.add_argument(
         "--choice", action="append", default=[], metavar="TEXT", help="answer option of that question; repeatable"
@@ -435,9 +435,7 @@ def _build_parser() -> argparse.ArgumentParser:
         metavar=("TRAIN", "VAL", "TEST"),
         help="shares of the splits (0.8 0.1 0.1)",
     )
-    rotated = (
-        "images with EXIF rotation: write them upright, or keep the pixels as stored and turn the boxes (%(default)s)"
-    )
+    rotated = "images with EXIF rotation: write upright, or keep stored pixels and turn boxes (%(default)s)"
     export.add_argument("--exif", choices=("upright", "stored"), default="upright", help=rotated)
     export.add_argument("--reference-images", action="store_true", help="reference images instead of copying them")
     export.add_argument("--class", dest="box_class", default="", metavar="NAME", help="one class for all boxes")

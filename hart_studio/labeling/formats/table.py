@@ -239,7 +239,7 @@ _TABLE: Final = (
         is_detection_set=True,
         tolerance=lambda *_: pascal_voc.TOLERANCE,
         written=lambda edges, wh, _: pascal_voc.written_box(edges, wh),
-        note=lambda _: pascal_voc.NOTE,
+        note=pascal_voc.describe_export,
     ),
     FormatInfo(
         "label_studio",

@@ -16,6 +16,7 @@ from hart_studio.labeling.importing import import_source
 from hart_studio.labeling.project_lifecycle import create_project
 from hart_studio.labeling.sources import (
     SourceSettings,
+    check_question,
     detect_source_kind,
     load_source,
     load_unlabeled_images,
@@ -282,6 +283,14 @@ def test_a_template_is_no_program(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(PNG)
     question = load_unlabeled_images(tmp_path, "{name.__class__} {0} {name!r} {name}").samples[0].question
     assert question == "{name.__class__} {0} {name!r} a"
+
+
+def test_placeholders_that_images_do_not_have() -> None:
+    with pytest.raises(InputError, match="images alone have no labels"):
+        check_question("Where is the {label}?")
+    with pytest.raises(InputError, match=r"Unknown placeholder {area}.*{name} \(file name without suffix\), {folder}"):
+        check_question("How large is {area}?")
+    check_question("Where is {name} of {folder}, {0} or {}?")
 
 
 @pytest.mark.parametrize("folder", ["gone", "empty"])
