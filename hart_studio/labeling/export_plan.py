@@ -49,12 +49,6 @@ NO_BACKGROUND: Final = (
 )
 """Exclusion reason in formats without questions, for images that would wrongly become background."""
 
-ROTATED_REFERENCE: Final = (
-    "image with EXIF rotation, which some readers apply and others do not: copy the images, so that boxes and images "
-    "agree"
-)
-"""Exclusion reason of referenced images with EXIF rotation."""
-
 _UNLABELED: Final[frozenset[Status]] = frozenset({"new", "failed", "bad_question"})
 
 _MAX_STEM_CHARS: Final = 80

@@ -1,4 +1,4 @@
-"""Virtual environments for readers of exports whose requirements conflict with ours."""
+"""Virtual environments for readers of exports whose requirements conflict with those of HART Studio."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
-"""Variables at the start of the session: tests change the home folder, in which pip looks for its settings."""
+"""Variables at the start of the session: tests change the home folder, which holds the settings of pip."""
 
 INSTALL_SECONDS = 240
 

@@ -1,6 +1,6 @@
 """Exports, read by their target tools.
 
-Readers that are not installed are skipped, and say so. Two of them, whose requirements conflict with ours, are
+Readers that are not installed are skipped, and say so. Two, whose requirements conflict with those of HART Studio, are
 installed by pip into environments of their own. Nothing else here touches the network, and nothing the home folder.
 """
 

@@ -15,7 +15,6 @@ from hart_studio.errors import InputError
 from hart_studio.geometry import WH, XYXY
 from hart_studio.labeling.export_plan import (
     NO_BACKGROUND,
-    ROTATED_REFERENCE,
     UNFIT,
     ExportOptions,
     ExportPlan,
@@ -44,6 +43,12 @@ LabelAspect = Literal[
 """Part of a label that a format can hold. ``questions``: questions with choices, answers and their own boxes.
 ``unlabeled``: items without a label to export. ``scores_if_all_known``: scores, but only if every exported label has
 one. ``records``: the whole native record, with the boxes as they are, evidence, provenance, reviews and history."""
+
+ROTATED_REFERENCE: Final = (
+    "image with EXIF rotation, which some readers apply and others do not: copy the images, so that boxes and images "
+    "agree"
+)
+"""Exclusion reason of referenced images with EXIF rotation."""
 
 Loader = Callable[[Path, ImportOptions | None], LoadedSamples[LabeledSample]]
 Saver = Callable[[ExportPlan, Path], None]
