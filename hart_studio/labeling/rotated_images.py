@@ -5,9 +5,10 @@ turns a TIFF from a stream, but not every one from a path). A copy of the origin
 readers in the wrong place. No file of an export has an EXIF rotation:
 
 - ``upright``: the pixels are turned. PNG, WebP and TIFF are lossless, and keep their mode and bit depth. A JPEG is
-  encoded with its own quantization tables, transposed for a quarter turn, and its own chroma subsampling; its blocks
-  are rounded a second time, but not quantized more coarsely. (Pillow cannot write the transpose of 4:2:2, so such a
-  file gets 4:4:4 in a quarter turn.)
+  encoded with its own quantization tables, transposed for a quarter turn, and its own chroma subsampling. If its sides
+  are multiples of a block (8 or 16 pixels, as from most cameras), the new blocks are the old ones, and little more than
+  rounding is added; otherwise blocks shift, and it loses as much as by any encoding of that quality. (Pillow cannot
+  write the transpose of 4:2:2, so such a file gets 4:4:4 in a quarter turn.)
 - ``stored``: the pixels stay as they are, and the boxes are turned. In a JPEG only the value of the orientation
   changes, so that nothing is encoded again.
 
