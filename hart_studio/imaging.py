@@ -40,7 +40,7 @@ DRAFT_MARGIN: Final = 2
 """The JPEG decoder may shrink to this many times the overview's sides; a filter does the rest. At 2 and above the
 coarse steps of the decoder are not visible in the result."""
 
-_ROTATIONS: Final = {
+ROTATIONS: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -85,6 +85,7 @@ class SourceImage:
         format: One of ``SUPPORTED_FORMATS``, detected from the content.
         width: Upright width, pixels.
         height: Upright height, pixels.
+        orientation: EXIF orientation, 1 to 8; 1 is upright.
     """
 
     def __init__(
@@ -110,9 +111,10 @@ class SourceImage:
         self._ahead: threading.Thread | None = None
         self._stored_wh: WH | None = None
         self._checked: _FileState | None = None
-        with self._opened() as image:
-            orientation = _orientation(image)
-            self._turn = _ROTATIONS.get(orientation)
+        with self.opened() as image:
+            self.orientation = _orientation(image)
+            # Pillow rotates a TIFF while decoding and reports the rotated size.
+            self._turn = None if image.format == "TIFF" else ROTATIONS.get(self.orientation)
             self.format = "JPEG" if image.format == "MPO" else str(image.format)
             self._stored_wh = image.size
         self.width, self.height = self._swapped(self._stored_wh)
@@ -139,7 +141,7 @@ class SourceImage:
     @property
     def is_rotated(self) -> bool:
         """Whether EXIF orientation rotates or mirrors the stored image."""
-        return self._turn is not None
+        return self.orientation != 1
 
     def read_domain(self) -> str:
         """Image domain, verified by the digest in the file; empty for photographs. See ``image_domains``.
@@ -179,7 +181,7 @@ class SourceImage:
         """
         with self._lock:
             if self._pixels is None:
-                with self._opened() as image:
+                with self.opened() as image:
                     self._pixels = self._upright(_to_rgb(image))
             return self._pixels
 
@@ -247,7 +249,7 @@ class SourceImage:
     def _decode_small(self, size: WH) -> Image.Image | None:
         """Decode a JPEG at a reduced scale and finish with a filter; None if no reduced scale is large enough."""
         width, height = self._swapped(size)
-        with self._opened() as image:
+        with self.opened() as image:
             scaled = image.draft("RGB", (width * self._draft_margin, height * self._draft_margin))
             if scaled is None or image.size == self._stored_wh:
                 return None
@@ -257,7 +259,7 @@ class SourceImage:
 
     def _swapped(self, wh: WH) -> WH:
         """Convert a size from stored to upright, or back."""
-        swaps = self._turn in (_ROTATIONS[5], _ROTATIONS[6], _ROTATIONS[7], _ROTATIONS[8])
+        swaps = self._turn in (ROTATIONS[5], ROTATIONS[6], ROTATIONS[7], ROTATIONS[8])
         return (wh[1], wh[0]) if swaps else wh
 
     def _upright(self, stored: Image.Image) -> Image.Image:
@@ -269,7 +271,7 @@ class SourceImage:
         return stored if self._turn is None else stored.transpose(self._turn)
 
     @contextmanager
-    def _opened(self) -> Iterator[Image.Image]:
+    def opened(self) -> Iterator[Image.Image]:
         """Open the file, checked and not yet decoded; decoder errors inside become ``ImageError``."""
         with self._stream() as stream:
             head = stream.read(HEADER_BYTES)
@@ -401,13 +403,12 @@ def _pillow_pixel_limit(max_pixels: int) -> None:
 
 def _orientation(image: Image.Image) -> int:
     """EXIF orientation of a file that is not decoded yet, 1 if it has no valid one."""
-    if image.format == "TIFF":
-        return 1  # Pillow rotates a TIFF while decoding and reports the rotated size
     try:
         # The method of the base class: the one for PNG decodes all pixels to find EXIF after them.
-        return int(Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1))
+        orientation = int(Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1))
     except Exception:  # EXIF is parsed on demand and can raise any error; the pixels are valid without it
         return 1
+    return orientation if orientation in ROTATIONS else 1
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

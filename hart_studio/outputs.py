@@ -44,3 +44,29 @@ def check_output(path: Path, kind: str, is_earlier: Callable[[bytes], bool]) -> 
     except (OSError, ValueError) as error:
         found = f"a file that cannot be read ({getattr(error, 'strerror', None) or error})"
     raise InputError(f"Cannot write {kind} to {shown}: {found} is there. Choose another path.")
+
+
+def check_output_folder(path: Path, kind: str) -> None:
+    """Refuse to write into a folder that holds anything.
+
+    Call it before the work starts.
+
+    Args:
+        path: The folder to create or to fill.
+        kind: Name of the output with its article, such as ``a needle dataset``.
+
+    Raises:
+        InputError: If a link, a file or a folder that is not empty is there, or the path cannot be used.
+    """
+    try:
+        if not stat.S_ISDIR(path.lstat().st_mode):
+            found = "a link or a file"
+        elif any(path.iterdir()):
+            found = "a folder that is not empty"
+        else:
+            return
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        found = f"a folder that cannot be read ({getattr(error, 'strerror', None) or error})"
+    raise InputError(f"Cannot write {kind} to {to_stored_path(path)}: {found} is there. Choose a new or empty folder.")

@@ -2,8 +2,15 @@
 const QUESTIONS_OF_KINDS = {
   images: ["Question template (placeholders: {name}, {folder})", "Where is the {name}?"],
   auto: ["Question template (placeholders: {name}, {folder}, {label})", "Where is the {label}?"],
+  coco: [
+    "Question template (placeholders: {label}, {supercategory}, {area}, {name}, {folder})",
+    "Where is the {label}?",
+  ],
 };
-const QUESTION_OF_LABELS = ["Question template (placeholder: {label})", "Where is the {label}?"];
+const QUESTION_OF_LABELS = [
+  "Question template (placeholders: {label}, {area}, {name}, {folder})",
+  "Where is the {label}?",
+];
 const COLUMN_TITLES = {
   image: "Image",
   question: "Question",

@@ -108,6 +108,7 @@ const exportRequest = () => ({
   splits: ["train", "val", "test"].map((name) => Number(find(`.hs-split-${name}`).value) / 100),
   min_score: find(".hs-export-score").value === "" ? null : Number(find(".hs-export-score").value),
   box_class: find(".hs-export-class").value,
+  exif: find(".hs-exif").value,
   is_referring: find(".hs-keep-image-paths").checked,
 });
 

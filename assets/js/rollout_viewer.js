@@ -60,6 +60,7 @@ function createRolloutViewer(host, describeNone) {
     isChosen: false,
     timer: null,
     lastRequest: 0,
+    loading: null, // promise of the step that loads, or of the last one
     problem: "", // why the selected step cannot be shown
     shownNone: "", // placeholder that is shown
   };
@@ -203,7 +204,9 @@ function createRolloutViewer(host, describeNone) {
     }
   }
 
-  async function goTo(index, keepsLive = false) {
+  const goTo = (index, keepsLive = false) => (state.loading = loadStep(index, keepsLive));
+
+  async function loadStep(index, keepsLive) {
     const place = recordedSteps()[index];
     if (!place) return;
     if (!keepsLive) state.isLive = index === recordedSteps().length - 1;
@@ -240,7 +243,16 @@ function createRolloutViewer(host, describeNone) {
     state.timer = setInterval(() => (stepIndex() >= recordedSteps().length - 1 ? stop() : move(1)), PLAY_MILLISECONDS);
   }
 
+  // The rollouts on screen are those of the step before while a step loads; another step may be chosen meanwhile.
+  async function waitForStep() {
+    for (let awaited = null; awaited !== state.loading; ) {
+      awaited = state.loading;
+      await Promise.allSettled([awaited]);
+    }
+  }
+
   async function toggleFollow() {
+    if (!state.followed) await waitForStep();
     const group = state.groups[state.group];
     if (state.followed || !group) {
       state.followed = null;

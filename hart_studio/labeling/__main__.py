@@ -205,9 +205,8 @@ def _stats(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    project = Project(options.project)
     calibration = load_calibration(options.calibration) if options.calibration else None
-    write_report(project, options.out, calibration)
+    write_report(Project(options.project), options.out, calibration)
     print(f"wrote {options.out}")
 
 
@@ -218,6 +217,7 @@ def _export(options: argparse.Namespace) -> None:
         min_score=options.min_score,
         splits=dict(zip(("train", "val", "test"), options.splits, strict=True)),
         images="reference" if options.reference_images else "copy",
+        exif=options.exif,
         classes=project.settings.classes,
         box_class=options.box_class,
     )
@@ -335,7 +335,6 @@ def _build_parser() -> argparse.ArgumentParser:
     create.add_argument(
         "--double-review-share", type=float, default=0.0, help="share of items that two people review (%(default)s)"
     )
-
     create.add_argument(
         "--class",
         dest="box_class",
@@ -374,7 +373,7 @@ def _build_parser() -> argparse.ArgumentParser:
     source.add_argument(
         "--question",
         default="",
-        help="question template: per image with {name} and {folder}, or per box with {label}",
+        help="question template with {name} and {folder}; per box also {label}, {area} and, for COCO, {supercategory}",
     )
     source.add_argument(
         "--choice", action="append", default=[], metavar="TEXT", help="answer option of that question; repeatable"
@@ -436,6 +435,8 @@ def _build_parser() -> argparse.ArgumentParser:
         metavar=("TRAIN", "VAL", "TEST"),
         help="shares of the splits (0.8 0.1 0.1)",
     )
+    rotated = "images with EXIF rotation: write upright, or keep stored pixels and turn boxes (%(default)s)"
+    export.add_argument("--exif", choices=("upright", "stored"), default="upright", help=rotated)
     export.add_argument("--reference-images", action="store_true", help="reference images instead of copying them")
     export.add_argument("--class", dest="box_class", default="", metavar="NAME", help="one class for all boxes")
     export.add_argument("--dry-run", action="store_true", help="print what the format cannot hold, and write nothing")

@@ -72,8 +72,9 @@ class ExportOptions:
         splits: Share of the images per split of ``SPLITS``, sum 1. The split of an image is a hash of its content: an
             image is in one split only, and stays there when others are added.
         images: ``copy`` them into the export, or write their paths below the common folder (``reference``). Links are
-            not
-            offered: some trainers rewrite damaged JPEGs in place and would change the originals.
+            not offered: some trainers rewrite damaged JPEGs in place and would change the originals.
+        exif: Copies of images with an EXIF rotation: pixels turned ``upright``, or pixels as ``stored`` with the boxes
+            turned; see ``rotated_images``. The native format copies such files unchanged.
         salt: Another salt gives other splits.
         classes: Classes of the project, see ``class_of``; empty = the box labels of reviewers and other tools.
         box_class: One class for all boxes; empty = see ``class_of``. The native format keeps labels as they are.
@@ -87,6 +88,7 @@ class ExportOptions:
     min_score: float | None = None
     splits: Mapping[str, float] = field(default_factory=lambda: {"train": 0.8, "val": 0.1, "test": 0.1})
     images: Literal["copy", "reference"] = "copy"
+    exif: Literal["upright", "stored"] = "upright"
     salt: str = ""
     classes: tuple[str, ...] = ()
     box_class: str = ""
@@ -104,6 +106,8 @@ class ExportOptions:
             raise InputError(f"expected shares of {', '.join(SPLITS)} that add up to 1, got {dict(self.splits)}")
         if self.images not in ("copy", "reference"):
             raise InputError(f"expected images to be 'copy' or 'reference', got {self.images!r}")
+        if self.exif not in ("upright", "stored"):
+            raise InputError(f"expected exif to be 'upright' or 'stored', got {self.exif!r}")
         for name in (self.box_class, *self.classes):
             if len(name) > MAX_CLASS_CHARS or not name.isprintable():
                 raise InputError(
@@ -176,7 +180,9 @@ class PlannedImage:
         split: One of ``SPLITS``.
         items: Its questions.
         waiting: Excluded questions of this image that may have a region, see ``LabelState.may_have_region``.
-        is_rotated: Whether the file is upright only with its EXIF orientation.
+        orientation: EXIF orientation of the original, 1 to 8; 1 is upright.
+        rewritten: Copy without an EXIF rotation to export instead of the original; None = the original is exported.
+        rewritten_sha256: SHA-256 of that copy, hexadecimal.
     """
 
     file: ImageFile
@@ -184,12 +190,29 @@ class PlannedImage:
     split: str
     items: tuple[PlannedItem, ...]
     waiting: int = 0
-    is_rotated: bool = False
+    orientation: int = 1
+    rewritten: Path | None = None
+    rewritten_sha256: str = ""
 
     @property
     def wh(self) -> WH:
-        """Upright (width, height), pixels."""
+        """(width, height) in the frame of the exported boxes, pixels: upright, except for ``exif="stored"``."""
         return self.file.wh
+
+    @property
+    def is_rotated(self) -> bool:
+        """Whether EXIF rotates or mirrors the original."""
+        return self.orientation != 1
+
+    @property
+    def source(self) -> Path:
+        """File whose bytes are exported."""
+        return self.rewritten or from_stored_path(self.file.path)
+
+    @property
+    def exported_sha256(self) -> str:
+        """SHA-256 of that file, hexadecimal."""
+        return self.rewritten_sha256 or self.file.sha256
 
     @property
     def merged_boxes(self) -> tuple[Box, ...]:
@@ -338,7 +361,7 @@ def plan_export(
             excluded["file name is not UTF-8, which other tools cannot read: copy the images"] += len(chosen)
             continue
         try:
-            suffix, is_rotated = check_image(file)
+            suffix, orientation = check_image(file)
         except (DataError, ImageError) as error:
             excluded[str(error)] += len(chosen)
             continue
@@ -347,7 +370,7 @@ def plan_export(
         waiting = sum(LabelState(label.status, bool(label.boxes), False).may_have_region for label in others)
         waiting += (undecided_questions or {}).get(sha256, 0)
         split = split_of(sha256, options.splits, options.salt)
-        found.append((PlannedImage(file, "", split, tuple(chosen), waiting, is_rotated), suffix))
+        found.append((PlannedImage(file, "", split, tuple(chosen), waiting, orientation), suffix))
     root = common_folder([image.file.path for image, _ in found])
     if options.images == "reference":
         names = [Path(os.path.relpath(image.file.path, root)).as_posix() for image, _ in found]
@@ -420,11 +443,11 @@ def clip_box(box: Box, wh: WH) -> Box | None:
     return None if inside is None or min(inside.width, inside.height) < MIN_SIDE_PX else inside
 
 
-def check_image(file: ImageFile) -> tuple[str, bool]:
+def check_image(file: ImageFile) -> tuple[str, int]:
     """Check that an original image is unchanged since the import.
 
     Returns:
-        Suffix of its format, kept as written when it is a common one, and whether EXIF rotates the image.
+        Suffix of its format, kept as written when it is a common one, and EXIF orientation.
 
     Raises:
         DataError: If the file is gone or has changed.
@@ -440,9 +463,9 @@ def check_image(file: ImageFile) -> tuple[str, bool]:
     if digest.hexdigest() != file.sha256:
         raise DataError("the image has changed since it was imported")
     with SourceImage(file.path) as image:
-        usual, is_rotated = _SUFFIXES[image.format], image.is_rotated
+        usual, orientation = _SUFFIXES[image.format], image.orientation
     suffix = from_stored_path(file.path).suffix.lower()
-    return (suffix if suffix in usual else usual[0]), is_rotated
+    return (suffix if suffix in usual else usual[0]), orientation
 
 
 def common_folder(paths: Sequence[str]) -> Path:

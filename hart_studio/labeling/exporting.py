@@ -36,6 +36,7 @@ from hart_studio.labeling.formats.table import FormatInfo, get_format, get_unmat
 from hart_studio.labeling.project import Project
 from hart_studio.labeling.project_locks import TRAINING, check_links
 from hart_studio.labeling.records import USABLE_STATUSES, Item, ItemFilter, LabeledSample
+from hart_studio.labeling.rotated_images import rewrite_rotated
 from hart_studio.records import Box
 
 _NOTHING_HERE: Final = "nothing here"
@@ -114,12 +115,15 @@ def export_labels(
     plan = info.fit_plan(plan_export(items, options, exclusions.undecided_questions))
     excluded = Counter(plan.excluded) + Counter(exclusions.reasons)
     plan = replace(plan, excluded=dict(sorted(excluded.items())))
-    if not plan.images:
-        reasons = "; ".join(f"{count} items: {reason}" for reason, count in plan.excluded.items()) or "no items"
-        raise InputError(f"No labels to export ({reasons}). Review some items, or choose other statuses.")
+    _check_not_empty(plan)
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = folder.parent / f".{folder.name}.{uuid.uuid4().hex}.draft"
+    rewritten = draft.with_suffix(".images")
     try:
+        if plan.options.images == "copy" and "records" not in info.preserves:
+            rewritten.mkdir()
+            plan = rewrite_rotated(plan, rewritten)
+            _check_not_empty(plan)
         _write(plan, info, draft)
         check_export(plan, info, draft)
         if folder.exists():
@@ -127,6 +131,7 @@ def export_labels(
         draft.rename(folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+        shutil.rmtree(rewritten, ignore_errors=True)
     return _report(plan, info, folder)
 
 
@@ -158,6 +163,12 @@ def check_export(plan: ExportPlan, info: FormatInfo, folder: Path) -> None:
             check_records(folder / META, len(plan.rows()))
 
 
+def _check_not_empty(plan: ExportPlan) -> None:
+    if not plan.images:
+        reasons = "; ".join(f"{count} items: {reason}" for reason, count in plan.excluded.items()) or "no items"
+        raise InputError(f"No labels to export ({reasons}). Review some items, or choose other statuses.")
+
+
 def _check_folder(folder: Path) -> None:
     try:
         is_free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
@@ -173,7 +184,7 @@ def _write(plan: ExportPlan, info: FormatInfo, draft: Path) -> None:
     for image in plan.images if is_copy else ():
         target = draft / info.path_of(image, plan.options)
         target.parent.mkdir(parents=True, exist_ok=True)
-        copy_regular_file(from_stored_path(image.file.path), target)
+        copy_regular_file(image.source, target)
     if info.save is not None:
         info.save(plan, draft)
     if "records" not in info.preserves:
@@ -186,7 +197,7 @@ def _write(plan: ExportPlan, info: FormatInfo, draft: Path) -> None:
 
 
 def _describe_export(image: PlannedImage, planned: PlannedItem, plan: ExportPlan, info: FormatInfo) -> dict[str, Any]:
-    """Boxes of an item as exported: an import compares them to detect changes made by another tool."""
+    """Boxes and image of an item as exported: an import compares them to detect changes made by another tool."""
     boxes = [
         {
             "xyxy": list(info.written(box.xyxy, image.wh, plan.options) if info.written else box.xyxy),
@@ -194,7 +205,10 @@ def _describe_export(image: PlannedImage, planned: PlannedItem, plan: ExportPlan
         }
         for box in planned.boxes
     ]
-    return {"format": info.name, "boxes": boxes}
+    export: dict[str, Any] = {"format": info.name, "boxes": boxes}
+    if image.rewritten and plan.options.exif == "upright":  # boxes of this record also fit the copy
+        export["image_sha256"] = image.exported_sha256
+    return export
 
 
 def _compare_questions(plan: ExportPlan, info: FormatInfo, loaded: LoadedSamples[LabeledSample]) -> None:
@@ -240,7 +254,7 @@ def _compare_images(plan: ExportPlan, info: FormatInfo, loaded: LoadedSamples[La
 def _key_of(image: PlannedImage, plan: ExportPlan, info: FormatInfo) -> str:
     """Key of an image of the plan, equal to that of the image read back."""
     if not info.layout:
-        return image.file.sha256[:32]  # images stored inside a file are named by their content
+        return image.exported_sha256[:32]  # images stored inside a file are named by their content
     if plan.options.images == "copy":
         return image.name
     return str((plan.image_root / image.name).resolve())
@@ -298,9 +312,15 @@ def _report(plan: ExportPlan, info: FormatInfo, folder: Path) -> ExportReport:
 
 def _notes(plan: ExportPlan, info: FormatInfo) -> list[str]:
     notes = []
-    if rotated := sum(image.is_rotated for image in plan.images):
+    if rewritten := sum(image.rewritten is not None for image in plan.images):
+        images = f"{rewritten:,} image{'' if rewritten == 1 else 's'} with EXIF rotation"
+        was = "was" if rewritten == 1 else "were"
+        done = "" if plan.options.exif == "upright" else " as stored, with turned boxes and without the rotation"
+        notes.append(f"{images} {was} written{done or ' upright'}")
+    if rotated := sum(image.is_rotated and image.rewritten is None for image in plan.images):
         notes.append(
-            f"images rotated by EXIF: {rotated}; boxes refer to the upright image: your loader must apply EXIF rotation"
+            f"images with EXIF rotation, not changed by this export: {rotated:,}; boxes refer to the upright image, so "
+            "your loader must apply EXIF rotation"
         )
     open_counts = [image.waiting for image in plan.images if image.waiting]
     if open_counts and (info.is_detection_set or "questions" not in info.preserves):

@@ -10,12 +10,12 @@ labels of that tool.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from hart_studio.data.rows import InvalidRow, LoadedSamples, get_field, to_text
+from hart_studio.data.rows import InvalidRow, LoadedSamples, get_field, to_text, to_texts
 from hart_studio.errors import DataError, HartError
 from hart_studio.files import open_regular_file, parse_bounded_json, read_lines
 from hart_studio.geometry import clip
@@ -23,7 +23,7 @@ from hart_studio.labeling.calibration import Calibration, LabelOrigin, LabelScor
 from hart_studio.labeling.calibration_lookup import CALIBRATION, get_calibration
 from hart_studio.labeling.export_plan import class_name
 from hart_studio.labeling.formats import native
-from hart_studio.labeling.formats.reading import META, NOTHING_TO_ASK, to_list, to_number
+from hart_studio.labeling.formats.reading import META, NOTHING_TO_ASK, iterate_lines, parse_line, to_list, to_number
 from hart_studio.labeling.formats.table import FormatInfo, NamedBox, get_unmatched_box
 from hart_studio.labeling.project import Project, make_item_id
 from hart_studio.labeling.records import ImageFile, Item, Label, LabeledSample
@@ -298,10 +298,45 @@ def _read_records(path: Path, info: FormatInfo) -> dict[str, _Record]:
                     rows = to_list(export, "boxes")
                     classes = frozenset(to_text(get_field(row, "class"), "class") for row in rows)
                     boxes = tuple(_read_box(row, info) for row in rows)
-                    sha256 = to_text(get_field(get_field(content, "image"), "sha256"), "sha256")
-                    found[to_text(get_field(content, "item_id"), "item_id")] = _Record(content, sha256, boxes, classes)
+                    for each in (content, *_describe_copy(content)):
+                        sha256 = to_text(get_field(get_field(each, "image"), "sha256"), "sha256")
+                        found[to_text(get_field(each, "item_id"), "item_id")] = _Record(each, sha256, boxes, classes)
             except (ValueError, RecursionError, HartError):
                 continue
+    return found
+
+
+def _describe_copy(content: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The record as one about the upright copy of its image, if the export wrote one."""
+    sha256 = content["export"].get("image_sha256")
+    if sha256:
+        image = {**get_field(content, "image"), "sha256": to_text(sha256, "image_sha256")}
+        question = to_text(get_field(content, "question"), "question")
+        item_id = make_item_id(image["sha256"], question, to_texts(get_field(content, "choices"), "choices"))
+        yield {**content, "image": image, "item_id": item_id}
+
+
+def read_originals(records: Path) -> dict[str, str]:
+    """Read which images of an export are upright copies of images with EXIF rotation.
+
+    Args:
+        records: File from ``locate_records``; invalid lines are skipped.
+
+    Returns:
+        SHA-256 of a copy -> SHA-256 of its original.
+
+    Raises:
+        DataError: If the records cannot be read.
+    """
+    found = {}
+    for _, line in iterate_lines(records):
+        try:
+            content = parse_line(line)
+            copy = get_field(content, "export").get("image_sha256")
+            if isinstance(copy, str) and copy:
+                found[copy] = to_text(get_field(get_field(content, "image"), "sha256"), "sha256")
+        except (ValueError, RecursionError, HartError, AttributeError):
+            continue
     return found
 
 

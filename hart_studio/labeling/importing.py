@@ -25,6 +25,7 @@ from hart_studio.labeling.imported_labels import (
     ScoreChecker,
     clip_imported_boxes,
     locate_records,
+    read_originals,
     restore_reviews,
 )
 from hart_studio.labeling.project import Project, make_item_id
@@ -141,6 +142,7 @@ def import_source(
                 project.add_classes(_list_classes(label.boxes for label in labels if label.origin == "imported"))
                 return importer.finish(found.source, importer.add_items(items, found.invalid_rows))
             records = locate_records(Path(source.name)) if source.kind in FORMATS else None
+            importer.originals = read_originals(records) if records else {}
             others = load_source(source, project.images, settings, NO_BOXES if records else None)
             restored = None
             if records:
@@ -205,18 +207,37 @@ def import_samples(
 
 
 class _Importer:
-    """Adds items and samples to a project. Each image is inspected once, before a transaction."""
+    """Adds items and samples to a project. Each image is inspected once, before a transaction.
+
+    Attributes:
+        originals: SHA-256 of an upright copy -> SHA-256 of its original, see ``imported_labels.read_originals``.
+    """
 
     def __init__(self, project: Project, limits: ImageLimits) -> None:
         self._project = project
         self._limits = limits
         self._images: dict[str, ImageFile | str] = {}
+        self.originals: dict[str, str] = {}
 
     def inspect_image(self, path: str) -> ImageFile | str:
-        """See ``inspect_image``; cached."""
+        """See ``inspect_image``; cached. An upright copy of an image of this project counts as that image."""
         if path not in self._images:
-            self._images[path] = inspect_image(path, self._limits)
+            image = inspect_image(path, self._limits)
+            original = None if isinstance(image, str) else self._find_original(image)
+            self._images[path] = original or image
         return self._images[path]
+
+    def _find_original(self, copy: ImageFile) -> ImageFile | None:
+        """Image of the project that ``copy`` was made from, if it is unchanged."""
+        sha256 = self.originals.get(copy.sha256)
+        if sha256 is None:
+            return None
+        with self._project.database.reading() as connection:
+            row = connection.execute("SELECT path FROM images WHERE sha256 = ?", (sha256,)).fetchone()
+        known = inspect_image(self._project.image_path(row["path"]), self._limits) if row else ""
+        if isinstance(known, str) or (known.sha256, known.wh) != (sha256, copy.wh):
+            return None
+        return known
 
     def add_items(self, items: Sequence[Item], known_invalid_rows: Sequence[InvalidRow] = ()) -> ImportReport:
         """Add items of another project, in one transaction."""

@@ -10,7 +10,7 @@ from hart_studio.data.rows import get_field
 from hart_studio.data.tables import preview_table
 from hart_studio.errors import DataError, HartError, InputError
 from hart_studio.labeling.formats import coco, native
-from hart_studio.labeling.formats.reading import META, iterate_lines, parse_line
+from hart_studio.labeling.formats.reading import META, iterate_lines, parse_line, read_json
 from hart_studio.labeling.formats.table import FORMATS
 
 TABLES: Final = (".jsonl", ".csv", ".tsv", ".parquet", ".json")
@@ -29,6 +29,7 @@ MAX_FILES: Final = 200_000
 """Maximum files of a folder or archive that are inspected. Project default."""
 
 _HUGGING_FACE: Final = frozenset({"state.json", "dataset_dict.json", "dataset_info.json"})
+_COCO_LISTS: Final = ("images", "annotations", "categories")
 _QUESTION_FIELDS: Final = frozenset({"id", "image", "question", "choices", "answer"})
 
 
@@ -139,6 +140,21 @@ def detect_folder_kind(names: Collection[str], extract: Callable[[str], Path]) -
         raise
 
 
+def _detect_json_labels(path: Path) -> str | None:
+    """Format of a JSON file of COCO or Label Studio; None for any other."""
+    try:
+        document = read_json(path)
+    except DataError:
+        return None
+    if isinstance(document, dict) and all(isinstance(document.get(name), list) for name in _COCO_LISTS):
+        return "coco"
+    first = document[0] if isinstance(document, list) and document else document
+    if not isinstance(first, dict) or not isinstance(first.get("data"), dict):
+        return None
+    has_results = any(isinstance(first.get(name), list) for name in ("annotations", "predictions"))
+    return "label_studio" if has_results or set(first) <= {"id", "data", "meta"} else None
+
+
 def read_export_format(records: Path) -> str | None:
     """Format of a HART Studio export, from the records beside it; None if they do not state one.
 
@@ -154,11 +170,13 @@ def read_export_format(records: Path) -> str | None:
 
 
 def detect_table_kind(path: Path) -> str:
-    """Detect the kind of a table: native records, native questions, or other columns.
+    """Detect the kind of a table: labels of another tool, native records, native questions, or other columns.
 
     Raises:
         DataError: If it has no rows.
     """
+    if path.suffix.lower() == ".json" and (kind := _detect_json_labels(path)):
+        return kind
     names, rows = preview_table(path)
     if "schema" in names and str(rows[0].get("schema", "")).startswith("hart.label/"):
         return "native"

@@ -17,7 +17,13 @@ from hart_studio.data.sources import load_jsonl
 from hart_studio.data.tables import load_table, preview_table
 from hart_studio.errors import DataError, HartError, InputError
 from hart_studio.files import to_printable, to_stored_path
-from hart_studio.labeling.formats.reading import ImportOptions
+from hart_studio.labeling.formats.reading import (
+    PLACEHOLDERS,
+    ImportOptions,
+    check_placeholders,
+    fill_template,
+    name_image,
+)
 from hart_studio.labeling.formats.table import FORMATS, get_format
 from hart_studio.labeling.source_detection import (
     IMAGE_SUFFIXES,
@@ -44,6 +50,9 @@ KIND_TITLES: Final = {
 
 ZIP: Final = ".zip"
 """Suffix of archives, which are read like folders."""
+
+IMAGE_PLACEHOLDERS: Final = {name: PLACEHOLDERS[name] for name in ("name", "folder")}
+"""Placeholders of a question about an image without labels, with their meanings."""
 
 _WITH_ONE_TABLE: Final = frozenset({"questions", "table", "native"})
 
@@ -350,7 +359,7 @@ def check_question(question: str) -> None:
     """Check the question for images without labels.
 
     Raises:
-        InputError: If it is empty or contains ``{label}``.
+        InputError: If it is empty, or contains ``{label}`` or another unknown placeholder.
     """
     if not question.strip():
         raise InputError("No question to ask about each image. Enter one.")
@@ -359,6 +368,7 @@ def check_question(question: str) -> None:
             "The question has {label}, but images alone have no labels. Use {name} for the file name, or "
             "{folder} for the folder name."
         )
+    check_placeholders(question, IMAGE_PLACEHOLDERS)
 
 
 def load_unlabeled_images(folder: Path, question: str, choices: Sequence[str] = ()) -> LoadedSamples[Sample]:
@@ -385,7 +395,5 @@ def load_unlabeled_images(folder: Path, question: str, choices: Sequence[str] = 
 
 
 def _ask(name: str, image: str, question: str, choices: Sequence[str], source: str) -> Sample:
-    """Fill the template by replacement: ``str.format`` would allow access to attributes."""
-    path = Path(name)
-    text = question.replace("{name}", path.stem).replace("{folder}", path.parent.name)
+    text = fill_template(question, name_image(name))
     return Sample(id=name, image=image, question=text, choices=tuple(choices), source=source)

@@ -10,6 +10,7 @@ from pathlib import Path
 from hart_studio.errors import HartError, InputError
 from hart_studio.needle.dataset import SPLITS, iterate_items, write_item
 from hart_studio.needle.scenes import SceneSettings
+from hart_studio.outputs import check_output_folder
 from hart_studio.progress import ProgressReporter
 from hart_studio.subcommands import CommandParser
 
@@ -80,8 +81,7 @@ def _write(options: argparse.Namespace, settings: SceneSettings) -> None:
         raise InputError(f"expected a seed of at least 0, got {options.seed}")
     if not 0 <= options.gist_share <= 1:
         raise InputError(f"expected a gist share from 0 to 1, got {options.gist_share}")
-    if (options.out / "samples.jsonl").exists():
-        raise InputError(f"{options.out} already contains samples.jsonl. Choose a new folder.")
+    check_output_folder(options.out, "a needle dataset")
     try:
         (options.out / "images").mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -11,13 +15,21 @@ from typing import Final, NamedTuple
 from pydantic import AwareDatetime, Field, ValidationError
 
 from hart_studio.errors import InputError
-from hart_studio.files import read_regular_file, resolve_inside, write_json
+from hart_studio.files import open_regular_file, read_regular_file, resolve_inside, write_json
 from hart_studio.records import Record
 from hart_studio.runs.layout import RunLayout, read_step
 from hart_studio.symlinks import unlink_symlink
 
 MANIFEST_FILE: Final = "complete.json"
 """File that marks a complete checkpoint."""
+
+DAMAGED_FILE: Final = "damaged.json"
+"""Name of that file after the weights were found to differ from their checksums."""
+
+WEIGHTS_SUFFIX: Final = ".safetensors"
+"""Suffix of the files whose content is verified before a run resumes."""
+
+_HASH_THREADS: Final = 4
 
 
 class CheckpointManifest(Record):
@@ -33,6 +45,8 @@ class CheckpointManifest(Record):
     """Whether pruning keeps it, such as the end of a stage."""
     files: dict[str, int]
     """Path below the folder -> size in bytes, of all saved files."""
+    weights_sha256: dict[str, str] = Field(default_factory=dict)
+    """Path below the folder -> SHA-256, hexadecimal, of the files with weights (safetensors); empty = not known."""
 
 
 class Checkpoint(NamedTuple):
@@ -66,7 +80,14 @@ def complete_checkpoint(layout: RunLayout, step: int, stage: str, is_kept: bool 
     files = {
         path.relative_to(folder).as_posix(): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()
     }
-    manifest = CheckpointManifest(step=step, stage=stage, at=datetime.now(UTC), is_kept=is_kept, files=files)
+    manifest = CheckpointManifest(
+        step=step,
+        stage=stage,
+        at=datetime.now(UTC),
+        is_kept=is_kept,
+        files=files,
+        weights_sha256=_hash_files(folder, [name for name in files if name.endswith(WEIGHTS_SUFFIX)]),
+    )
     write_json(folder / MANIFEST_FILE, manifest.model_dump(mode="json"))
     return Checkpoint(folder, manifest)
 
@@ -98,6 +119,10 @@ def find_damaged_checkpoints(layout: RunLayout) -> list[str]:
 def find_resume_checkpoint(layout: RunLayout) -> tuple[Checkpoint | None, list[str]]:
     """Find the checkpoint to resume from, and the names of damaged ones that are skipped.
 
+    The weights of the newest checkpoint are read and compared with their checksums; if they differ, those of the one
+    before it, and so on. In the folders of the former ``complete.json`` is renamed to ``damaged.json``, so that pruning
+    does not keep them in place of good ones.
+
     Returns:
         The newest complete checkpoint, None for a run without checkpoints; names of damaged checkpoints.
 
@@ -105,13 +130,22 @@ def find_resume_checkpoint(layout: RunLayout) -> tuple[Checkpoint | None, list[s
         InputError: If every saved checkpoint is damaged. A restart from step 0 would overwrite them.
     """
     damaged = find_damaged_checkpoints(layout)
-    newest = newest_checkpoint(layout)
+    newest, changed = None, []
+    for found in reversed(list_checkpoints(layout)):
+        if _has_its_weights(found):
+            newest = found
+            break
+        changed.append(found.folder)
+    damaged = sorted([*damaged, *(folder.name for folder in changed)], key=lambda name: read_step(name) or 0)
     if damaged and newest is None:
         raise InputError(
-            f"Every checkpoint of {layout.run_id} is damaged ({', '.join(damaged)}: files are missing or have another "
-            f"size). Nothing was changed. Restore {layout.checkpoints} from a backup, or delete these folders to train "
-            "from step 0."
+            f"Every checkpoint of {layout.run_id} is damaged ({', '.join(damaged)}: files are missing, or have another "
+            f"size or content). Nothing was changed. Restore {layout.checkpoints} from a backup, or delete them to "
+            "train from step 0."
         )
+    for folder in changed:
+        with suppress(FileNotFoundError):  # another process of the run was faster
+            (folder / MANIFEST_FILE).replace(folder / DAMAGED_FILE)
     return newest, damaged
 
 
@@ -159,6 +193,26 @@ def _read_checkpoint(folder: Path) -> Checkpoint | None:
     except (OSError, ValidationError, InputError):
         return None
     return Checkpoint(folder, manifest) if is_whole and manifest.step == read_step(folder.name) else None
+
+
+def _has_its_weights(checkpoint: Checkpoint) -> bool:
+    """Whether the files with weights have the content that was saved."""
+    expected = checkpoint.manifest.weights_sha256
+    try:
+        return _hash_files(checkpoint.folder, list(expected)) == expected
+    except (OSError, ValueError, InputError):
+        return False
+
+
+def _hash_files(folder: Path, names: Sequence[str]) -> dict[str, str]:
+    """SHA-256 of files below a folder, hexadecimal; several are read at a time."""
+
+    def hash_file(name: str) -> str:
+        with open_regular_file(resolve_inside(folder, name)) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    with ThreadPoolExecutor(_HASH_THREADS) as pool:
+        return dict(zip(names, pool.map(hash_file, names), strict=True))
 
 
 def _remove(folder: Path) -> None:

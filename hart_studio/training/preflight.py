@@ -20,6 +20,7 @@ from hart_studio.algorithms.methods import parse_stages
 from hart_studio.data.run_samples import SampleSource, load_samples, split_config
 from hart_studio.data.splits import Split
 from hart_studio.errors import HartError, InputError
+from hart_studio.formatting import list_reasons
 from hart_studio.models.loading import detect_family
 from hart_studio.records import GoldSample, Sample
 from hart_studio.runs.config import RunConfig
@@ -225,10 +226,9 @@ def _check_samples(config: RunConfig, folder: Path) -> Iterator[Finding]:
     except HartError as error:
         yield Finding("Samples", "bad", str(error), "Check data.source and data.path.")
         return
-    for reason, count in source.loaded.reasons.most_common(3):
-        yield Finding(
-            "Samples", "check", f"{count} invalid rows are skipped: {reason}", "Repair them, or continue without them."
-        )
+    reasons = source.loaded.reasons
+    for text in list_reasons(reasons, 3, lambda reason, count: f"{count} invalid rows are skipped: {reason}"):
+        yield Finding("Samples", "check", text, "Repair them, or continue without them.")
     try:
         split = split_config(config, source)
     except HartError as error:

@@ -16,11 +16,13 @@ from hart_studio.data.rows import LoadedSamples
 from hart_studio.labeling.bulk_accept import accept_all
 from hart_studio.labeling.importing import import_samples
 from hart_studio.labeling.project import Project
+from hart_studio.labeling.project_lifecycle import create_project
 from hart_studio.labeling.records import ItemFilter, LabeledSample
 from hart_studio.records import Box
 from tests.browser.label_projects import create, make_project, open_label_tab
 from tests.fakes import ScriptedModel
 from tests.images import encoded
+from tests.labels import draw_image
 
 pytestmark = pytest.mark.browser
 QUESTION = "Where is the {name}?"
@@ -219,6 +221,29 @@ def test_a_table_that_is_taken_for_images_can_be_asked_about(
     expect(page.locator(".hs-kind")).to_have_value("auto")
     page.locator("[data-panel=review]").click()
     expect(page.locator(".hs-list-count")).to_have_text("0 items")
+
+
+def test_images_with_exif_rotation_are_counted_in_an_export(
+    open_page: Callable[..., Page], studio: str, labels: Path, tmp_path: Path
+) -> None:
+    project = create_project(labels / "turned", "turned")
+    samples = []
+    for number in range(2):
+        path = draw_image(labels.parent / f"turned{number}.jpg", (64, 48), orientation=6)
+        box = Box.from_xyxy((4, 8, 12, 40), "sign")
+        samples.append(LabeledSample(id=f"q{number}", image=str(path), question="Where?", source="s", boxes=(box,)))
+    import_samples(project, LoadedSamples("s", tuple(samples)))
+    accept_all(project, "Ada", ItemFilter(statuses=("proposed",)), 2)
+    page = open_page(studio)
+    open_label_tab(page, "turned")
+    page.locator("[data-panel=export]").click()
+    page.locator(".hs-exif").select_option("stored")
+    expect(page.locator(".hs-label-message")).to_contain_text("copies images unchanged")  # the native format
+    page.locator(".hs-format").select_option("coco")
+    for choice, text in (("stored", "written as stored, with turned boxes"), ("upright", "written upright")):
+        page.locator(".hs-exif").select_option(choice)
+        page.locator(".hs-export").click()
+        expect(page.locator(".hs-export-message")).to_contain_text("2 images with EXIF rotation were " + text)
 
 
 def test_one_class_for_all_boxes_of_an_export(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.reader import list_runs
@@ -107,6 +107,27 @@ def test_a_question_is_followed_and_rollouts_are_filtered(open_page: OpenPage, s
     expect(page.locator(".hs-step")).to_have_text("step 5, held-out · 2 records")
     page.get_by_role("button", name="Earlier step").click()
     expect(page.locator(".hs-step")).to_contain_text("step 0, held-out")
+
+
+def test_a_question_of_a_step_that_still_loads_is_followed(open_page: OpenPage, shelf_url: str) -> None:
+    page = open_page(shelf_url)
+    watch(page, "plain")
+    expect(page.locator(".hs-rollout")).to_have_count(2)
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        is_wanted = not held and '"rollouts"' in (route.request.post_data or "")
+        held.append(route) if is_wanted else route.continue_()
+
+    page.route(re.compile("component_server"), hold)
+    page.select_option("select[aria-label='Rollout source']", "held-out")
+    expect(page.locator(".hs-step")).to_have_text("step 5, held-out")
+    page.get_by_role("button", name="Track question").click()
+    page.wait_for_timeout(1500)
+    assert len(held) == 1
+    expect(page.locator(".hs-step")).to_have_text("step 5, held-out")  # nothing is followed yet
+    held[0].continue_()
+    expect(page.locator(".hs-step")).to_have_text("step 5, held-out · 2 records")
 
 
 def test_text_of_a_model_never_becomes_markup(open_page: OpenPage, shelf_url: str) -> None:

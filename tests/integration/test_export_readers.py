@@ -1,6 +1,7 @@
 """Exports, read by their target tools.
 
-Readers that are not installed are skipped, and say so. Nothing here touches the network or the home folder.
+Readers that are not installed are skipped, and say so. Two, whose requirements conflict with those of HART Studio, are
+installed by pip into environments of their own. Nothing else here touches the network, and nothing the home folder.
 """
 
 from __future__ import annotations
@@ -14,18 +15,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import ExifTags, Image, ImageOps
 
-from hart_studio.imaging import SourceImage
+from hart_studio.imaging import ROTATIONS, SourceImage
 from hart_studio.labeling.export_plan import ExportOptions, class_name, split_of
 from hart_studio.labeling.exporting import export_labels
 from hart_studio.labeling.formats.reading import ImportOptions
 from hart_studio.labeling.formats.table import FORMATS
-from hart_studio.labeling.records import Item
+from hart_studio.labeling.records import Item, Status
 from hart_studio.models.chat import ImageInput
 from hart_studio.models.families import FAMILIES
 from hart_studio.models.generation import LocalChatModel
 from hart_studio.models.inputs import process_image
 from hart_studio.records import Box
+from tests.integration.reader_environments import make_environment, run_reader
 from tests.labels import NASTY, draw_image, make_item
 
 pytestmark = pytest.mark.integration
@@ -177,39 +180,198 @@ def test_datasets(name: str, empty: str, items: list[Item], tmp_path: Path) -> N
         assert not by_id
 
 
+READ_LABEL_STUDIO = """
+import json, logging, sys
+from label_studio_sdk.converter import Converter
+from label_studio_sdk.label_interface import LabelInterface
+logging.disable(logging.WARNING)
+folder, out = sys.argv[1:]
+tasks = json.load(open(folder + "/tasks.json"))
+config = open(folder + "/label_config.xml").read()
+interface = LabelInterface(config)
+problems = [
+    region
+    for task in tasks
+    for made in task.get("annotations", []) + task.get("predictions", [])
+    for region in made["result"]
+    if not interface.validate_region(region)
+]
+problems += [
+    problem
+    for task in tasks
+    for prediction in task.get("predictions", [])
+    for problem in interface.validate_prediction(prediction, return_errors=True)
+]
+converter = Converter(config, folder, download_resources=False)
+converter.convert_to_coco(folder + "/tasks.json", out + "/coco", is_dir=False)
+converter.convert_to_yolo(folder + "/tasks.json", out + "/yolo", is_dir=False)
+print("RESULT" + json.dumps([problems, json.load(open(out + "/coco/result.json"))]))
+"""
+
+
 def test_label_studio(items: list[Item], tmp_path: Path) -> None:
-    reason = "label-studio-sdk needs opencv-python-headless and an older numpy: install it in an environment apart"
-    converting = pytest.importorskip("label_studio_sdk.converter", reason=reason)
-    checking = pytest.importorskip("label_studio_sdk.label_interface", reason=reason)
-    export_labels(items, "label_studio", tmp_path / "out", ExportOptions(splits={"train": 1.0}))
-    tasks = json.loads((tmp_path / "out" / "tasks.json").read_text())
-    config = (tmp_path / "out" / "label_config.xml").read_text()
-    interface = checking.LabelInterface(config)
-    for task in tasks:
-        for annotation in task["annotations"]:
-            for region in annotation["result"]:
-                assert interface.validate_region(region), region
-    for number, task in enumerate(tasks, start=1):  # ids that the server gives on import
-        task["id"] = number
-        for annotation in task["annotations"]:
-            annotation["id"] = number
-    (tmp_path / "tasks.json").write_text(json.dumps(tasks))
-    converter = converting.Converter(config, str(tmp_path / "out"), download_resources=False)
-    converter.convert_to_coco(str(tmp_path / "tasks.json"), str(tmp_path / "coco"), is_dir=False)
-    made = json.loads((tmp_path / "coco" / "result.json").read_text())
+    """Its converter reads tasks.json as we write it, with the boxes of the accepted labels alone."""
+    interpreter = make_environment(tmp_path / "environment", "label-studio-sdk>=2.1,<3")
+    statuses: tuple[Status, ...] = ("accepted", "edited", "auto_accepted", "proposed")
+    mixed = [
+        item.model_copy(update={"label": item.label.model_copy(update={"status": statuses[number % 4]})})
+        for number, item in enumerate(items[1:])
+    ]
+    options = ExportOptions(splits={"train": 1.0}, statuses=statuses)
+    export_labels(mixed, "label_studio", tmp_path / "out", options)
+    problems, made = run_reader(interpreter, READ_LABEL_STUDIO, tmp_path / "out", tmp_path)
+    assert problems == []
     got = sorted(tuple(annotation["bbox"]) for annotation in made["annotations"])
-    boxes = [box for item in items for box in item.label.boxes]
+    accepted = [item for item in mixed if item.label.status in ("accepted", "edited")]
+    boxes = [box for item in accepted for box in item.label.boxes]
     meant = sorted((box.x_min, box.y_min, box.width, box.height) for box in boxes)
+    assert 0 < len(meant) < sum(len(item.label.boxes) for item in mixed)  # the others are predictions
     assert len(got) == len(meant) and np.abs(np.array(got) - np.array(meant)).max() < 0.01
-    converter.convert_to_yolo(str(tmp_path / "tasks.json"), str(tmp_path / "yolo"), is_dir=False)
     rows = [
         line.split() for file in (tmp_path / "yolo" / "labels").glob("*.txt") for line in file.read_text().splitlines()
     ]
     shares = np.array([[float(share) for share in row[1:]] for row in rows]) * [*WH, *WH]
-    assert len(rows) >= 3 * len({item.image.sha256 for item in items if item.label.boxes}) - 3
+    assert len(rows) >= 3 * len({item.image.sha256 for item in accepted if item.label.boxes}) - 3
     for x, y, width, height in shares:
         corner = np.array([x - width / 2, y - height / 2, width, height])
         assert np.abs(np.array(meant) - corner).max(axis=1).min() < 0.01
+
+
+READ_DATUMARO = """
+import json, sys
+import datumaro
+from datumaro import AnnotationType, Dataset
+found = {}
+for name, kind, options in (
+    ("pascal_voc", "voc", {"coordinate_mode": "voc-one-based"}), ("coco", "coco", {}), ("yolo", "yolo", {})
+):
+    dataset = Dataset.import_from(sys.argv[1] + "/" + name, kind, **options)
+    names = [each.name for each in dataset.categories()[AnnotationType.label]]
+    found[name] = [
+        [item.id, item.subset, list(item.media.size), [[names[box.label], *box.points] for box in item.annotations]]
+        for item in dataset
+    ]
+print("RESULT" + json.dumps(found))
+"""
+
+
+def test_datumaro(items: list[Item], tmp_path: Path) -> None:
+    """CVAT reads and writes these formats with it. Without ``labelmap.txt`` it refuses all classes but those of VOC."""
+    interpreter = make_environment(tmp_path / "environment", "datumaro>=1.13,<2")
+    for name in ("pascal_voc", "coco", "yolo"):
+        export_labels(items, name, tmp_path / name, ExportOptions(splits=SHARES))
+    found = run_reader(interpreter, READ_DATUMARO, tmp_path)
+    meant: dict[str, list[tuple[str, Any]]] = {}
+    for item in items:
+        boxes = [(class_name(box), box.xyxy) for box in item.label.boxes]
+        meant.setdefault(Path(item.image.path).stem, []).extend(boxes)
+    for name, rows in found.items():
+        assert len(rows) == 16
+        for stem, subset, size, boxes in rows:
+            assert (size, subset in SHARES) == ([WH[1], WH[0]], True)  # upright
+            expected = meant[stem]
+            assert len(boxes) == len(expected)
+            tolerance = 1 if name == "pascal_voc" else 0.01  # whole pixels, moved outward
+            for label, *edges in boxes:
+                near = [each for each in expected if np.abs(np.array(edges) - each[1]).max() <= tolerance]
+                assert label in [each[0] for each in near]
+
+
+MARK = (30.0, 50.0, 90.0, 170.0)
+"""A red box in a blue upright image."""
+
+
+def marked_items(tmp_path: Path) -> list[Item]:
+    """One image for each EXIF orientation, upright 200 x 240, in formats with EXIF."""
+    made = []
+    for orientation in range(1, 9):
+        upright = Image.new("RGB", (200, 240), "blue")
+        upright.paste("red", tuple(int(edge) for edge in MARK))
+        if orientation > 1:  # the stored image is the upright one turned back
+            back = {6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
+            upright = upright.transpose(back.get(orientation, ROTATIONS[orientation]))
+        exif = Image.Exif()
+        exif[ExifTags.Base.Orientation] = orientation
+        for suffix in ("jpg", "png", "tiff"):
+            path = tmp_path / "in" / f"o{orientation}{suffix}.{suffix}"
+            path.parent.mkdir(exist_ok=True)
+            upright.save(path, exif=exif)
+            made.append(make_item(path, [Box.from_xyxy(MARK, "mark")]))
+    return made
+
+
+def check_mark(pixels: Any, edges: Any) -> None:
+    """Check that the box is around the mark, which a reader may show in RGB or BGR."""
+    x_min, y_min, x_max, y_max = (round(float(edge)) for edge in edges)
+    height, width = pixels.shape[:2]
+    assert 0 <= x_min < x_max <= width and 0 <= y_min < y_max <= height
+    inside = pixels[y_min + 8 : y_max - 8, x_min + 8 : x_max - 8].reshape(-1, 3)
+    frame = pixels[max(0, y_min - 12) : y_max + 12, max(0, x_min - 12) : x_max + 12]
+    border = np.concatenate([frame[:4].reshape(-1, 3), frame[-4:].reshape(-1, 3), frame[:, :4].reshape(-1, 3)])
+    assert {int(inside.mean(axis=0).argmax()), int(border.mean(axis=0).argmax())} == {0, 2}
+    assert np.ptp(inside.astype(int), axis=0).max() < 60  # nothing but the mark
+
+
+@pytest.mark.parametrize("exif", ["upright", "stored"])
+def test_boxes_are_on_the_object_in_readers_with_and_without_exif(exif: Any, tmp_path: Path) -> None:
+    """torchvision and Pillow do not apply EXIF, OpenCV does."""
+    datasets = pytest.importorskip("torchvision.datasets")
+    cv2 = pytest.importorskip("cv2")
+    items = marked_items(tmp_path)
+    report = export_labels(items, "coco", tmp_path / "out", ExportOptions(splits={"train": 1.0}, exif=exif))
+    assert any(note.startswith("21 images with EXIF rotation were written") for note in report.notes)
+    folder = tmp_path / "out" / "images"
+    loaded = datasets.CocoDetection(str(folder), str(tmp_path / "out" / "annotations" / "instances_train.json"))
+    wrapped = datasets.wrap_dataset_for_transforms_v2(loaded, target_keys=["boxes", "image_id"])
+    assert len(loaded) == 24
+    for number in range(24):
+        image, target = wrapped[number]
+        boxes = target["boxes"]
+        assert tuple(boxes.canvas_size) == image.size[::-1]
+        check_mark(np.asarray(image), boxes[0])
+        check_mark(np.asarray(ImageOps.exif_transpose(image)), boxes[0])
+        file = str(folder / loaded.coco.loadImgs(loaded.ids[number])[0]["file_name"])
+        for flags in (cv2.IMREAD_COLOR, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION):
+            check_mark(cv2.imread(file, flags), boxes[0])
+
+
+def test_copies_of_the_originals_would_not_agree(tmp_path: Path) -> None:
+    """The reason for all this: Pillow and OpenCV show one file in two frames."""
+    cv2 = pytest.importorskip("cv2")
+    (turned,) = [item for item in marked_items(tmp_path) if item.image.path.endswith("o6jpg.jpg")]
+    with Image.open(turned.image.path) as image:
+        plain = np.asarray(image)
+    assert plain.shape != cv2.imread(turned.image.path).shape
+    with pytest.raises(AssertionError):
+        check_mark(plain, MARK)
+
+
+@pytest.mark.parametrize("exif", ["upright", "stored"])
+def test_supervision(exif: Any, tmp_path: Path) -> None:
+    reason = "supervision is not installed: pip install -r requirements-readers.txt"
+    supervision = pytest.importorskip("supervision", reason=reason)
+    items = marked_items(tmp_path)
+    for name in ("coco", "pascal_voc", "yolo"):
+        export_labels(items, name, tmp_path / name, ExportOptions(splits={"train": 0.5, "val": 0.5}, exif=exif))
+    coco, voc, yolo = (tmp_path / name for name in ("coco", "pascal_voc", "yolo"))
+    read = supervision.DetectionDataset
+    datasets = [read.from_pascal_voc(str(voc / "JPEGImages"), str(voc / "Annotations"))]
+    for split in ("train", "val"):
+        # Its reader of COCO wants every image of the folder in the file, so each split gets a folder.
+        file = coco / "annotations" / f"instances_{split}.json"
+        (coco / split).mkdir()
+        for image in json.loads(file.read_text())["images"]:
+            (coco / "images" / image["file_name"]).rename(coco / split / image["file_name"])
+        datasets.append(read.from_coco(str(coco / split), str(file)))
+        labels = (yolo / "images" / split, yolo / "labels" / split, yolo / "data.yaml")
+        datasets.append(read.from_yolo(*map(str, labels)))
+    seen = 0
+    for dataset in datasets:
+        for _, image, detections in dataset:
+            seen += 1
+            assert [dataset.classes[number] for number in detections.class_id] == ["mark"]
+            check_mark(image, detections.xyxy[0])
+    assert seen == 3 * 24
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))

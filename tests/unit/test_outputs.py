@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hart_studio.errors import InputError
-from hart_studio.outputs import check_output
+from hart_studio.outputs import check_output, check_output_folder
 
 
 def check(path: Path) -> None:
@@ -33,3 +33,16 @@ def test_anything_else_is_refused_and_stays(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="a pipe or a device"):
         check(Path("/dev/null"))
     assert other.read_text() == "mine"
+
+
+def test_folders_are_new_or_empty(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for name in ("new", "new/below", "empty"):
+        check_output_folder(tmp_path / name, "a dataset")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").write_text("mine")
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    for name in ("full", "full/mine", "full/mine/below", "link", "x\0"):
+        with pytest.raises(InputError, match=r"Cannot write a dataset to .*Choose a new or empty folder"):
+            check_output_folder(tmp_path / name, "a dataset")
+    assert (tmp_path / "full" / "mine").read_text() == "mine"

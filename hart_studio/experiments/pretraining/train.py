@@ -26,6 +26,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from tqdm import tqdm
 from transformers import Qwen3VLForConditionalGeneration
 
+from hart_studio.errors import HartError
 from hart_studio.experiments.pretraining.curriculum import FULL_VISION_LEVEL, LEVELS
 from hart_studio.experiments.pretraining.objective import LossTotals, PretrainingModel, compute_loss
 from hart_studio.experiments.pretraining.packing import Batch, Packer
@@ -39,6 +40,7 @@ from hart_studio.experiments.pretraining.tiny_model import (
 )
 from hart_studio.files import append_jsonl, write_json
 from hart_studio.needle.opencv import cv2
+from hart_studio.outputs import check_output_folder
 from hart_studio.subcommands import CommandParser
 
 LEARNING_RATE: Final = 1e-3
@@ -287,7 +289,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=None, help="step limit")
     parser.add_argument("--resume", action="store_true", help="resume from the latest checkpoint")
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)), help="default: one per core")
-    train(PretrainingConfig(**vars(parser.parse_args(argv))))
+    config = PretrainingConfig(**vars(parser.parse_args(argv)))
+    try:
+        if not (config.resume and (config.out / "checkpoint" / "progress.json").exists()):
+            check_output_folder(config.out, "a pretraining run")
+    except HartError as error:
+        parser.error(str(error))
+    train(config)
     return 0
 
 

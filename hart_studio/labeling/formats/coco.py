@@ -7,13 +7,15 @@ reads them. Questions without a box have no annotation; they are in ``hart_quest
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from hart_studio.data.rows import LoadedSamples, get_field, to_text
 from hart_studio.errors import DataError
 from hart_studio.files import write_json
 from hart_studio.labeling.export_plan import ExportPlan, PlannedImage, PlannedItem, class_name
+from hart_studio.labeling.formats import reading
 from hart_studio.labeling.formats.reading import (
     FoundImage,
     ImageFinder,
@@ -31,8 +33,25 @@ from hart_studio.records import Box
 
 ANNOTATIONS: Final = "annotations"
 
-_LocatedBox = tuple[str, Any, Box]
-"""Location, attributes and box of an annotation."""
+PLACEHOLDERS: Final = {
+    **reading.PLACEHOLDERS,
+    "area": "area of the annotation in square pixels",
+    "supercategory": "supercategory of the class",
+}
+"""Placeholders of a question template, with their meanings."""
+
+
+class _Category(NamedTuple):
+    name: str
+    supercategory: str
+
+
+class _LocatedBox(NamedTuple):
+    location: str
+    attributes: Any
+    box: Box
+    facts: dict[str, str]
+    """Values of placeholders."""
 
 
 def save_coco(plan: ExportPlan, folder: Path) -> None:
@@ -71,7 +90,7 @@ def load_coco(path: Path, options: ImportOptions | None = None) -> LoadedSamples
     """Read a COCO file, or all COCO files of a folder.
 
     Annotations of an image with the same ``attributes.qa_id``, or else the same ``attributes.question``, form one
-    sample. Without them the question is made from the template and the category.
+    sample. Without them the question is made from the template, with ``PLACEHOLDERS``.
 
     Args:
         path: The JSON file, or a folder with ``annotations/instances_*.json``, ``annotations/*.json`` or ``*.json``.
@@ -82,7 +101,7 @@ def load_coco(path: Path, options: ImportOptions | None = None) -> LoadedSamples
         DataError: If a file cannot be read or is not a COCO file, or if there is no sample.
     """
     options = options or ImportOptions()
-    collector = LabelCollector(path, options)
+    collector = LabelCollector(path, options, PLACEHOLDERS)
     for file in list_files(path, f"{ANNOTATIONS}/instances_*.json", f"{ANNOTATIONS}/*.json", "*.json"):
         _read_file(file, collector, ImageFinder(options.image_root or _default_root(file)))
     return collector.finish()
@@ -97,7 +116,7 @@ def _read_file(file: Path, collector: LabelCollector, images: ImageFinder) -> No
     document = read_json(file)
     try:
         entries, annotations = to_list(document, "images"), to_list(document, "annotations")
-        names = _category_names(to_list(document, "categories"))
+        known = _read_categories(to_list(document, "categories"))
     except ValueError as error:
         raise DataError(f"{file} is not a COCO file: {error}. Choose another file.") from error
     rows_of: dict[str, list[_LocatedBox]] = {}
@@ -120,11 +139,12 @@ def _read_file(file: Path, collector: LabelCollector, images: ImageFinder) -> No
             if key not in found:
                 raise ValueError("annotation of a missing image")
             category = to_text(get_field(annotation, "category_id"), "category_id")
-            if category not in names:
+            if category not in known:
                 raise ValueError(f"annotation of an unknown category: {category[:40]}")
             xyxy = from_xywh(get_field(annotation, "bbox"))
-            box = found[key][1].box(xyxy, names[category], annotation.get("score"))
-            rows_of.setdefault(key, []).append((where, annotation.get("attributes"), box))
+            box = found[key][1].box(xyxy, known[category].name, annotation.get("score"))
+            facts = _read_facts(annotation, known[category])
+            rows_of.setdefault(key, []).append(_LocatedBox(where, annotation.get("attributes"), box, facts))
     for key, (where, image, entry) in found.items():
         _add_image(where, image, rows_of.get(key, []), entry, collector, is_annotated=key in annotated)
 
@@ -133,17 +153,18 @@ def _add_image(
     where: str, image: FoundImage, rows: list[_LocatedBox], entry: Any, collector: LabelCollector, *, is_annotated: bool
 ) -> None:
     asked: dict[str, tuple[str, Any, list[Box]]] = {}
-    plain: list[tuple[Box, str]] = []
-    for location, attributes, box in rows:
+    plain: list[_LocatedBox] = []
+    for row in rows:
+        location, attributes, box, _ = row
         question = attributes.get("question") if isinstance(attributes, dict) else None
         if isinstance(question, str) and question.strip():
             key = str(attributes.get("qa_id") or question)
             asked.setdefault(key, (location, attributes, []))[2].append(box)
         else:
-            plain.append((box, box.label))
+            plain.append(row)
     for location, about, boxes in asked.values():
         collector.add_question(location, image, about["question"], boxes, _question_fields(about))
-    collector.add_boxes(where, image, plain)
+    collector.add_boxes(where, image, [(row.box, row.box.label) for row in plain], [row.facts for row in plain])
     without_boxes = entry.get("hart_questions")
     for about in without_boxes if isinstance(without_boxes, list) else ():
         with collector.row(where):
@@ -156,13 +177,24 @@ def _question_fields(attributes: dict[str, Any]) -> dict[str, Any]:
     return {**attributes, "id": attributes.get("qa_id")}
 
 
-def _category_names(categories: list[Any]) -> dict[str, str]:
-    names: dict[str, str] = {}
+def _read_categories(categories: list[Any]) -> dict[str, _Category]:
+    found: dict[str, _Category] = {}
     for each in categories:
         key, name = to_text(get_field(each, "id"), "id"), to_label(get_field(each, "name"), "name")
-        if names.setdefault(key, name) != name:
-            raise ValueError(f"category id {key[:40]} has two names, {names[key][:40]!r} and {name[:40]!r}")
-    return names
+        above = each.get("supercategory")
+        category = _Category(name, above.strip() if isinstance(above, str) else "")
+        if found.setdefault(key, category).name != name:
+            raise ValueError(f"category id {key[:40]} has two names, {found[key].name[:40]!r} and {name[:40]!r}")
+    return found
+
+
+def _read_facts(annotation: dict[str, Any], category: _Category) -> dict[str, str]:
+    """Values of the placeholders that only COCO has; those without a value are missing."""
+    facts = {"supercategory": category.supercategory} if category.supercategory else {}
+    area = annotation.get("area")
+    if isinstance(area, (int, float)) and not isinstance(area, bool) and 0 < area < math.inf:
+        facts["area"] = f"{area:.0f}"
+    return facts
 
 
 def _image_entry(image_id: int, image: PlannedImage) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from hart_studio.data.cells import store_image
 from hart_studio.data.parquet_rows import open_parquet
 from hart_studio.data.rows import LoadedSamples, get_field
 from hart_studio.errors import DataError, InputError
-from hart_studio.files import from_stored_path, read_regular_file
+from hart_studio.files import read_regular_file
 from hart_studio.imaging import DEFAULT_LIMITS
 from hart_studio.labeling.export_plan import ExportPlan, PlannedImage, PlannedItem
 from hart_studio.labeling.formats.image_folder import FOLDER_OF, add_row, to_row
@@ -126,7 +126,7 @@ def _parts(rows: list[_PlannedRow], limit: int) -> Iterator[list[_PlannedRow]]:
     part: list[_PlannedRow] = []
     size = 0
     for row in rows:
-        bytes_of_row = from_stored_path(row[0].file.path).stat().st_size
+        bytes_of_row = row[0].source.stat().st_size
         if part and size + bytes_of_row > limit:
             yield part
             part, size = [], 0
@@ -138,7 +138,7 @@ def _parts(rows: list[_PlannedRow], limit: int) -> Iterator[list[_PlannedRow]]:
 
 def _row(image: PlannedImage, planned: PlannedItem, classes: tuple[str, ...]) -> dict[str, Any]:
     cell = {
-        "bytes": read_regular_file(from_stored_path(image.file.path), DEFAULT_LIMITS.max_bytes, follow_symlinks=True),
+        "bytes": read_regular_file(image.source, DEFAULT_LIMITS.max_bytes, follow_symlinks=True),
         "path": Path(image.name).name,
     }
     return {"image": cell, **to_row(image, planned, classes)}

@@ -1,8 +1,10 @@
 """Label Studio tasks, one per question, with a labeling configuration.
 
 Coordinates are percent of the upright image size, ``x`` and ``y`` the TOP LEFT corner, never rounded: on an image 8,000
-pixels wide, two decimals are almost a pixel. A reviewed label is an annotation, a model's label a prediction. Images
-are served from a local folder: ``/data/local-files/?d=<path below the document root>``.
+pixels wide, two decimals are almost a pixel. A reviewed label is an annotation, any other label a prediction. An
+annotation names no annotator (``completed_by``): Label Studio rejects an import with a user who is no member, and
+assigns annotations without one to the user who imports them. Its converter needs the ids of tasks, which its import
+replaces. Images are served from a local folder: ``/data/local-files/?d=<path below the document root>``.
 """
 
 from __future__ import annotations
@@ -68,7 +70,8 @@ def save_label_studio(plan: ExportPlan, folder: Path) -> None:
     Raises:
         OSError: If the folder cannot be written.
     """
-    tasks = [_task(image, planned, plan.path_of(image)) for image, planned in plan.rows()]
+    rows = enumerate(plan.rows(), start=1)
+    tasks = [_task(number, image, planned, plan.path_of(image)) for number, (image, planned) in rows]
     write_json(folder / TASKS, tasks)
     (folder / CONFIG).write_text(label_config(plan.classes), encoding="utf-8", newline="\n")
 
@@ -126,7 +129,7 @@ def load_label_studio(path: Path, options: ImportOptions | None = None) -> Loade
     return collector.finish()
 
 
-def _task(image: PlannedImage, planned: PlannedItem, file: str) -> dict[str, Any]:
+def _task(number: int, image: PlannedImage, planned: PlannedItem, file: str) -> dict[str, Any]:
     sample, label = planned.item.sample, planned.item.label
     data = {
         "image": LOCAL_FILES + quote(os.fsencode(file)),
@@ -138,17 +141,19 @@ def _task(image: PlannedImage, planned: PlannedItem, file: str) -> dict[str, Any
         "status": label.status,
         "score": planned.score,
     }
-    result = [_region(number, box, image, planned) for number, box in enumerate(planned.boxes, start=1)]
+    result = [_region(position, box, image, planned) for position, box in enumerate(planned.boxes, start=1)]
     if sample.answer is not None:
         result.append(make_answer(f"{planned.item.id}_answer", sample.answer))
     if label.status not in REVIEWED_STATUSES:
         prediction = {"model_version": label.provenance.model if label.provenance else "HART Studio", "result": result}
         return {
+            "id": number,
             "data": data,
             "predictions": [prediction if planned.score is None else {**prediction, "score": planned.score}],
         }
     result.append(make_verdict(f"{planned.item.id}_verdict", _VERDICTS.get(label.status, VERIFIED)))
-    return {"data": data, "annotations": [{"completed_by": 1, "was_cancelled": False, "result": result}]}
+    annotation = {"id": number, "was_cancelled": False, "result": result}
+    return {"id": number, "data": data, "annotations": [annotation]}
 
 
 def make_region(

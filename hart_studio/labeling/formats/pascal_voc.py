@@ -1,4 +1,6 @@
-"""Pascal VOC: ``Annotations/<stem>.xml``, ``JPEGImages`` and ``ImageSets/Main/<split>.txt``.
+"""Pascal VOC: ``Annotations/<stem>.xml``, ``JPEGImages``, ``ImageSets/Main/<split>.txt`` and ``labelmap.txt``.
+
+``labelmap.txt`` lists the classes for CVAT and Datumaro, which otherwise know only the 20 original classes.
 
 Coordinates follow the original devkit: whole pixels, 1-based, both ends inclusive. HART Studio counts from 0 with an
 exclusive ``max``, so ``xmin = x_min + 1`` and ``xmax = x_max``; fractional edges move outward. Boxes from tools that
@@ -31,15 +33,17 @@ from hart_studio.records import Box
 
 IMAGES: Final = "JPEGImages"
 ANNOTATIONS: Final = "Annotations"
+LABEL_MAP: Final = "labelmap.txt"
 
 TOLERANCE: Final = (1.0, 1.0)
 """Rounding error of an edge, which moves outward to a whole pixel: horizontal and vertical, pixels."""
 
-NOTE: Final = "coordinates are 1-based and inclusive, as in the original devkit"
-"""Note to show after an export."""
+_BACKGROUND: Final = "background"
+_COLOR_BITS: Final = 8
 
 _MAX_FILE_BYTES: Final = 16 << 20
 _MAX_DEPTH: Final = 32
+_MAX_NAMED: Final = 5
 
 
 def written_box(edges: XYXY, wh: WH) -> XYXY:
@@ -47,8 +51,45 @@ def written_box(edges: XYXY, wh: WH) -> XYXY:
     return snap_to_pixels(Box.from_xyxy(edges), wh).xyxy
 
 
+def describe_export(plan: ExportPlan) -> str:
+    """Note to show after an export."""
+    note = (
+        "coordinates are 1-based and inclusive, as in the original devkit (Datumaro: coordinate_mode='voc-one-based')"
+    )
+    if unlisted := [name for name in plan.classes if not _can_list(name)]:
+        names = ", ".join(repr(name) for name in unlisted[:_MAX_NAMED])
+        others = f" and {len(unlisted) - _MAX_NAMED} others" if len(unlisted) > _MAX_NAMED else ""
+        note += (
+            f"; {LABEL_MAP} cannot hold the classes {names}{others} (a colon, or # at the beginning), so CVAT and "
+            "Datumaro cannot read their boxes"
+        )
+    return note
+
+
+def make_label_map(classes: tuple[str, ...]) -> str:
+    """Content of ``labelmap.txt``: a line ``name:red,green,blue:parts:actions`` per class, the background first.
+
+    The colors are those of the original devkit. A class whose name contains a separator is left out.
+    """
+    names = [_BACKGROUND, *(name for name in classes if name != _BACKGROUND and _can_list(name))]
+    lines = [f"{name}:{','.join(map(str, _color_of(number)))}::" for number, name in enumerate(names)]
+    return "\n".join(["# label:color_rgb:parts:actions", *lines]) + "\n"
+
+
+def _can_list(name: str) -> bool:
+    return ":" not in name and not name.startswith("#")
+
+
+def _color_of(number: int) -> tuple[int, int, int]:
+    """Color of a class: its bits in turn to red, green and blue, the lowest ones to the highest places."""
+    color = [0, 0, 0]
+    for place in range(3 * _COLOR_BITS):
+        color[place % 3] |= (number >> place & 1) << (_COLOR_BITS - 1 - place // 3)
+    return color[0], color[1], color[2]
+
+
 def save_pascal_voc(plan: ExportPlan, folder: Path) -> None:
-    """Write an XML file per image, without an ``object`` for a negative image, and the lists of the splits.
+    """Write an XML file per image, without an ``object`` for a negative image, the lists of the splits and the classes.
 
     Raises:
         OSError: If the folder cannot be written.
@@ -56,6 +97,7 @@ def save_pascal_voc(plan: ExportPlan, folder: Path) -> None:
     annotations, lists = folder / ANNOTATIONS, folder / "ImageSets" / "Main"
     annotations.mkdir(parents=True, exist_ok=True)
     lists.mkdir(parents=True, exist_ok=True)
+    (folder / LABEL_MAP).write_text(make_label_map(plan.classes), encoding="utf-8", newline="\n")
     for split in plan.splits:
         stems = []
         for image in plan.of_split(split):

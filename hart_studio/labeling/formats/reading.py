@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Final, NamedTuple, get_args
 
 from hart_studio.data.rows import LoadedSamples, collect_samples, get_field, resolve_image_path, to_text, to_texts
@@ -33,6 +34,16 @@ from hart_studio.records import Box
 TEMPLATE: Final = "Where is the {label}?"
 """Question template for formats without questions."""
 
+PLACEHOLDERS: Final = {
+    "label": "class of the box",
+    "area": "area of the box in square pixels",
+    "name": "file name without suffix",
+    "folder": "name of the folder of the image",
+}
+"""Placeholders of a question template in all label formats, with their meanings."""
+
+_PLACEHOLDER: Final = re.compile(r"\{([A-Za-z_]\w*)\}")
+
 NOTHING_TO_ASK: Final = "an image without boxes and without a question"
 """Reason for an image without boxes when no question was given for such images."""
 
@@ -52,8 +63,8 @@ class ImportOptions:
     Attributes:
         image_root: Base folder of image names; None = default of the format.
         source: Name of the dataset; empty = name of the folder.
-        template: Question for boxes of a format without questions; ``{label}`` is replaced by the label. Boxes of one
-            image with the same question form one sample.
+        template: Question for boxes of a format without questions, with ``PLACEHOLDERS``. Boxes of one image with the
+            same question form one sample.
         negative_question: Question for images without boxes and without a question; None = they are invalid rows.
         image_cache: Folder for images embedded in the file (Parquet).
     """
@@ -147,7 +158,18 @@ class LabelCollector:
         source: Name of the dataset.
     """
 
-    def __init__(self, path: Path, options: ImportOptions) -> None:
+    def __init__(self, path: Path, options: ImportOptions, placeholders: Mapping[str, str] = PLACEHOLDERS) -> None:
+        """Check the template.
+
+        Args:
+            path: File or folder of the labels.
+            options: Import options.
+            placeholders: Placeholders of the format, with their meanings.
+
+        Raises:
+            InputError: If the template has another placeholder.
+        """
+        check_placeholders(options.template, placeholders)
         self.options = options
         self.source = options.source or (path if path.is_dir() else path.parent).resolve().name
         self._rows: list[tuple[str, LabeledSample | Exception]] = []
@@ -169,18 +191,29 @@ class LabelCollector:
         """Add a sample."""
         self._rows.append((location, sample))
 
-    def add_boxes(self, location: str, image: FoundImage, boxes: Iterable[tuple[Box, str]]) -> None:
+    def add_boxes(
+        self,
+        location: str,
+        image: FoundImage,
+        boxes: Iterable[tuple[Box, str]],
+        facts: Sequence[Mapping[str, str]] = (),
+    ) -> None:
         """Add boxes without a question: one sample per question made by the template.
+
+        A box is an invalid row if the template has a placeholder without a value for it.
 
         Args:
             location: Location of the row, for messages.
             image: Their image.
             boxes: Boxes, each with the text for ``{label}``.
+            facts: Values of other placeholders for each box; empty = those that all formats have.
         """
         by_question: dict[str, list[Box]] = {}
-        for box, words in boxes:
-            # Not str.format: a template must not access attributes.
-            by_question.setdefault(self.options.template.replace("{label}", words), []).append(box)
+        for number, (box, words) in enumerate(boxes):
+            values = {"label": words, "area": f"{box.area:.0f}", **name_image(image.name)}
+            values |= facts[number] if facts else {}
+            with self.row(location):
+                by_question.setdefault(fill_template(self.options.template, values), []).append(box)
         for question, members in by_question.items():
             self.add_question(location, image, question, members)
 
@@ -234,6 +267,49 @@ class LabelCollector:
             return found
 
         return collect_samples(self.source, self._rows, read, needs_answer=False)
+
+
+def check_placeholders(template: str, known: Mapping[str, str]) -> None:
+    """Check the placeholders of a question template.
+
+    Args:
+        template: The template; a placeholder is a word in braces.
+        known: Placeholders with their meanings.
+
+    Raises:
+        InputError: If one is unknown; the error lists the known ones.
+    """
+    unknown = [name for name in _PLACEHOLDER.findall(template) if name not in known]
+    if unknown:
+        listed = ", ".join(f"{{{name}}} ({meaning})" for name, meaning in known.items())
+        raise InputError(f"Unknown placeholder {{{unknown[0]}}} in the question. Known ones are: {listed}.")
+
+
+def fill_template(template: str, values: Mapping[str, str]) -> str:
+    """Replace the placeholders of a template in one pass; values are not searched for placeholders.
+
+    ``str.format`` would allow access to attributes.
+
+    Raises:
+        ValueError: If a placeholder has no value.
+    """
+
+    def fill(found: re.Match[str]) -> str:
+        if found[1] not in values:
+            raise ValueError(f"no value for {{{found[1]}}} in the question")
+        return values[found[1]]
+
+    return _PLACEHOLDER.sub(fill, template)
+
+
+def name_image(name: str) -> dict[str, str]:
+    """Values of ``{name}`` and ``{folder}``.
+
+    Args:
+        name: Path of the image with forward slashes.
+    """
+    path = PurePosixPath(name)
+    return {"name": path.stem, "folder": path.parent.name}
 
 
 def sample_id(name: str, question: str, choices: Sequence[str] = ()) -> str:

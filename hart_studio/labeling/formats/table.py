@@ -44,6 +44,12 @@ LabelAspect = Literal[
 ``unlabeled``: items without a label to export. ``scores_if_all_known``: scores, but only if every exported label has
 one. ``records``: the whole native record, with the boxes as they are, evidence, provenance, reviews and history."""
 
+ROTATED_REFERENCE: Final = (
+    "image with EXIF rotation, which some readers apply and others do not: copy the images, so that boxes and images "
+    "agree"
+)
+"""Exclusion reason of referenced images with EXIF rotation."""
+
 Loader = Callable[[Path, ImportOptions | None], LoadedSamples[LabeledSample]]
 Saver = Callable[[ExportPlan, Path], None]
 
@@ -89,6 +95,7 @@ class FormatInfo:
         layout: Path of a copied image in the export, with ``{name}``, and ``{split}`` or ``{hub_split}``; empty =
             images are embedded.
         can_reference: Whether images can be referenced instead of copied.
+        applies_exif: Whether its readers apply EXIF rotation, so that images with one can be referenced, too.
         is_detection_set: Whether a detector is trained on all boxes of an image, also with questions: a region without
             a box is background.
         tolerance: Image size, options -> maximum rounding error of an edge, original pixels, horizontal and vertical.
@@ -104,6 +111,7 @@ class FormatInfo:
     preserves: frozenset[LabelAspect] = frozenset()
     layout: str = ""
     can_reference: bool = False
+    applies_exif: bool = False
     is_detection_set: bool = False
     tolerance: Callable[[WH, ExportOptions], tuple[float, float]] = _exactly
     written: Callable[[XYXY, WH, ExportOptions], XYXY] | None = None
@@ -118,6 +126,12 @@ class FormatInfo:
         """
         if options.images == "reference" and not self.can_reference:
             raise InputError(f"{self.title} cannot reference images. Copy them into the export.")
+        if options.exif == "stored" and (options.images == "reference" or "records" in self.preserves):
+            problem = "references images" if options.images == "reference" else "copies images unchanged"
+            raise InputError(
+                f"{self.title} {problem}, with boxes of the upright image, so boxes cannot be turned to the stored "
+                "image. Choose upright."
+            )
         if options.box_class and "records" in self.preserves:
             raise InputError(
                 f"{self.title} keeps the labels of all boxes, so it does not support one class ({options.box_class!r}) "
@@ -138,12 +152,17 @@ class FormatInfo:
             fitted = self.fit_labels([planned.state for planned in image.items], image.waiting)
             kept = tuple(compress(image.items, fitted.is_kept))
             excluded[UNFIT] += len(image.items) - len(kept)
-            if reason := (self.exclusion_reason and self.exclusion_reason(image)) or fitted.reason:
+            if reason := self._find_exclusion_reason(image, plan.options) or fitted.reason:
                 excluded[reason] += len(kept)
             elif kept:
                 images.append(replace(image, items=kept, waiting=fitted.waiting))
         counts = {reason: count for reason, count in sorted(excluded.items()) if count}
         return replace(plan, images=tuple(images), excluded=counts)
+
+    def _find_exclusion_reason(self, image: PlannedImage, options: ExportOptions) -> str:
+        if options.images == "reference" and image.is_rotated and not self.applies_exif:
+            return ROTATED_REFERENCE
+        return self.exclusion_reason(image) if self.exclusion_reason else ""
 
     def fit_labels(self, labels: Sequence[LabelState], waiting: int) -> FittedLabels:
         """Decide which labels of an image the format can hold, and whether its readers would misinterpret the image.
@@ -191,6 +210,7 @@ _TABLE: Final = (
         _QUESTION_ASPECTS | {"unlabeled", "scores", "records"},
         "images/{name}",
         can_reference=True,
+        applies_exif=True,
     ),
     FormatInfo(
         "coco",
@@ -224,7 +244,7 @@ _TABLE: Final = (
         is_detection_set=True,
         tolerance=lambda *_: pascal_voc.TOLERANCE,
         written=lambda edges, wh, _: pascal_voc.written_box(edges, wh),
-        note=lambda _: pascal_voc.NOTE,
+        note=pascal_voc.describe_export,
     ),
     FormatInfo(
         "label_studio",
@@ -234,6 +254,7 @@ _TABLE: Final = (
         _QUESTION_ASPECTS | {"scores"},
         "images/{name}",
         can_reference=True,
+        applies_exif=True,
         note=label_studio.describe_serving,
     ),
     FormatInfo(

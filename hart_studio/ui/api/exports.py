@@ -255,6 +255,7 @@ def _export_options(wanted: ExportRequest, project: Project) -> ExportOptions:
         min_score=wanted.min_score,
         splits=dict(zip(("train", "val", "test"), wanted.splits, strict=True)),
         images="reference" if wanted.is_referring else "copy",
+        exif=wanted.exif,
         classes=project.settings.classes,
         box_class=wanted.box_class.strip(),
     )

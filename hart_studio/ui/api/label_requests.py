@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -135,6 +135,8 @@ class ExportRequest(ProjectRequest, extra="forbid"):
     """Shares of train, val and test."""
     box_class: str = Field(default="", max_length=MAX_CLASS_CHARS)
     """Class of all exported boxes; empty = the label of each box."""
+    exif: Literal["upright", "stored"] = "upright"
+    """Copies of images with EXIF rotation: pixels turned upright, or pixels as stored with turned boxes."""
     is_referring: bool = False
     """Whether to reference images by path instead of copying, in formats that support it."""
 

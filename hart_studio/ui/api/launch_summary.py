@@ -15,6 +15,7 @@ from hart_studio.data.benchmarks.published_files import is_hub_id
 from hart_studio.data.sources import find_missing_path
 from hart_studio.errors import HartError, InputError
 from hart_studio.files import from_stored_path
+from hart_studio.formatting import list_reasons
 from hart_studio.imaging import ImageOpener
 from hart_studio.records import Sample
 from hart_studio.runs.config import RunConfig
@@ -163,10 +164,10 @@ def preview_samples(config: RunConfig, folder: Path) -> Preview:
         for (name, samples), count in zip(filled.items(), shares, strict=True)
         for sample in samples[:count]
     ]
-    reasons = tuple(
-        f"{count:,} row{'s' * (count != 1)} skipped: {reason}" for reason, count in source.loaded.reasons.most_common(3)
+    reasons = list_reasons(
+        source.loaded.reasons, 3, lambda reason, count: f"{count:,} row{'s' * (count != 1)} skipped: {reason}"
     )
-    return Preview(headline, tuple(cards), reasons)
+    return Preview(headline, tuple(cards), tuple(reasons))
 
 
 def _share(total: int, parts: int) -> Sequence[int]:

@@ -214,7 +214,7 @@ def test_only_unchanged_boxes_of_a_model_have_a_score(
 
 def test_an_image_that_changed_or_went_is_refused(tmp_path: Path) -> None:
     file = image_file(draw_image(tmp_path / "a.PNG"))
-    assert check_image(file) == (".png", False)
+    assert check_image(file) == (".png", 1)
     draw_image(tmp_path / "b.png").rename(tmp_path / "a.PNG")
     with pytest.raises(DataError, match="has changed"):
         check_image(file)

@@ -16,6 +16,7 @@ from hart_studio.labeling.importing import import_source
 from hart_studio.labeling.project_lifecycle import create_project
 from hart_studio.labeling.sources import (
     SourceSettings,
+    check_question,
     detect_source_kind,
     load_source,
     load_unlabeled_images,
@@ -282,6 +283,46 @@ def test_a_template_is_no_program(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(PNG)
     question = load_unlabeled_images(tmp_path, "{name.__class__} {0} {name!r} {name}").samples[0].question
     assert question == "{name.__class__} {0} {name!r} a"
+
+
+@pytest.mark.parametrize(
+    ("document", "kind"),
+    [
+        ({"images": [], "annotations": [], "categories": []}, "coco"),
+        ([{"id": 1, "data": {"image": "a.png"}, "annotations": []}], "label_studio"),
+        ([{"data": {"image": "a.png"}, "predictions": [], "other": 1}], "label_studio"),
+        ({"data": {"image": "a.png"}}, "label_studio"),
+        ([{"image": "a.png", "question": "?", "data": {"width": 3}}], "table"),
+        ([{"image": "a.png", "question": "?", "annotations": []}], "table"),
+    ],
+)
+def test_labels_of_other_tools_in_one_json_file(document: Any, kind: str, tmp_path: Path) -> None:
+    (tmp_path / "export.json").write_text(json.dumps(document))
+    assert detect_source_kind(str(tmp_path / "export.json")) == kind
+    assert preview_source(str(tmp_path / "export.json"))["kind"] == kind
+
+
+def test_a_json_file_of_labels_is_imported_without_its_kind(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(PNG)
+    wh = dict(zip(("width", "height"), Image.open(tmp_path / "a.png").size, strict=True))
+    coco = {
+        "images": [{"id": 1, "file_name": "a.png", **wh}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 1, 1]}],
+        "categories": [{"id": 1, "name": "dot"}],
+    }
+    (tmp_path / "coco.json").write_text(json.dumps(coco))
+    project = create_project(tmp_path / "project", "P")
+    report = import_source(project, str(tmp_path / "coco.json"), SourceSettings(question="Find {label} in {name}."))
+    assert (report.added, report.invalid_count) == (1, 0)
+    assert [item.sample.question for item in project.items()] == ["Find dot in a."]
+
+
+def test_placeholders_that_images_do_not_have() -> None:
+    with pytest.raises(InputError, match="images alone have no labels"):
+        check_question("Where is the {label}?")
+    with pytest.raises(InputError, match=r"Unknown placeholder {area}.*{name} \(file name without suffix\), {folder}"):
+        check_question("How large is {area}?")
+    check_question("Where is {name} of {folder}, {0} or {}?")
 
 
 @pytest.mark.parametrize("folder", ["gone", "empty"])

@@ -88,7 +88,7 @@ def test_an_existing_data_set_is_not_overwritten(tmp_path: Path, capsys: pytest.
     assert main(["--count", "1", "--out", str(tmp_path), *TINY]) == 0
     before = (tmp_path / "samples.jsonl").read_text()
     assert main(["--count", "1", "--out", str(tmp_path), *TINY]) == 2
-    assert "already contains" in capsys.readouterr().err
+    assert "is not empty" in capsys.readouterr().err
     assert (tmp_path / "samples.jsonl").read_text() == before
 
 

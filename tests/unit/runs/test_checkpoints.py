@@ -63,6 +63,26 @@ def test_a_damaged_checkpoint_is_named_and_an_unfinished_one_is_not(layout: RunL
     assert (found.manifest.step, damaged) == (100, ["step_000200", "step_000400"])
 
 
+def test_changed_weights_of_the_same_size_are_damage(layout: RunLayout) -> None:
+    for step in (100, 200, 300):
+        save(layout, step)
+    changed = layout.checkpoint_of(300) / "model.safetensors"
+    changed.write_bytes(b"y" + changed.read_bytes()[1:])
+    assert steps_of(layout) == [100, 200, 300], "the size is the same"
+    found, damaged = find_resume_checkpoint(layout)
+    assert found and (found.manifest.step, damaged) == (200, ["step_000300"])
+    save(layout, 250)
+    assert prune_checkpoints(layout, 1) == [100, 200], "the damaged one takes no place of a good one"
+    assert steps_of(layout) == [250] and changed.exists()
+
+
+def test_changed_weights_in_every_checkpoint_are_left_alone(layout: RunLayout) -> None:
+    (save(layout, 100) / "model.safetensors").write_bytes(b"y" * 100)
+    with pytest.raises(InputError, match=r"Every checkpoint of .* is damaged \(step_000100"):
+        find_resume_checkpoint(layout)
+    assert steps_of(layout) == [100]
+
+
 def test_a_run_whose_checkpoints_are_all_damaged_is_not_begun_again(layout: RunLayout) -> None:
     assert find_resume_checkpoint(layout) == (None, [])
     save(layout, 100, is_complete=False)

@@ -344,3 +344,13 @@ def test_counts_add_up_over_processes() -> None:
     second = LossTotals(0.5, 1.0, (1, 1), (0, 0), (2, 2), (7, 0))
     summed = [a + b for a, b in zip(first.as_list(), second.as_list(), strict=True)]
     assert LossTotals.from_list(summed) == first + second
+
+
+def test_the_command_refuses_a_folder_with_other_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    for more in ([], ["--resume"]):
+        with pytest.raises(SystemExit) as stopped:
+            train.main(["--out", str(tmp_path), "--steps", "1", *more])
+        assert stopped.value.code == 2
+        assert "is not empty" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]

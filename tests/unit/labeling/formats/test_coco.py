@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from hart_studio.errors import DataError
+from hart_studio.errors import DataError, InputError
 from hart_studio.labeling.formats.coco import load_coco, save_coco
 from hart_studio.labeling.formats.reading import NOTHING_TO_ASK, ImportOptions
 from hart_studio.records import Box
@@ -159,3 +159,28 @@ def test_what_is_no_coco_file(text: str, tmp_path: Path) -> None:
         load_coco(tmp_path / "labels.json")
     with pytest.raises(DataError):
         load_coco(tmp_path / "missing")
+
+
+def test_placeholders_of_a_question(tmp_path: Path) -> None:
+    rows = [annotation([1, 2, 10, 20], area=157.6), annotation([5, 6, 7, 8]), annotation([1, 2, 3, 4], 9)]
+    path = document(tmp_path, rows)
+    made = json.loads(path.read_text())
+    made["categories"][0]["supercategory"] = "traffic {name}"  # a value is no template
+    path.write_text(json.dumps(made))
+    options = ImportOptions(template="{label}, {supercategory}: {area} in {name} of {folder}.")
+    loaded = load_coco(path, options)
+    assert [sample.question for sample in loaded.samples] == [
+        "sign, traffic {name}: 158 in a of .",
+        "sign, traffic {name}: 56 in a of .",
+    ]
+    (invalid,) = loaded.invalid_rows  # the class "car" has no supercategory
+    assert invalid.reason == "no value for {supercategory} in the question"
+
+
+def test_unknown_placeholders_are_refused_with_the_known_ones(tmp_path: Path) -> None:
+    path = document(tmp_path, [annotation([1, 2, 10, 20])])
+    known = r"Unknown placeholder \{color\}.*\{label\} \(class of the box\), .*\{supercategory\} \(supercategory of the"
+    with pytest.raises(InputError, match=known):
+        load_coco(path, ImportOptions(template="Which {color} is the {label}?"))
+    (sample,) = load_coco(path, ImportOptions(template="Is {label} in { braces } or {}?")).samples
+    assert sample.question == "Is sign in { braces } or {}?"

@@ -59,6 +59,8 @@ def test_a_reviewed_label_is_an_annotation(tmp_path: Path) -> None:
     assert [len(result) for result in results] == [5, 1] and not any("predictions" in each for each in written)
     ids = [mark["id"] for mark in results[0]]
     assert len(set(ids)) == len(ids)
+    assert [each["id"] for each in written] == [each["annotations"][0]["id"] for each in written] == [1, 2]
+    assert not any("completed_by" in each["annotations"][0] for each in written)  # set by the import
     labels = {mark["value"]["rectanglelabels"][0] for mark in results[0] if mark["type"] == "rectanglelabels"}
     view = parse_xml(tmp_path / "label_config.xml")
     assert labels <= {label.get("value") for label in view.iter("Label")}

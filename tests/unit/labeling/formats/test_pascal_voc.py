@@ -3,7 +3,15 @@ from pathlib import Path
 import pytest
 
 from hart_studio.errors import DataError
-from hart_studio.labeling.formats.pascal_voc import load_pascal_voc, parse_xml, save_pascal_voc
+from hart_studio.labeling.export_plan import ExportOptions
+from hart_studio.labeling.exporting import export_labels
+from hart_studio.labeling.formats.pascal_voc import (
+    describe_export,
+    load_pascal_voc,
+    make_label_map,
+    parse_xml,
+    save_pascal_voc,
+)
 from hart_studio.labeling.formats.reading import ImportOptions
 from hart_studio.records import Box
 from tests.labels import copy_images, draw_image, make_item, make_plan
@@ -97,3 +105,24 @@ def test_one_refused_file_does_not_stop_the_others(tmp_path: Path) -> None:
     loaded = load_pascal_voc(tmp_path, ImportOptions(source="mine"))
     assert len(loaded.samples) == 1 and loaded.samples[0].source == "mine"
     assert "a document type" in loaded.invalid_rows[0].reason
+
+
+def test_the_label_map_lists_the_classes_with_the_colors_of_the_devkit() -> None:
+    lines = make_label_map(("aeroplane", "bicycle", "bird", "background", "a:b", "#c")).splitlines()
+    assert lines == [
+        "# label:color_rgb:parts:actions",
+        "background:0,0,0::",
+        "aeroplane:128,0,0::",  # the first colors of the original challenge
+        "bicycle:0,128,0::",
+        "bird:128,128,0::",
+    ]
+    many = make_label_map(tuple(f"c{number}" for number in range(1000))).splitlines()
+    assert len({line.split(":")[1] for line in many[1:]}) == 1001  # no color twice
+
+
+def test_classes_that_the_label_map_cannot_hold_are_named(tmp_path: Path) -> None:
+    item = make_item(draw_image(tmp_path / "in" / "a.png"), [Box.from_xyxy((1, 2, 30, 40), "lane:left")])
+    report = export_labels([item], "pascal_voc", tmp_path / "out", ExportOptions(splits={"train": 1.0}))
+    assert any("cannot hold the classes 'lane:left'" in note for note in report.notes)
+    assert (tmp_path / "out" / "labelmap.txt").read_text().splitlines()[1:] == ["background:0,0,0::"]
+    assert "labelmap" not in describe_export(make_plan([make_item(tmp_path / "in" / "a.png", [(1, 2, 30, 40)])]))

@@ -142,6 +142,12 @@ def test_rows_that_are_left_out_and_images_that_do_not_open_are_said(folder: Pat
     assert all(card.image is None and "broken.png" in card.problem for card in preview.cards)
 
 
+def test_reasons_that_are_not_listed_are_counted(folder: Path) -> None:
+    rows = [row(str(number)) for number in range(6)] + [row(f"x{letter}", answer=letter) for letter in "ZYXWV"]
+    preview = preview_samples(dataset_config(folder, rows), folder / "served")
+    assert len(preview.left_out) == 4 and preview.left_out[-1] == "and 2 other reasons"
+
+
 def test_an_image_that_was_repainted_is_shown_as_it_is_now(folder: Path) -> None:
     config = dataset_config(folder, [row(str(number)) for number in range(6)])
     before = preview_samples(config, folder / "served").cards[0].image
