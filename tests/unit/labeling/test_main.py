@@ -31,7 +31,7 @@ def table(image: Path) -> Path:
 @pytest.fixture(autouse=True)
 def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
     model = ScriptedModel(grounding=boxes_text((250, 333, 500, 667)), crops_only="B", direct="B")
-    monkeypatch.setattr(command, "load_chat_model", lambda name, device: model)
+    monkeypatch.setattr(command, "load_chat_model", lambda name, device, **_: model)
 
 
 def test_the_whole_path(tmp_path: Path, table: Path, capsys: pytest.CaptureFixture[str]) -> None:
