@@ -43,7 +43,7 @@ from hart_studio.models.devices import resolve_device, resolve_dtype
 from hart_studio.models.families import FAMILIES, Family, supported_families
 from hart_studio.models.generation import LocalChatModel, is_out_of_memory, memory_errors
 from hart_studio.models.inputs import image_token_id
-from hart_studio.models.quantization import make_quantization_config
+from hart_studio.models.quantization import check_quantized_shapes, make_quantization_config
 
 CONFIG_FILE_PATTERNS = ["*.json", "*.jinja", "*.txt", "*.model"]
 WEIGHT_FILE_PATTERNS = ["*.safetensors"]
@@ -314,6 +314,7 @@ def _load_weights(
             f"{len(report['missing_keys'])} weights are missing in {name}, "
             f"such as {min(report['missing_keys'])}. Download or save the model again."
         )
+    check_quantized_shapes(name, model, quantization, device)
     loaded: PreTrainedModel = model
     return loaded
 

@@ -27,6 +27,9 @@ UNQUANTIZED_PARTS: Final = (
 """Patterns of modules in the original precision: the vision tower and its projector, in all families, which are a small
 part of the weights and determine the boxes, and the output layer."""
 
+BLOCK: Final = 64
+"""Weights with one scale in 4-bit quantization; default of bitsandbytes."""
+
 _DEVICES: Final = ("cpu", "cuda")
 """Supported devices. Others that bitsandbytes names are untested here."""
 
@@ -83,3 +86,35 @@ def make_quantization_config(quantization: str, device: torch.device, dtype: tor
         bnb_4bit_compute_dtype=dtype,
         llm_int8_skip_modules=list(UNQUANTIZED_PARTS),
     )
+
+
+def check_quantized_shapes(name: str, model: torch.nn.Module, quantization: str, device: torch.device) -> None:
+    """Check the layers of a model loaded in 4 bits for the CPU, whose kernels need whole blocks in each row.
+
+    The published checkpoints of all families have them.
+
+    Raises:
+        ModelError: If a layer has another number of inputs.
+    """
+    import torch  # noqa: PLC0415 - takes seconds
+
+    if quantization != "4bit" or device.type != "cpu":
+        return
+    for layer, part in model.named_modules():
+        if isinstance(part, torch.nn.Linear) and is_quantized_layer(layer) and part.in_features % BLOCK:
+            raise ModelError(
+                f"{name} cannot run with 4-bit weights on the CPU: {layer} has {part.in_features} inputs, which is not "
+                f"a multiple of {BLOCK}. Use quantization 8bit or none."
+            )
+
+
+def keep_differentiable(model: torch.nn.Module) -> None:
+    """Keep 4-bit layers in the layout that has gradients; call it before the first forward pass of training.
+
+    On a CPU with bfloat16 instructions, bitsandbytes repacks the weights in the first pass in eval mode, for a kernel
+    without a gradient, and uses that kernel in training too: layers before it would get none, without an error.
+    """
+    part: Any
+    for part in model.modules():
+        if hasattr(part, "support_avx512bf16_for_cpu"):
+            part.support_avx512bf16_for_cpu = False

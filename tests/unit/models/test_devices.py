@@ -42,7 +42,9 @@ def test_a_named_device_must_exist(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("is_new", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
 def test_auto_precision_on_a_gpu(is_new: bool, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.backends.mps, "is_macos_or_newer", lambda major, minor: is_new and (major, minor) >= (14, 0))
+    monkeypatch.setattr(
+        torch.backends.mps, "is_macos_or_newer", lambda major, minor: is_new and (major, minor) >= (14, 0)
+    )
     assert resolve_dtype("auto", CUDA) == torch.bfloat16
     assert resolve_dtype("auto", MPS) == expected
     assert resolve_dtype("float16", MPS) == torch.float16
@@ -63,7 +65,9 @@ def test_auto_precision_on_the_cpu(
     assert resolve_dtype("auto", CPU, size) == expected
 
 
-@pytest.mark.parametrize(("avx512", "amx", "expected"), [(True, False, True), (False, True, True), (False, False, False)])
+@pytest.mark.parametrize(
+    ("avx512", "amx", "expected"), [(True, False, True), (False, True, True), (False, False, False)]
+)
 def test_either_instruction_set_is_enough(
     avx512: bool, amx: bool, expected: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
