@@ -245,6 +245,8 @@ def _calibrate(options: argparse.Namespace) -> None:
     check_output(options.out, "a calibration", is_calibration)
     if options.records:
         check_output(options.records, "a file of calibration records", is_evaluated_proposal)
+    if options.quantization != "none":
+        raise InputError("A calibration is for unquantized weights. Remove --quantization.")
     served = read_served(options)
     if served is not None:
         print(describe_endpoint(served), flush=True)
@@ -263,7 +265,7 @@ def _calibrate(options: argparse.Namespace) -> None:
     records = []
     with ProgressReporter("question", len(samples)) as progress:
         progress.set_phase("loading the model")
-        model = load_chat_model(name, options.device, served=served, quantization=options.quantization)
+        model = load_chat_model(name, options.device, served=served)
         progress.begin()
         for batch in evaluate_proposals(model, samples, settings, options.batch):
             records += batch
@@ -298,7 +300,7 @@ def _serve_ml_backend(options: argparse.Namespace) -> None:
         rollouts=options.rollouts,
         loop=LoopSettings(temperature=options.temperature, max_new_tokens=options.max_new_tokens, seed=options.seed),
     )
-    calibration = get_calibration(name, Path(name))
+    calibration = get_calibration(name, Path(name)) if options.quantization == "none" else None
     if calibration is None:
         print("No calibration found for this model. Predictions have no score.")
     model = load_chat_model(name, options.device, quantization=options.quantization)

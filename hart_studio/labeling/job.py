@@ -167,12 +167,14 @@ def run_labeling(layout: RunLayout, load: LoadModel, progress: ProgressReporter 
         else:
             model = load(config.model_name, config.device, quantization=config.quantization)
         _check_model(layout, config)
-        calibration = get_calibration(config.model_name, project.folder)
+        calibration = get_calibration(config.model_name, project.folder) if config.quantization == "none" else None
         done = total - count_items(project, layout.run_id, is_left=True)
         run.start(collect_provenance(getattr(model, "device_name", config.device)), done or None)
         notes = config.describe_score_basis(project)
         for caution in (*notes.warnings, *notes.cautions):
             run.warn(caution)
+        if config.quantization != "none":
+            run.warn("Labels get no score, because calibrations are made with unquantized weights.")
         run.set_phase("proposing the first boxes")
         failures = 0
         attempts: Counter[str] = Counter()

@@ -17,6 +17,7 @@ from hart_studio.models.loading import load_model
 from hart_studio.models.quantization import is_quantized_layer
 from hart_studio.runs.writer import create_run
 from hart_studio.training import hart_trainer
+from hart_studio.training.dry_run import estimate_memory
 from hart_studio.training.initial_model import lora_config
 from hart_studio.training.train import run
 from hart_studio.training.trainable_model import TrainableModel
@@ -162,3 +163,15 @@ def test_sampling_does_not_cut_the_gradients_of_4_bit_layers(tmp_path: Path) -> 
     assert first and all(float(before[name].abs().max()) > 0 for name in first)
     for name, gradient in before.items():
         assert torch.allclose(after[name], gradient, rtol=1e-3, atol=1e-6), name
+
+
+@pytest.mark.parametrize("bits", BITS)
+def test_the_estimate_is_the_size_of_the_loaded_weights(bits: str, tmp_path: Path) -> None:
+    config = small_config(Path(BUILT_IN_MODEL), model={"quantization": bits, "dtype": "bfloat16"})
+    plan = estimate_memory(config, torch.device("cpu"))
+    assert plan is not None and plan.is_lora and plan.reference == 0
+    model = load_model(BUILT_IN_MODEL, device="cpu", dtype="bfloat16", quantization=bits).model
+    loaded = sum(weight.nbytes for weight in model.parameters())
+    adapters = 4 * plan.trained_count
+    assert plan.weight_count == model.num_parameters()
+    assert plan.weights - adapters == pytest.approx(loaded, rel=0.02), "scales of 4-bit weights are 1.6 % more"

@@ -33,7 +33,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     """Replace the real model with a scripted one; list loaded models."""
     calls: list[tuple[str, str]] = []
 
-    def load(name: str, device: str) -> ScriptedModel:
+    def load(name: str, device: str, **_: str) -> ScriptedModel:
         calls.append((name, device))
         return ScriptedModel(
             grounding=BOX,
@@ -254,7 +254,7 @@ def test_wrong_flags_are_exit_code_2_and_one_line(
 def test_a_model_error_is_one_line_even_when_its_text_is_not(
     image: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def load(name: str, device: str) -> ScriptedModel:
+    def load(name: str, device: str, **_: str) -> ScriptedModel:
         raise ModelError("expected a model,\n  got a sandwich")
 
     monkeypatch.setattr(ask, "load_chat_model", load)
