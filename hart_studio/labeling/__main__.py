@@ -1,4 +1,7 @@
-"""Grounding labels from questions and answers: ``python -m hart_studio.labeling create|import|run|export|...``."""
+"""Grounding labels from questions and answers: ``python -m hart_studio.labeling create|import|run|export|...``.
+
+One file because it is one command: every subcommand with its options.
+"""
 
 from __future__ import annotations
 

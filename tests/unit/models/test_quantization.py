@@ -16,7 +16,7 @@ SERVED = ["--served", "http://127.0.0.1:1/v1", "--served-family", "qwen3_vl"]
 
 
 def test_none_needs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: pytest.fail(f"looked for {name}"))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: pytest.fail(f"searched for {name}"))
     assert make_quantization_config("none", torch.device("mps"), torch.float32) is None
 
 
