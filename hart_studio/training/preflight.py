@@ -21,6 +21,7 @@ from hart_studio.data.run_samples import SampleSource, load_samples, split_confi
 from hart_studio.data.splits import Split
 from hart_studio.errors import HartError, InputError
 from hart_studio.models.loading import detect_family
+from hart_studio.models.machine_memory import free_memory
 from hart_studio.models.quantization import make_quantization_config
 from hart_studio.records import GoldSample, Sample
 from hart_studio.runs.config import RunConfig
@@ -160,7 +161,7 @@ def _check_model(config: RunConfig, device: torch.device) -> Iterator[Finding | 
 
 
 def _check_memory(plan: MemoryEstimate, device: torch.device) -> Finding:
-    free = _free_memory(device)
+    free = free_memory(device)
     text = f"{plan.total / _GIB:.2f} GiB per process before activations"
     if free is None:
         return Finding(
@@ -183,17 +184,6 @@ def _check_memory(plan: MemoryEstimate, device: torch.device) -> Finding:
             "If it runs out of memory, lower schedule.rl_micro_batch_size, rollout.group_size or the pixel budgets.",
         )
     return Finding("Memory", "good", text)
-
-
-def _free_memory(device: torch.device) -> int | None:
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    found = [line.split() for line in lines if line.startswith("MemAvailable:")]
-    return int(found[0][1]) * 1024 if found else None
 
 
 def _check_disk(plan: MemoryEstimate, config: RunConfig, runs_root: Path) -> Finding:

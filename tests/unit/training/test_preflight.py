@@ -126,7 +126,7 @@ def test_a_true_box_in_training_is_a_fault_of_the_project(tmp_path: Path, monkey
 def test_memory_is_compared_with_what_is_free(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int | None, state: str
 ) -> None:
-    monkeypatch.setattr(preflight, "_free_memory", lambda _: free)
+    monkeypatch.setattr(preflight, "free_memory", lambda _: free)
     assert check(tmp_path)["Memory"].state == state
 
 
