@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 from huggingface_hub import try_to_load_from_cache
-from transformers import AutoConfig, AutoModelForImageTextToText
 
 from hart_studio.data.run_samples import load_samples, split_config
 from hart_studio.errors import HartError
 from hart_studio.models.catalog import BUILT_IN_MODEL
-from hart_studio.models.config_files import check_config_files
+from hart_studio.models.memory import estimate_weight_bytes
+from hart_studio.models.meta_model import build_meta_model, count_quantized
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.devices import describe_device
-from hart_studio.training.initial_model import is_adapted, is_lora, uses_gradient_checkpointing
+from hart_studio.training.initial_model import computation_dtype, is_adapted, is_lora, uses_gradient_checkpointing
 from hart_studio.training.trainable_model import freeze_vision_tower
 
 _GIB: Final = 2**30
@@ -57,24 +57,21 @@ def estimate_memory(config: RunConfig, device: torch.device) -> MemoryEstimate |
     folder = find_model_folder(config)
     if folder is None:
         return None
-    check_config_files(str(folder), folder)
-    settings = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    with torch.device("meta"):
-        auto: Any = AutoModelForImageTextToText
-        model = auto.from_config(settings, trust_remote_code=False)
+    model = build_meta_model(folder)
     count = sum(weight.numel() for weight in model.parameters())
     uses_lora = is_lora(config.model, count)
     if not uses_lora and config.model.freeze_vision_tower:
         freeze_vision_tower(model)
     in_full = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     trained = _count_adapters(model, config) if uses_lora else in_full
-    is_half = config.model.dtype == "bfloat16" or (config.model.dtype == "auto" and device.type == "cuda")
+    is_half = computation_dtype(config.model, device) == "bfloat16"
     size = 2 if uses_lora and is_half else _FLOAT
+    kept = estimate_weight_bytes(count, count_quantized(model), config.model.quantization, size)
     needs_copy = config.method.beta > 0 and not uses_lora and any(stage != "sft" for stage in config.method.stage_names)
     return MemoryEstimate(
         weight_count=count,
         trained_count=trained,
-        weights=count * size + (trained * _FLOAT if uses_lora else 0),
+        weights=kept + (trained * _FLOAT if uses_lora else 0),
         reference=count * size if needs_copy else 0,
         optimizer=3 * trained * _FLOAT,
         is_lora=uses_lora,

@@ -65,7 +65,8 @@ def test_a_run_that_would_work_is_good_everywhere(tmp_path: Path) -> None:
         (["schedule.rl_batch_size=8", "schedule.rl_micro_batch_size=8"], 3, "Settings", "bad", "3 processes"),
         (["method.area_penalty_weight=1"], 1, "Settings", "bad", "preference_scale"),
         (["method.beta=0"], 1, "Settings", "check", "method.beta is 0"),
-        (["model.device=cuda"], 1, "Device", "bad", "no GPU is available"),
+        (["model.device=cuda"], 1, "Device", "bad", "no such GPU is available"),
+        (["model.device=mps"], 1, "Device", "bad", "no such GPU is available"),
         (["model.id=owner/nothing"], 1, "Model", "check", "not on this machine"),
         (["data.source=jsonl", "data.path=/no/such/file"], 1, "Samples", "bad", "/no/such/file"),
         (["data.source=hf", "data.path=owner/nothing"], 1, "Samples", "check", "would be downloaded"),
@@ -132,7 +133,7 @@ def test_a_true_box_in_training_is_a_fault_of_the_project(tmp_path: Path, monkey
 def test_memory_is_compared_with_what_is_free(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int | None, state: str
 ) -> None:
-    monkeypatch.setattr(preflight, "_free_memory", lambda _: free)
+    monkeypatch.setattr(preflight, "free_memory", lambda _: free)
     assert check(tmp_path)["Memory"].state == state
 
 
