@@ -41,7 +41,7 @@ INERT = {
     "model.gradient_checkpointing",
     "data.columns", "method.stages", "method.trained_turns", "method.loss_aggregation", "method.answer_format",
     "method.sft_target", "optim.lr_scheduler_type", "method.kl_estimator", "method.scale_rewards",
-    "model.lora_target_modules",
+    "model.lora_target_modules", "model.quantization", "quantization",
     "name", "benchmark", "subsets", "title", "device", "dtype", "protocols",
 }  # fmt: skip
 """Texts that are words of a list, names of columns, or titles for people."""
