@@ -185,7 +185,7 @@ def split_run(config: RunConfig, source: SampleSource, folder: Path, *, is_write
         return restore_split(source.loaded.samples, read_manifest(path))
     split = split_config(config, source)
     if is_writer:
-        write_manifest(path, split.manifest)
+        write_manifest(path, split.manifest.model_copy(update={"dropped": source.loaded.describe_dropped()}))
     return split
 
 

@@ -39,7 +39,9 @@ INPUTS_FILE: Final = "inputs.json"
 SAMPLED_BYTES: Final = 64 * 1024
 """Bytes at the start and end of an image that its digest covers, besides its size. Not from the paper."""
 
-_WITHOUT_INFLUENCE: Final = frozenset({"title", "device", "batch", "path", "image_root", "exclude", "limit", "subsets"})
+_WITHOUT_INFLUENCE: Final = frozenset(
+    {"title", "device", "batch", "path", "image_root", "exclude", "limit", "subsets", "allow_dropped"}
+)
 """Settings that do not change answers. Those that select questions are covered by the fingerprint."""
 _SERVED_WITHOUT_INFLUENCE: Final = frozenset({"url", "concurrency", "timeout_seconds", "retries", "api_key_variable"})
 _DIGEST_DIGITS: Final = 16
@@ -75,6 +77,8 @@ class EvaluationConfig(Record):
     """Inputs of the answer turn; protocols with crops share one grounding turn."""
     limit: int | None = Field(default=None, ge=1, le=MAX_QUESTIONS)
     """Maximum number of questions, in file order; None = all."""
+    allow_dropped: bool = False
+    """Whether to evaluate although more than 1 % of the rows are invalid and dropped. Not from the paper."""
     loop: LoopSettings = LoopSettings()
     """Image budgets, cropping, decoding and fallback; greedy by default."""
     batch: int = Field(default=16, ge=1, le=1024)
@@ -97,6 +101,12 @@ class EvaluationConfig(Record):
         if benchmark is None or benchmark.expected is None or is_part or self.path not in ("", benchmark.hub_id):
             return None
         return min(benchmark.expected, self.limit or benchmark.expected)
+
+    @property
+    def published_count(self) -> int | None:
+        """Published number of questions of the whole selection; None for a part of it, or if it is not fixed."""
+        benchmark = BENCHMARKS.get(self.benchmark)
+        return None if benchmark is None or self.limit or self.subsets else benchmark.expected
 
     @property
     def model_name(self) -> str:

@@ -69,6 +69,9 @@ REPORT_SECONDS: Final = 1.0
 """Minimum time between progress reports: metrics are computed from all records so far, which would slow down a fast
 model after every batch."""
 
+ALLOW_DROPPED: Final = "To evaluate the other rows anyway, pass --allow-dropped (on the page: Allow dropped rows)."
+"""How to continue with many invalid rows."""
+
 _POLL_SECONDS: Final = 0.2
 _MAX_REASON_CHARS: Final = 500
 
@@ -89,6 +92,8 @@ class DatasetInfo(Record):
     """Number of invalid rows."""
     invalid_rows: tuple[tuple[str, str], ...] = ()
     """(location, reason) of the first invalid rows."""
+    published: int | None = None
+    """Published number of questions; None for a part of the benchmark, or if it is not fixed."""
 
 
 def prepare_run(
@@ -149,7 +154,8 @@ def run_evaluation(
         Whether all questions are done.
 
     Raises:
-        HartError: If the questions or the model are unusable. A failing question is recorded, and the run continues.
+        HartError: If the questions or the model are unusable, or more than 1 % of the rows are invalid and the settings
+            do not allow it. A failing question is recorded, and the run continues.
     """
     config, shard = read_config(layout), shard or Shard()
     writer = RunWriter(layout, 0, progress=progress) if shard.is_first else None
@@ -157,6 +163,8 @@ def run_evaluation(
         set_phase = writer.set_phase if writer else _ignore_phase
         set_phase("reading the questions")
         source = load_questions(config, layout.folder / "images")
+        if not config.allow_dropped:
+            source.loaded.check_dropped(ALLOW_DROPPED)
         samples = source.loaded.samples
         is_drawn = isinstance(source.open_image, LazySceneRenderer)  # they have no files
         inputs = read_inputs(config, () if is_drawn else (sample.image for sample in samples))
@@ -317,6 +325,7 @@ def _announce(writer: RunWriter, source: SampleSource, config: EvaluationConfig,
         fingerprint=fingerprint(loaded.samples),
         invalid_count=len(loaded.invalid_rows),
         invalid_rows=tuple((bad.row, bad.reason[:_MAX_REASON_CHARS]) for bad in loaded.invalid_rows[:MAX_INVALID_ROWS]),
+        published=config.published_count,
     )
     if path.exists() and DatasetInfo.model_validate_json(read_regular_file(path)).fingerprint != asked.fingerprint:
         raise DataError(

@@ -225,10 +225,8 @@ def _check_samples(config: RunConfig, folder: Path) -> Iterator[Finding]:
     except HartError as error:
         yield Finding("Samples", "bad", str(error), "Check data.source and data.path.")
         return
-    for reason, count in source.loaded.reasons.most_common(3):
-        yield Finding(
-            "Samples", "check", f"{count} invalid rows are skipped: {reason}", "Repair them, or continue without them."
-        )
+    if dropped := source.loaded.describe_dropped():
+        yield Finding("Samples", "check", dropped, "Repair them, or continue without them.")
     try:
         split = split_config(config, source)
     except HartError as error:
