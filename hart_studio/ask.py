@@ -16,6 +16,7 @@ from hart_studio.formatting import format_percent
 from hart_studio.imaging import SourceImage
 from hart_studio.models.catalog import BUILT_IN_MODEL, resolve_model_name
 from hart_studio.models.model_loading import load_chat_model
+from hart_studio.models.quantization import add_quantization_option
 from hart_studio.pipeline.inference import ask_question, build_sample
 from hart_studio.pipeline.settings import LoopSettings, read_settings
 from hart_studio.pipeline.trace import Trace, check_trace_folder, render_images, save_trace, summarize_trace
@@ -63,7 +64,7 @@ def _run(flags: argparse.Namespace) -> str:
         set_phase = _no_progress if flags.json else progress.set_phase
         set_phase("loading the model")
         trace = ask_question(
-            load_chat_model(resolve_model_name(flags.model), flags.device),
+            load_chat_model(resolve_model_name(flags.model), flags.device, quantization=flags.quantization),
             flags.image,
             flags.question,
             flags.choice,
@@ -223,7 +224,8 @@ def _build_parser() -> argparse.ArgumentParser:
         default=defaults.fallback,
         help="if no region is valid: no answer, or an answer from the full image (%(default)s)",
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (%(default)s)")
+    add_quantization_option(parser)
     return parser
 
 

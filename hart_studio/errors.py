@@ -30,3 +30,7 @@ class ModelError(HartError):
 
 class DataError(HartError):
     """A data file or folder cannot be read as samples."""
+
+
+class HubError(HartError):
+    """A repository of the Hub is missing or restricted, a download failed, or the disk is too small."""

@@ -39,3 +39,11 @@ def shorten(text: str, max_chars: int) -> str:
         return text
     front = (max_chars - 1) // 2
     return f"{text[:front]}…{text[len(text) - (max_chars - 1 - front) :]}"
+
+
+def format_bytes(count: float) -> str:
+    """Format a number of bytes in decimal units, as the Hub and disks do: 7,513,000,000 is ``7.51 GB``."""
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count:.0f} bytes"

@@ -28,6 +28,7 @@ from hart_studio.evaluation.shards import Shard
 from hart_studio.files import replace_unencodable_output
 from hart_studio.models.catalog import BUILT_IN_HART
 from hart_studio.models.chat import ChatModel
+from hart_studio.models.quantization import add_quantization_option
 from hart_studio.models.served_settings import add_served_options, describe_endpoint, read_served
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.progress import ProgressReporter
@@ -106,7 +107,7 @@ def open_model(config: EvaluationConfig) -> ChatModel:
 
         own = PartialState().device
         device = str(own) if own.type == "cuda" else "cpu"
-    return open_it(config.model_name, device, config.dtype, config.served)
+    return open_it(config.model_name, device, config.dtype, config.served, config.quantization)
 
 
 def _report_removal(text: str) -> None:
@@ -253,7 +254,8 @@ def _build_parser() -> argparse.ArgumentParser:
     add("--runs-root", type=Path, default=Path("runs"), help="folder of all runs (%(default)s)")
     add("--batch", type=int, default=16, help="questions in memory together (%(default)s)")
     add("--json", action="store_true", help="print the summary as one JSON object")
-    add("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (%(default)s)")
+    add_quantization_option(parser)
     add("--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"], help="precision (%(default)s)")
     loop = parser.add_argument_group("inference")
     fields = LoopSettings.model_fields

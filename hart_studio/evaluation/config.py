@@ -18,6 +18,7 @@ from hart_studio.errors import DataError, HartError, InputError
 from hart_studio.files import from_stored_path, open_regular_file, read_regular_file, write_json
 from hart_studio.models.catalog import BUILT_IN_HART, resolve_model_name
 from hart_studio.models.model_identity import identify_model
+from hart_studio.models.quantization import Quantization
 from hart_studio.models.served_settings import ServedSettings
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.records import Protocol, Record
@@ -70,9 +71,11 @@ class EvaluationConfig(Record):
     title: str = Field(default="", max_length=200)
     """Name in tables; empty = the model's name."""
     device: str = "auto"
-    """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
+    """``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``."""
     dtype: str = "auto"
     """``auto``, ``float32``, ``bfloat16`` or ``float16``."""
+    quantization: Quantization = "none"
+    """Weights of the language model in 4 or 8 bits; ``none`` for a served model."""
     protocols: tuple[Protocol, ...] = Field(default=("crops_only",), min_length=1)
     """Inputs of the answer turn; protocols with crops share one grounding turn."""
     limit: int | None = Field(default=None, ge=1, le=MAX_QUESTIONS)

@@ -1,4 +1,7 @@
-"""Grounding labels from questions and answers: ``python -m hart_studio.labeling create|import|run|export|...``."""
+"""Grounding labels from questions and answers: ``python -m hart_studio.labeling create|import|run|export|...``.
+
+One file because it is one command: every subcommand with its options.
+"""
 
 from __future__ import annotations
 
@@ -47,6 +50,7 @@ from hart_studio.labeling.sources import KINDS, SourceSettings
 from hart_studio.models.catalog import BUILT_IN_HART, resolve_model_name
 from hart_studio.models.model_identity import identify_model
 from hart_studio.models.model_loading import load_chat_model
+from hart_studio.models.quantization import add_quantization_option
 from hart_studio.models.served_settings import add_served_options, describe_endpoint, read_served
 from hart_studio.outputs import check_output
 from hart_studio.pipeline.settings import LoopSettings
@@ -175,6 +179,7 @@ def _read_config(options: argparse.Namespace) -> LabelingConfig:
         model=served.title if served else options.model,
         served=served,
         device=options.device,
+        quantization=options.quantization,
         proposals=ProposalSettings(rollouts=options.rollouts, loop=loop, refinement=refinement),
         seed=options.seed,
         batch=options.batch,
@@ -243,6 +248,8 @@ def _calibrate(options: argparse.Namespace) -> None:
     check_output(options.out, "a calibration", is_calibration)
     if options.records:
         check_output(options.records, "a file of calibration records", is_evaluated_proposal)
+    if options.quantization != "none":
+        raise InputError("A calibration is for unquantized weights. Remove --quantization.")
     served = read_served(options)
     if served is not None:
         print(describe_endpoint(served), flush=True)
@@ -296,10 +303,10 @@ def _serve_ml_backend(options: argparse.Namespace) -> None:
         rollouts=options.rollouts,
         loop=LoopSettings(temperature=options.temperature, max_new_tokens=options.max_new_tokens, seed=options.seed),
     )
-    calibration = get_calibration(name, Path(name))
+    calibration = get_calibration(name, Path(name)) if options.quantization == "none" else None
     if calibration is None:
         print("No calibration found for this model. Predictions have no score.")
-    model = load_chat_model(name, options.device)
+    model = load_chat_model(name, options.device, quantization=options.quantization)
     backend = server.HartBackend(model, identify_model(name).name, loader, settings, calibration)
     server.serve(server.build_app(backend, credentials), options.host, options.port)
 
@@ -486,7 +493,8 @@ def _build_parser() -> argparse.ArgumentParser:
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default=BUILT_IN_HART, metavar="NAME", help="model folder or hub id (%(default)s)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (%(default)s)")
+    add_quantization_option(parser)
     parser.add_argument("--rollouts", type=int, default=8, metavar="K", help="rollouts per question (%(default)s)")
     parser.add_argument(
         "--temperature", type=float, default=1.0, help="sampling temperature of the rollouts (%(default)s)"

@@ -35,6 +35,7 @@ from hart_studio.models.catalog import BUILT_IN_HART, resolve_model_name
 from hart_studio.models.chat import ChatModel
 from hart_studio.models.model_identity import identify_model
 from hart_studio.models.model_loading import load_chat_model
+from hart_studio.models.quantization import Quantization
 from hart_studio.models.served_settings import ServedSettings
 from hart_studio.progress import ProgressReporter
 from hart_studio.records import Record
@@ -52,8 +53,8 @@ MAX_ATTEMPTS: Final = 3
 _CHANGED: Final = "The label changed while the run processed it, for example by an import. It was not replaced."
 _PAUSE_SECONDS: Final = 0.2
 
-LoadModel = Callable[[str, str], ChatModel]
-"""Loads a model by name and device."""
+LoadModel = Callable[..., ChatModel]
+"""Loads a model by name and device, and by the keyword ``quantization``."""
 
 
 class LabelingConfig(Record):
@@ -64,7 +65,9 @@ class LabelingConfig(Record):
     served: ServedSettings | None = None
     """Endpoint of a served model; None = run the model in this process."""
     device: str = "auto"
-    """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
+    """``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``."""
+    quantization: Quantization = "none"
+    """Weights of the language model in 4 or 8 bits; ``none`` for a served model."""
     proposals: ProposalSettings = ProposalSettings()
     """How boxes are proposed: rollouts per question, their settings, box refinement."""
     seed: int = Field(default=0, ge=0, lt=2**31)
@@ -159,14 +162,19 @@ def run_labeling(layout: RunLayout, load: LoadModel, progress: ProgressReporter 
     with hold_run_lock(project, layout.run_id), RunWriter(layout, total, progress=progress) as run:
         served = config.served
         run.set_phase("loading the model")
-        model = load_chat_model(served.title, served=served) if served else load(config.model_name, config.device)
+        if served:
+            model = load_chat_model(served.title, served=served, quantization=config.quantization)
+        else:
+            model = load(config.model_name, config.device, quantization=config.quantization)
         _check_model(layout, config)
-        calibration = get_calibration(config.model_name, project.folder)
+        calibration = get_calibration(config.model_name, project.folder) if config.quantization == "none" else None
         done = total - count_items(project, layout.run_id, is_left=True)
         run.start(collect_provenance(getattr(model, "device_name", config.device)), done or None)
         notes = config.describe_score_basis(project)
         for caution in (*notes.warnings, *notes.cautions):
             run.warn(caution)
+        if config.quantization != "none":
+            run.warn("Labels get no score, because calibrations are made with unquantized weights.")
         run.set_phase("proposing the first boxes")
         failures = 0
         attempts: Counter[str] = Counter()

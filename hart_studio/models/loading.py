@@ -39,9 +39,11 @@ from hart_studio.models.config_files import (
     check_config_files,
     read_config,
 )
+from hart_studio.models.devices import resolve_device, resolve_dtype
 from hart_studio.models.families import FAMILIES, Family, supported_families
 from hart_studio.models.generation import LocalChatModel, is_out_of_memory, memory_errors
 from hart_studio.models.inputs import image_token_id
+from hart_studio.models.quantization import check_quantized_shapes, make_quantization_config
 
 CONFIG_FILE_PATTERNS = ["*.json", "*.jinja", "*.txt", "*.model"]
 WEIGHT_FILE_PATTERNS = ["*.safetensors"]
@@ -51,17 +53,23 @@ REMOTE_CODE_TYPES = {"internvl_chat": "internvl"}
 # If an inner call gets no trust_remote_code, transformers prompts on the terminal; a timeout of 0 refuses.
 dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
-
-def load_model(name: str, *, device: str = "auto", dtype: str = "auto", allow_download: bool = True) -> LocalChatModel:
+def load_model(
+    name: str,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    quantization: str = "none",
+    allow_download: bool = True,
+) -> LocalChatModel:
     """Load a vision-language model with its processor.
 
     Args:
         name: A local folder or a Hub id ``owner/model``. A folder with a LoRA adapter loads its base model too; the
-            adapter is merged into it.
-        device: ``auto`` (CUDA if available), ``cpu``, ``cuda`` or ``cuda:N``.
-        dtype: ``auto`` (float32 on the CPU, bfloat16 on CUDA), ``float32``, ``bfloat16`` or ``float16``.
+            adapter is merged into it, unless the base model is quantized.
+        device: See ``resolve_device``.
+        dtype: See ``resolve_dtype``.
+        quantization: ``none``, ``4bit`` or ``8bit`` weights of the language model.
         allow_download: Whether to download from the Hub; otherwise only the local cache is used.
 
     Returns:
@@ -71,8 +79,8 @@ def load_model(name: str, *, device: str = "auto", dtype: str = "auto", allow_do
         ModelError: If the model cannot be found, is of no supported family, needs remote code or pickled weights, or
             does not fit the device.
     """
-    target = _resolve_device(device)
-    number_type = _resolve_dtype(dtype, target)
+    target = resolve_device(device)
+    make_quantization_config(quantization, target, resolve_dtype(dtype, target))  # fails before a download
     folder = _resolve_folder(name, allow_download)
     base_name, base = name, folder
     if (folder / "adapter_config.json").is_file():
@@ -87,7 +95,8 @@ def load_model(name: str, *, device: str = "auto", dtype: str = "auto", allow_do
     with memory_errors(target):
         base = _download_weights(base_name, base, allow_download)
         _check_weights(base_name, base)
-        model = _load_weights(base_name, base, number_type, target)
+        number_type = resolve_dtype(dtype, target, sum(file.stat().st_size for file in base.glob("model*.safetensors")))
+        model = _load_weights(base_name, base, number_type, target, quantization)
         if base_name != name:
             folder = _download_weights(name, folder, allow_download)
             check_adapter_weights(name, folder)
@@ -128,28 +137,6 @@ def get_family(model: PreTrainedModel) -> Family:
         ModelError: If the family is not supported.
     """
     return _match_family(model.config.model_type, type(model).__name__)
-
-
-def _resolve_device(device: str) -> torch.device:
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
-        raise ModelError(f"Invalid device {device!r}: use auto, cpu, cuda or cuda:N.")
-    found = torch.device(device)
-    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        raise ModelError(
-            f"Device {device!r} is not available: this machine has {torch.cuda.device_count()} CUDA devices. "
-            "Use device='cpu', or install a CUDA build of torch and a driver."
-        )
-    return found
-
-
-def _resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    if dtype == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    if dtype not in DTYPES:
-        raise ModelError(f"Invalid dtype {dtype!r}: use auto, {', '.join(DTYPES)}.")
-    return DTYPES[dtype]
 
 
 def _resolve_folder(name: str, allow_download: bool) -> Path:
@@ -299,12 +286,16 @@ def _load_processor(name: str, folder: Path, config: Any) -> ProcessorMixin:
     return processor
 
 
-def _load_weights(name: str, folder: Path, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
+def _load_weights(
+    name: str, folder: Path, dtype: torch.dtype, device: torch.device, quantization: str
+) -> PreTrainedModel:
+    quantized = make_quantization_config(quantization, device, dtype)
     try:
         auto: Any = AutoModelForImageTextToText
         model, report = auto.from_pretrained(
             folder,
             dtype=dtype,
+            **({"quantization_config": quantized} if quantized else {}),
             device_map={"": device},  # directly to the device, without a copy in main memory
             attn_implementation="sdpa",
             trust_remote_code=False,
@@ -323,15 +314,17 @@ def _load_weights(name: str, folder: Path, dtype: torch.dtype, device: torch.dev
             f"{len(report['missing_keys'])} weights are missing in {name}, "
             f"such as {min(report['missing_keys'])}. Download or save the model again."
         )
+    check_quantized_shapes(name, model, quantization, device)
     loaded: PreTrainedModel = model
     return loaded
 
 
 def _merge_adapter(name: str, model: PreTrainedModel, folder: Path) -> PreTrainedModel:
-    """Merge a LoRA adapter into the weights."""
+    """Merge a LoRA adapter into the weights; keep it beside quantized weights, which would round it."""
     try:
         adapted: Any = PeftModel.from_pretrained(model, folder, local_files_only=True)
-        merged: PreTrainedModel = adapted.merge_and_unload()
+        is_quantized = getattr(model, "is_quantized", False)
+        merged: PreTrainedModel = adapted.get_base_model() if is_quantized else adapted.merge_and_unload()
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         if is_out_of_memory(error):
             raise

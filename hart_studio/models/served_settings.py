@@ -175,6 +175,8 @@ def read_served(options: argparse.Namespace) -> ServedSettings | None:
         if given:
             raise InputError(f"The options {', '.join(given)} need --served URL.")
         return None
+    if getattr(options, "quantization", "none") != "none":
+        raise InputError("--quantization does not apply to a served model. Quantize it in its server.")
     if not options.served_family:
         raise InputError(f"--served needs --served-family. Give one of {', '.join(FAMILIES)}.")
     try:

@@ -49,10 +49,13 @@ class ModelConfig(Section):
     id: str = Field(default="", max_length=500)
     """Model folder or Hub id, such as owner/model. Empty = built-in, the base model."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Precision (dtype) of the computation; trained weights are kept in float32. auto = float32 on the CPU,
-    bfloat16 on CUDA."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Device of the model. auto = CUDA if available."""
+    """Precision (dtype) of the computation; trained weights are kept in float32. auto = bfloat16 on CUDA, otherwise
+    float32."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Device of the model. auto = CUDA if available, then MPS."""
+    quantization: Literal["none", "4bit", "8bit"] = "none"
+    """Load the language model, which stays frozen, with 4-bit (NF4) or 8-bit weights, and train LoRA adapters on it
+    (QLoRA). Needs bitsandbytes. The paper does not quantize."""
     attn_implementation: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
     """Attention implementation. auto = default of transformers."""
     lora: Switch = "auto"
@@ -66,6 +69,19 @@ class ModelConfig(Section):
     """Train the language model only, by adapters or in full. Off = also the vision tower. Not from the paper."""
     gradient_checkpointing: Switch = "auto"
     """Recompute activations to save memory. auto = for models with at least a billion weights. Not from the paper."""
+
+    @model_validator(mode="after")
+    def _check_quantization(self) -> Self:
+        if self.quantization != "none" and self.lora == "off":
+            raise ValueError(
+                f"expected adapters with quantization={self.quantization}, because quantized weights cannot be "
+                "trained, got lora=off; use lora=on, or quantization=none"
+            )
+        if self.quantization != "none" and not self.freeze_vision_tower:
+            raise ValueError(f"expected freeze_vision_tower=true with quantization={self.quantization}; got false")
+        if self.quantization != "none" and self.device == "mps":
+            raise ValueError(f"quantization={self.quantization} needs CUDA or the CPU, got device=mps")
+        return self
 
     @model_validator(mode="after")
     def _check_attn_implementation(self) -> Self:

@@ -12,7 +12,7 @@ from typing import Final
 
 _QUERY: Final = ("--query-gpu=index,name,memory.total,memory.used", "--format=csv,noheader,nounits")
 _TIMEOUT_SECONDS: Final = 10.0
-_DEVICE: Final = re.compile(r"(?:(?P<count>[1-9]\d{0,5}) x )?(?P<kind>cpu|cuda)(?:: (?P<name>.+))?")
+_DEVICE: Final = re.compile(r"(?:(?P<count>[1-9]\d{0,5}) x )?(?P<kind>cpu|cuda|mps)(?:: (?P<name>.+))?")
 
 VISIBLE_VARIABLE: Final = "CUDA_VISIBLE_DEVICES"
 """Environment variable with the GPUs that a program may use; set and empty = none."""
@@ -55,6 +55,8 @@ def describe_device(device: str) -> str:
     count, kind, name = int(found["count"] or 1), found["kind"], found["name"]
     if kind == "cpu":
         return "CPU" if count == 1 else f"CPU, {count} processes"
+    if kind == "mps":
+        return "Apple GPU (MPS)"
     return f"{count} GPU{'s' * (count > 1)}" + (f": {name}" if name else "")
 
 

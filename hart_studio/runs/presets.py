@@ -50,7 +50,7 @@ def _full_size(model_id: str, **changes: Mapping[str, Any]) -> RunConfig:
         },
     }
     for name, section in changes.items():
-        sections[name] = {**sections[name], **section}
+        sections[name] = {**sections.get(name, {}), **section}
     return RunConfig.model_validate(sections)
 
 
@@ -94,6 +94,14 @@ PRESETS: Final[dict[str, Preset]] = {
     "qwen2.5-vl-3b-lora": Preset(
         "Qwen2.5-VL-3B, LoRA",
         _full_size("Qwen/Qwen2.5-VL-3B-Instruct"),
+    ),
+    "qwen2.5-vl-7b-qlora-24gb": Preset(
+        "Qwen2.5-VL-7B, QLoRA (4-bit), one GPU with 24 GB",
+        _full_size(
+            "Qwen/Qwen2.5-VL-7B-Instruct",
+            model={"quantization": "4bit"},
+            rollout={"overview_max_pixels": 1_003_520, "crop_max_pixels": 501_760},  # limits the activations
+        ),
     ),
     "internvl3-8b-lora": Preset(
         "InternVL3-8B, LoRA",

@@ -14,14 +14,18 @@ from hart_studio.data.run_samples import load_samples, split_config
 from hart_studio.errors import HartError
 from hart_studio.models.catalog import BUILT_IN_MODEL
 from hart_studio.models.config_files import check_config_files
+from hart_studio.models.quantization import is_quantized_layer
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.devices import describe_device
-from hart_studio.training.initial_model import is_adapted, is_lora, uses_gradient_checkpointing
+from hart_studio.training.initial_model import computation_dtype, is_adapted, is_lora, uses_gradient_checkpointing
 from hart_studio.training.trainable_model import freeze_vision_tower
 
 _GIB: Final = 2**30
 _FLOAT: Final = 4
 """Bytes of a float32 value: trained weights, gradients and each of the two AdamW moments."""
+
+_QUANTIZED_BYTES: Final = {"4bit": 0.5 + 1 / 64 + 4 / (64 * 256), "8bit": 1.0}
+"""Bytes of a quantized weight. 4-bit weights have an 8-bit scale for 64 of them, and a float32 scale for 256 scales."""
 
 
 @dataclass(frozen=True)
@@ -68,13 +72,15 @@ def estimate_memory(config: RunConfig, device: torch.device) -> MemoryEstimate |
         freeze_vision_tower(model)
     in_full = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     trained = _count_adapters(model, config) if uses_lora else in_full
-    is_half = config.model.dtype == "bfloat16" or (config.model.dtype == "auto" and device.type == "cuda")
+    is_half = computation_dtype(config.model, device) == "bfloat16"
     size = 2 if uses_lora and is_half else _FLOAT
+    quantized = _count_quantized(model) if config.model.quantization != "none" else 0
+    kept = (count - quantized) * size + round(quantized * _QUANTIZED_BYTES.get(config.model.quantization, 0))
     needs_copy = config.method.beta > 0 and not uses_lora and any(stage != "sft" for stage in config.method.stage_names)
     return MemoryEstimate(
         weight_count=count,
         trained_count=trained,
-        weights=count * size + (trained * _FLOAT if uses_lora else 0),
+        weights=kept + (trained * _FLOAT if uses_lora else 0),
         reference=count * size if needs_copy else 0,
         optimizer=3 * trained * _FLOAT,
         is_lora=uses_lora,
@@ -158,6 +164,15 @@ def find_model_folder(config: RunConfig) -> Path | None:
         return None
     cached = try_to_load_from_cache(name, "config.json")
     return Path(cached).parent if isinstance(cached, str) else None
+
+
+def _count_quantized(model: torch.nn.Module) -> int:
+    """Number of weights that are quantized: matrices of the linear layers, without the vision tower and output."""
+    return sum(
+        layer.weight.numel()
+        for name, layer in model.named_modules()
+        if isinstance(layer, torch.nn.Linear) and is_quantized_layer(name)
+    )
 
 
 def _count_adapters(model: torch.nn.Module, config: RunConfig) -> int:

@@ -41,7 +41,7 @@ from hart_studio.training.micro_batches import (
 from hart_studio.training.parallelism import gather_full_weights, order_samples, step_seed
 from hart_studio.training.rollouts import TrainingGroup, check_reward_range, roll_out
 from hart_studio.training.sequence_logps import SequenceLogps
-from hart_studio.training.stage_trainer import StageTrainer
+from hart_studio.training.stage_trainer import StageTrainer, keeping_float32
 from hart_studio.training.trainable_model import TrainableModel
 
 logger = logging.getLogger(__name__)
@@ -88,15 +88,16 @@ class HartTrainer(StageTrainer, GRPOTrainer):
         prompts = config.schedule.rl_batch_size * stage.steps
         order = order_samples(len(samples), prompts, config.seed, stage.first_step)
         rows = Dataset.from_dict({"prompt": [""] * prompts, "sample": order})
-        super().__init__(
-            model=model,
-            reward_funcs=[_no_reward_function],
-            args=args,
-            train_dataset=rows,
-            processing_class=processor,
-            peft_config=peft_config,
-            callbacks=list(callbacks),
-        )
+        with keeping_float32(model):
+            super().__init__(
+                model=model,
+                reward_funcs=[_no_reward_function],
+                args=args,
+                train_dataset=rows,
+                processing_class=processor,
+                peft_config=peft_config,
+                callbacks=list(callbacks),
+            )
         self._set_stage(stage, config, TrainableModel(_module(self.model), processor, name="policy"))
         self._method = method
         self._samples = samples

@@ -42,14 +42,25 @@ ADAPTER_FILE = "adapter_config.json"
 
 
 def is_lora(settings: ModelConfig, weight_count: int) -> bool:
-    """Whether adapters are trained instead of the weights."""
-    return settings.lora == "on" or (settings.lora == "auto" and weight_count >= LARGE_MODEL)
+    """Whether adapters are trained instead of the weights; always with quantized weights."""
+    return (
+        settings.lora == "on"
+        or settings.quantization != "none"
+        or (settings.lora == "auto" and weight_count >= LARGE_MODEL)
+    )
 
 
 def uses_gradient_checkpointing(settings: ModelConfig, weight_count: int) -> bool:
     """Whether activations are recomputed in the backward pass."""
     switch = settings.gradient_checkpointing
     return switch == "on" or (switch == "auto" and weight_count >= LARGE_MODEL)
+
+
+def computation_dtype(settings: ModelConfig, device: torch.device) -> str:
+    """Precision of the computation in training: ``auto`` is bfloat16 on CUDA, otherwise float32."""
+    if settings.dtype != "auto":
+        return settings.dtype
+    return "bfloat16" if device.type == "cuda" else "float32"
 
 
 def lora_config(settings: ModelConfig) -> LoraConfig:
@@ -116,9 +127,14 @@ def load_initial_model(config: RunConfig, device: torch.device, previous: Path |
         raise ModelError(f"model.id is the adapter {name}. Merge it into its base model, and use the merged model.")
     has_adapters = previous is not None and (previous / ADAPTER_FILE).is_file()
     source = name if previous is None or has_adapters else str(previous)
-    loaded = load_model(source, device=str(device), dtype=config.model.dtype)
+    loaded = load_model(
+        source,
+        device=str(device),
+        dtype=computation_dtype(config.model, device),
+        quantization=config.model.quantization,
+    )
     model, processor = loaded.model, loaded.processor
-    weight_count = sum(weight.numel() for weight in model.parameters())
+    weight_count = model.num_parameters()  # a packed 4-bit weight is half a byte of its tensor
     adapters = has_adapters or (previous is None and is_lora(config.model, weight_count))
     if not adapters:
         model = model.float()  # fine-tuning updates are smaller than the resolution of bfloat16

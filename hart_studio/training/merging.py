@@ -17,7 +17,8 @@ from typing import Final
 from transformers import AutoConfig
 
 from hart_studio.errors import HartError, InputError
-from hart_studio.models.loading import DTYPES, load_model
+from hart_studio.models.devices import DTYPES
+from hart_studio.models.loading import load_model
 from hart_studio.progress import ProgressReporter
 from hart_studio.runs.layout import find_run, is_run_id
 from hart_studio.subcommands import CommandParser

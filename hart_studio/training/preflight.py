@@ -21,6 +21,7 @@ from hart_studio.data.run_samples import SampleSource, load_samples, split_confi
 from hart_studio.data.splits import Split
 from hart_studio.errors import HartError, InputError
 from hart_studio.models.loading import detect_family
+from hart_studio.models.quantization import make_quantization_config
 from hart_studio.records import GoldSample, Sample
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.devices import describe_device
@@ -73,7 +74,7 @@ def check_run(config: RunConfig, runs_root: Path, device: torch.device, processe
     Yields:
         The findings, the fast ones first.
     """
-    yield from _check_settings(config, processes)
+    yield from _check_settings(config, device, processes)
     yield _check_folder(runs_root)
     plan = None
     for finding in _check_model(config, device):
@@ -88,7 +89,7 @@ def check_run(config: RunConfig, runs_root: Path, device: torch.device, processe
         yield from _check_samples(config, Path(folder))
 
 
-def _check_settings(config: RunConfig, processes: int) -> Iterator[Finding]:
+def _check_settings(config: RunConfig, device: torch.device, processes: int) -> Iterator[Finding]:
     try:
         portions = [f"{stage}: {describe_batching(config, stage, processes)}" for stage in config.method.stage_names]
         for method in parse_stages(config.method.stages):
@@ -98,6 +99,10 @@ def _check_settings(config: RunConfig, processes: int) -> Iterator[Finding]:
         yield Finding("Settings", "bad", str(error), "Change these settings.")
         return
     yield Finding("Settings", "good", f"{config.total_steps} steps; {'; '.join(portions)}")
+    try:
+        make_quantization_config(config.model.quantization, device, torch.float32)
+    except HartError as error:
+        yield Finding("Settings", "bad", str(error), "Change model.quantization.")
     for warning in config.warnings:
         yield Finding("Settings", "check", warning, "Continue if this is intended.")
 
@@ -112,8 +117,9 @@ def _check_folder(runs_root: Path) -> Finding:
 
 def _check_model(config: RunConfig, device: torch.device) -> Iterator[Finding | MemoryEstimate]:
     name = config.model.id or "built-in"
-    if device.type == "cpu" and config.model.device == "cuda":
-        yield Finding("Device", "bad", "model.device is cuda, but no GPU is available", "Set model.device to auto.")
+    if config.model.device in ("cuda", "mps") and device.type != config.model.device:
+        text = f"model.device is {config.model.device}, but no such GPU is available"
+        yield Finding("Device", "bad", text, "Set model.device to auto.")
         return
     folder = find_model_folder(config)
     if folder is None:
@@ -166,7 +172,8 @@ def _check_memory(plan: MemoryEstimate, device: torch.device) -> Finding:
             "Memory",
             "bad",
             text,
-            "Set model.lora to on, choose a smaller model, or shard it over several GPUs (ZeRO-3, FSDP).",
+            "Set model.lora to on or model.quantization to 4bit, choose a smaller model, or shard it over several GPUs "
+            "(ZeRO-3, FSDP).",
         )
     if plan.total > 0.6 * free:
         return Finding(

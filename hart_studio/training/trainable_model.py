@@ -19,6 +19,7 @@ from hart_studio.models.features import EncodedImage, VisionOutput, concatenate_
 from hart_studio.models.generation import BATCH_TOKENS, LocalChatModel
 from hart_studio.models.inputs import images_of, tokenize
 from hart_studio.models.loading import get_family, unwrap_model
+from hart_studio.models.quantization import keep_differentiable
 from hart_studio.training.sequences import Prompt, VisionInput
 
 LANGUAGE_MODEL = "language_model."
@@ -47,6 +48,7 @@ class TrainableModel(LocalChatModel):
             ModelError: If it does not contain a model of a supported family.
         """
         inner = unwrap_model(model)
+        keep_differentiable(inner)
         super().__init__(inner, processor, get_family(inner), name, batch_tokens)
 
     def generate(

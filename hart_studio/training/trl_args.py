@@ -14,6 +14,7 @@ from transformers import TrainingArguments
 from trl.trainer.grpo_config import GRPOConfig
 
 from hart_studio.runs.config import RunConfig
+from hart_studio.training.initial_model import computation_dtype
 
 
 def rl_args(
@@ -85,7 +86,7 @@ def _shared_args(
         "seed": config.seed,
         "use_cpu": device.type == "cpu",
         # Trained weights stay in float32 and are computed in the precision of the settings.
-        "bf16": config.model.dtype == "bfloat16" or (config.model.dtype == "auto" and device.type == "cuda"),
+        "bf16": computation_dtype(config.model, device) == "bfloat16",
         "fp16": False,
         "optim": "adamw_torch",
         "weight_decay": optim.weight_decay,

@@ -38,7 +38,14 @@ def test_each_kind_of_problem_is_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["requirements.txt", "requirements-dev.txt", "requirements-mcp.txt", "requirements-readers.txt"]
+    "name",
+    [
+        "requirements.txt",
+        "requirements-dev.txt",
+        "requirements-mcp.txt",
+        "requirements-quantization.txt",
+        "requirements-readers.txt",
+    ],
 )
 def test_every_range_has_an_end(name: str) -> None:
     path = audited.ROOT / name

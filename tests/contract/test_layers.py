@@ -16,18 +16,19 @@ CORE = {
 # Layer -> layers that it may import besides itself and the core. Siblings of one layer do not see each other.
 ALLOWED: dict[str, set[str]] = {
     "core": set(),
-    "models": set(),
+    "hub": set(),
+    "models": {"hub"},
     "algorithms": set(),
     "runs": {"algorithms"},
-    "pipeline": {"models", "algorithms", "runs"},
-    "data": {"needle", "models", "algorithms", "runs"},
-    "needle": {"models", "algorithms", "runs"},
-    "labeling": {"evaluation", "pipeline", "data", "needle", "models", "algorithms", "runs"},
-    "evaluation": {"pipeline", "data", "needle", "models", "algorithms", "runs"},
-    "training": {"evaluation", "pipeline", "data", "needle", "models", "algorithms", "runs"},
-    "experiments": {"training", "evaluation", "pipeline", "data", "needle", "models", "algorithms", "runs"},
+    "pipeline": {"models", "hub", "algorithms", "runs"},
+    "data": {"needle", "models", "hub", "algorithms", "runs"},
+    "needle": {"models", "hub", "algorithms", "runs"},
+    "labeling": {"evaluation", "pipeline", "data", "needle", "models", "hub", "algorithms", "runs"},
+    "evaluation": {"pipeline", "data", "needle", "models", "hub", "algorithms", "runs"},
+    "training": {"evaluation", "pipeline", "data", "needle", "models", "hub", "algorithms", "runs"},
+    "experiments": {"training", "evaluation", "pipeline", "data", "needle", "models", "hub", "algorithms", "runs"},
     "ask": {"pipeline", "models"},
-    "ui": {"labeling", "evaluation", "pipeline", "data", "needle", "models", "algorithms", "runs"},
+    "ui": {"labeling", "evaluation", "pipeline", "data", "needle", "models", "hub", "algorithms", "runs"},
 }
 
 # Library -> layers that may import it.

@@ -26,7 +26,7 @@ def make_model() -> ChatModel:
 
 
 def label(run: Path) -> None:
-    run_labeling(RunLayout(run), lambda name, device: make_model())
+    run_labeling(RunLayout(run), lambda name, device, **_: make_model())
 
 
 def review(project: Path, reviewer: str, journal: Path) -> None:

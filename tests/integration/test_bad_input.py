@@ -118,7 +118,7 @@ def refuse(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 @pytest.fixture
 def no_model_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     model = ScriptedModel(grounding="[1, 1, 9, 9]", direct="x", crops_only="x", full_and_crops="x")
-    monkeypatch.setattr(ask, "load_chat_model", lambda name, device: model)
+    monkeypatch.setattr(ask, "load_chat_model", lambda name, device, **_: model)
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
@@ -150,7 +150,7 @@ def test_a_bad_box_is_an_outcome_and_not_an_error(
 ) -> None:
     text, outcome = BOXES[case]
     model = ScriptedModel(grounding=text, direct="7")
-    monkeypatch.setattr(ask, "load_chat_model", lambda name, device: model)
+    monkeypatch.setattr(ask, "load_chat_model", lambda name, device, **_: model)
     command = [str(image), *GOOD_QUESTION, "--answer", "7", "--protocol", "crops_only", "--json"]
     assert ask.main(command) == 0
     reply = json.loads(capsys.readouterr().out)

@@ -127,7 +127,7 @@ def make_trainer(
 ) -> HartTrainer:
     """A trainer of the first stage of a run, outside of a run."""
     method = METHODS[config.method.stage_names[0]]
-    loaded = load_model(config.model.id, device="cpu")
+    loaded = load_model(config.model.id, device="cpu", quantization=config.model.quantization)
     trainer = HartTrainer(
         loaded.model,
         loaded.processor,

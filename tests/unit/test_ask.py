@@ -33,7 +33,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     """Replace the real model with a scripted one; list loaded models."""
     calls: list[tuple[str, str]] = []
 
-    def load(name: str, device: str) -> ScriptedModel:
+    def load(name: str, device: str, **_: str) -> ScriptedModel:
         calls.append((name, device))
         return ScriptedModel(
             grounding=BOX,
@@ -129,7 +129,7 @@ def test_what_is_missing_is_said_in_words(
     grounding: str, expected: str, image: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = ScriptedModel(grounding=grounding, crops_only="A", direct="\x1b[31mI cannot say.", full_and_crops="A")
-    monkeypatch.setattr(ask, "load_chat_model", lambda name, device: model)
+    monkeypatch.setattr(ask, "load_chat_model", lambda name, device, **_: model)
     assert ask.main([str(image), "Which digit?", *CHOICES]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert expected in lines
@@ -166,7 +166,7 @@ def test_an_open_question_without_a_known_answer(
 
 def test_settings_reach_the_model(image: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     model = ScriptedModel(grounding=BOX, crops_only=["B", "A", "B"])
-    monkeypatch.setattr(ask, "load_chat_model", lambda name, device: model)
+    monkeypatch.setattr(ask, "load_chat_model", lambda name, device, **_: model)
     flags = ["--protocol", "crops_only", "--temperature", "0.8", "--rollouts", "3", "--seed", "4"]
     flags += ["--overview-max-pixels", "20000", "--padding", "0.5", "--max-boxes", "1", "--device", "cpu"]
     folder = tmp_path / "out"
@@ -254,7 +254,7 @@ def test_wrong_flags_are_exit_code_2_and_one_line(
 def test_a_model_error_is_one_line_even_when_its_text_is_not(
     image: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def load(name: str, device: str) -> ScriptedModel:
+    def load(name: str, device: str, **_: str) -> ScriptedModel:
         raise ModelError("expected a model,\n  got a sandwich")
 
     monkeypatch.setattr(ask, "load_chat_model", load)

@@ -84,6 +84,7 @@ FIELDS: Final = (
     FormField("model.lora_alpha", "LoRA alpha", "Model"),
     FormField("model.freeze_vision_tower", "Freeze vision tower", "Model"),
     FormField("model.dtype", "Precision (dtype)", "Model"),
+    FormField("model.quantization", "Quantization", "Model"),
     FormField("model.attn_implementation", "Attention implementation", "Model"),
     FormField("model.gradient_checkpointing", "Gradient checkpointing", "Model"),
     FormField("data.source", "Source", "Data", SOURCE_TITLES),

@@ -60,7 +60,7 @@ def run(
     project: Project, model: ChatModel | None = None, layout: RunLayout | None = None, **fields: object
 ) -> RunLayout:
     chosen = layout or prepare_run(project, config(**fields))
-    run_labeling(chosen, lambda name, device: model or right_model())
+    run_labeling(chosen, lambda name, device, **_: model or right_model())
     return chosen
 
 

@@ -31,7 +31,7 @@ def table(image: Path) -> Path:
 @pytest.fixture(autouse=True)
 def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
     model = ScriptedModel(grounding=boxes_text((250, 333, 500, 667)), crops_only="B", direct="B")
-    monkeypatch.setattr(command, "load_chat_model", lambda name, device: model)
+    monkeypatch.setattr(command, "load_chat_model", lambda name, device, **_: model)
 
 
 def test_the_whole_path(tmp_path: Path, table: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -109,7 +109,7 @@ def test_a_labeling_run_that_could_not_begin_leaves_nothing(
     command.main(["import", str(tmp_path / "project"), str(table)])
     project = Project(tmp_path / "project")
 
-    def no_model(name: str, device: str) -> ScriptedModel:
+    def no_model(name: str, device: str, **_: object) -> ScriptedModel:
         raise ModelError("expected a model, got none")
 
     with monkeypatch.context() as patch:
@@ -132,7 +132,7 @@ def test_warnings_about_the_scores_are_printed_before_the_model_is_loaded(
     command.main(["import", project, str(table)])
     reported: list[str] = []
 
-    def load(name: str, device: str) -> ScriptedModel:
+    def load(name: str, device: str, **_: object) -> ScriptedModel:
         reported.append(capsys.readouterr().out)
         return ScriptedModel()
 
@@ -263,3 +263,17 @@ def test_reasons_of_bad_rows_that_are_not_shown_are_counted(tmp_path: Path, caps
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("1 added") and lines[0].endswith("10 invalid rows")
     assert lines[-1] == "  and 2 other reasons"
+
+
+def test_a_quantized_model_is_recorded_and_gets_no_scores(
+    tmp_path: Path, table: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = str(tmp_path / "project")
+    command.main(["create", project])
+    command.main(["import", project, str(table)])
+    assert command.main(["run", project, "--rollouts", "2", "--quantization", "4bit"]) == 0
+    assert "Labels get no score, because calibrations are made with unquantized weights." in capsys.readouterr().err
+    (run,) = list_runs(Project(Path(project)).runs)
+    assert read_config(run.layout).quantization == "4bit"
+    assert command.main(["calibrate", "--data", str(tmp_path), "--quantization", "4bit"]) == 2
+    assert "A calibration is for unquantized weights" in capsys.readouterr().err

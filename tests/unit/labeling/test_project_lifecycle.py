@@ -134,7 +134,7 @@ def label(project: Project) -> str:
     """A labeling run over all items."""
     config = LabelingConfig(model="m", proposals=ProposalSettings(rollouts=2))
     layout = prepare_run(project, config)
-    run_labeling(layout, lambda name, device: model())
+    run_labeling(layout, lambda name, device, **_: model())
     return layout.run_id
 
 
@@ -170,7 +170,7 @@ def test_a_run_that_is_resumed_in_a_copy_changes_the_copy_alone(own: Project, tm
     shutil.copytree(own.folder, tmp_path / "copy")
     copy = Project(tmp_path / "copy")
     (run,) = list_runs(copy.runs)
-    run_labeling(run.layout, lambda name, device: model())
+    run_labeling(run.layout, lambda name, device, **_: model())
     assert copy.count_by("status") == {"proposed": 4}
     assert own.count_by("status") == {"new": 4}
     assert count_items(own, layout.run_id, is_left=True) == 4
@@ -214,7 +214,7 @@ def test_a_run_at_work_is_stopped_in_the_copy(own: Project, tmp_path: Path) -> N
     (run,) = list_runs(copy.runs)
     assert (run.state, run.status and run.status.pid) == ("stopped", None)
     assert read_status(layout) == active
-    run_labeling(run.layout, lambda name, device: model())
+    run_labeling(run.layout, lambda name, device, **_: model())
     assert (copy.count_by("status"), own.count_by("status")) == ({"proposed": 4}, {"new": 4})
 
 

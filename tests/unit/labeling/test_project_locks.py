@@ -72,7 +72,7 @@ def test_a_run_of_another_process_is_named(waiting: Project) -> None:
             pass
         layout = prepare_run(waiting, LabelingConfig(model="m"))
         with pytest.raises(InputError, match=said):
-            run_labeling(layout, lambda name, device: ScriptedModel())
+            run_labeling(layout, lambda name, device, **_: ScriptedModel())
         assert waiting.count_by("status") == {"new": 4}, "nothing was labeled twice"
         assert read_status(layout).state == "queued"
     with hold_run_lock(waiting, layout.run_id):

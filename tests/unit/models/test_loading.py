@@ -181,7 +181,7 @@ def test_cuda_on_a_machine_without_it(broken: Path, device: str) -> None:
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:", "cpu:0", "CUDA", ""])
 def test_an_unknown_device(broken: Path, device: str) -> None:
-    with pytest.raises(ModelError, match="use auto, cpu, cuda or cuda:N"):
+    with pytest.raises(ModelError, match="use auto, cpu, cuda, cuda:N or mps"):
         load_model(str(broken), device=device)
 
 

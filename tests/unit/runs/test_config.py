@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from hart_studio.errors import InputError
-from hart_studio.runs.config import RunConfig, ScheduleConfig, Section
+from hart_studio.runs.config import ModelConfig, RunConfig, ScheduleConfig, Section
 from hart_studio.runs.overrides import read_config
 
 
@@ -157,3 +157,17 @@ def test_micro_batches_divide_a_step_over_processes() -> None:
         InputError, match=r"rl_batch_size \(24\) must be divisible by rl_micro_batch_size x 5 processes \(10\)"
     ):
         schedule.count_micro_batches("ap_grpo", processes=5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lora": "off"}, "expected adapters with quantization=4bit"),
+        ({"freeze_vision_tower": False}, "expected freeze_vision_tower=true with quantization=4bit"),
+        ({"device": "mps"}, "quantization=4bit needs CUDA or the CPU"),
+    ],
+)
+def test_quantized_weights_are_not_trained(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        ModelConfig.model_validate({"quantization": "4bit", **changes})
+    assert ModelConfig(quantization="8bit").lora == "auto"

@@ -14,7 +14,8 @@ from hart_studio.runs.devices import describe_device
         ("cuda", "1 GPU"),
         ("1 x cuda: NVIDIA A100", "1 GPU: NVIDIA A100"),
         ("4 x cuda: NVIDIA A100-SXM4-80GB", "4 GPUs: NVIDIA A100-SXM4-80GB"),
-        ("2 x mps", "2 x mps"),
+        ("1 x mps", "Apple GPU (MPS)"),
+        ("2 x tpu", "2 x tpu"),
         ("", ""),
     ],
 )

@@ -7,6 +7,7 @@ from hart_studio.runs.presets import PRESETS, get_preset
 
 HUB_IDS = {
     "qwen2.5-vl-7b-lora": "Qwen/Qwen2.5-VL-7B-Instruct",
+    "qwen2.5-vl-7b-qlora-24gb": "Qwen/Qwen2.5-VL-7B-Instruct",
     "qwen2.5-vl-3b-lora": "Qwen/Qwen2.5-VL-3B-Instruct",
     "internvl3-8b-lora": "OpenGVLab/InternVL3-8B-hf",
     "llava-onevision-7b-lora": "llava-hf/llava-onevision-qwen2-7b-ov-hf",
@@ -18,6 +19,8 @@ def test_the_presets() -> None:
     for name, model in HUB_IDS.items():
         assert (PRESETS[name].config.model.id, PRESETS[name].config.model.lora) == (model, "on")
     assert PRESETS["full-finetune-zero3"].config.model.lora == "off"
+    quantized = {name for name, preset in PRESETS.items() if preset.config.model.quantization != "none"}
+    assert quantized == {"qwen2.5-vl-7b-qlora-24gb"}
     assert all(preset.config.warnings == () for preset in PRESETS.values())
 
 

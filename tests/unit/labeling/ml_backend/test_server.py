@@ -322,7 +322,7 @@ def test_a_large_body_is_refused(image: Path) -> None:
 
 def test_the_command(image: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     served: list[Any] = []
-    monkeypatch.setattr(command, "load_chat_model", lambda name, device: scripted())
+    monkeypatch.setattr(command, "load_chat_model", lambda name, device, **_: scripted())
     monkeypatch.setattr(server, "serve", lambda *given: served.append(given))
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", "secret-token")
     for name in ("BASIC_AUTH_USER", "BASIC_AUTH_PASS"):
