@@ -31,9 +31,6 @@ DRAWN_QUESTIONS: Final = 200
 MAX_QUESTIONS: Final = 10_000_000
 """Maximum limit of questions, far above the largest benchmark. Not from the paper."""
 
-CACHE_VARIABLE: Final = "HART_STUDIO_CACHE"
-"""Environment variable with the folder for images embedded in benchmark tables."""
-
 INPUTS_FILE: Final = "inputs.json"
 """File of the run with digests of its model, settings and images."""
 
@@ -134,12 +131,6 @@ def read_config(layout: RunLayout) -> EvaluationConfig:
         raise InputError(
             f"Cannot read the settings of the evaluation at {layout.config}. Start a new evaluation."
         ) from error
-
-
-def image_cache_folder(benchmark: str) -> Path:
-    """Folder for the images of a benchmark's tables, shared by all evaluations; files are named by content."""
-    root = os.environ.get(CACHE_VARIABLE) or str(Path("~/.cache/hart-studio").expanduser())
-    return Path(root) / "images" / benchmark
 
 
 class EvaluationInputs(Record):

@@ -15,6 +15,7 @@ from statistics import fmean
 from typing import Final
 
 from hart_studio.data.benchmarks.catalog import get_benchmark, load_benchmark
+from hart_studio.data.benchmarks.images import image_cache_folder
 from hart_studio.data.run_samples import LazySceneRenderer, SampleSource, generate_samples
 from hart_studio.data.splits import fingerprint
 from hart_studio.errors import DataError, HartError, ModelError
@@ -23,7 +24,6 @@ from hart_studio.evaluation.config import (
     DRAWN_QUESTIONS,
     EvaluationConfig,
     check_inputs,
-    image_cache_folder,
     read_config,
     read_inputs,
     write_inputs,

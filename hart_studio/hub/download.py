@@ -273,7 +273,8 @@ def hash_file(path: Path, *, is_git: bool) -> str:
 
     Args:
         path: The file.
-        is_git: Whether Git stores it: SHA-1 of ``blob SIZE``, a zero byte and the content. Otherwise SHA-256 of the content.
+        is_git: Whether Git stores it: SHA-1 of ``blob SIZE``, a zero byte and the content. Otherwise SHA-256 of the
+            content.
     """
     digest = hashlib.sha1(usedforsecurity=False) if is_git else hashlib.sha256()
     if is_git:

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from hart_studio.data.benchmarks.catalog import BENCHMARKS
-from hart_studio.evaluation.config import CACHE_VARIABLE, EvaluationConfig
+from hart_studio.data.benchmarks.images import CACHE_VARIABLE
+from hart_studio.evaluation.config import EvaluationConfig
 from hart_studio.evaluation.job import prepare_run, run_evaluation
 from hart_studio.evaluation.records import Evaluation
 from hart_studio.evaluation.report import write_report
