@@ -61,7 +61,7 @@ def test_a_check_names_reasons_rows_and_categories(tmp_path: Path, capsys: pytes
     assert main(["check", str(path)]) == 1, "the benchmark is detected"
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "TreeBench: 7 rows read, 1 dropped (14.3 %)"
-    assert lines[1].startswith("  1 x ") and lines[1].endswith(" (line 8)")
+    assert lines[1].startswith("  1 x ") and lines[1].endswith(" (line 35)")
     assert lines[2] == "questions: 6 of 405 published"
     assert "  Perception/OCR: 1 of 68  differs" in lines
     assert lines[-1] == "More than 1 % of the rows are dropped: an evaluation needs --allow-dropped."
@@ -82,9 +82,12 @@ def test_what_cannot_be_read_is_an_error(tmp_path: Path, capsys: pytest.CaptureF
 def test_formats_that_several_benchmarks_share_are_not_guessed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "mme").mkdir()
-    assert main(["check", str(WRITERS["mme_realworld"](tmp_path / "mme"))]) == 2
-    assert "mme_realworld, mme_realworld_lite" in capsys.readouterr().err
+    for name in ("named", "other"):
+        (tmp_path / name).mkdir()
+    assert main(["check", str(WRITERS["mme_realworld"](tmp_path / "named"))]) == 0
+    assert capsys.readouterr().out.startswith("MME-RealWorld: 6 rows read, 0 dropped")
+    assert main(["check", str(WRITERS["mme_realworld_train"](tmp_path / "other"))]) == 2
+    assert "can be mme_realworld, mme_realworld_lite, mme_realworld_train. Choose" in capsys.readouterr().err
 
 
 def test_a_download_is_resumed_and_then_checked(
