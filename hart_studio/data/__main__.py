@@ -53,11 +53,16 @@ def _build_parser() -> argparse.ArgumentParser:
         description=__doc__,
         example="python -m hart_studio.data check data/TreeBench.tsv",
     )
-    commands = parser.add_subparsers(dest="command", required=True, parser_class=argparse.ArgumentParser)
-    add_list = commands.add_parser("list", help="list the data sets")
-    download = commands.add_parser("download", help="download a data set from the Hub; repeat it to resume")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, text: str, example: str) -> argparse.ArgumentParser:
+        line = f"python -m hart_studio.data {name}{example}"
+        return commands.add_parser(name, help=text, description=text, example=line)
+
+    add_list = add("list", "list the data sets", " --json")
+    download = add("download", "download a data set from the Hub; repeat it to resume", " treebench")
     download.add_argument("name", metavar="NAME", help="name from the list")
-    check = commands.add_parser("check", help="read all rows; count dropped rows and compare with published numbers")
+    check = add("check", "read all rows, and compare with the published numbers", " data/TreeBench.tsv")
     check.add_argument("path", metavar="PATH", help="file or folder, or a name from the list for its downloaded files")
     check.add_argument("--benchmark", choices=sorted(BENCHMARKS), help="format of the rows (default: detected)")
     check.add_argument("--image-root", type=Path, metavar="DIR", help="base folder of relative image paths")

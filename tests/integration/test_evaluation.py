@@ -47,7 +47,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def evaluate(model: ChatModel, root: Path, name: str, path: Path) -> Evaluation:
-    config = EvaluationConfig(benchmark=name, path=str(path), protocols=PROTOCOLS, loop=SHORT)
+    config = EvaluationConfig(benchmark=name, path=str(path), protocols=PROTOCOLS, loop=SHORT, allow_dropped=True)
     layout = prepare_run(root, config)
     assert run_evaluation(layout, lambda _: model)
     assert get_state(layout)[0] == "completed"
