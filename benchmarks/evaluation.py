@@ -26,8 +26,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from hart_studio.data.benchmarks.images import CACHE_VARIABLE
 from hart_studio.data.sources import load_needle
-from hart_studio.evaluation.config import CACHE_VARIABLE, EvaluationConfig
+from hart_studio.evaluation.config import EvaluationConfig
 from hart_studio.evaluation.job import prepare_run, run_evaluation
 from hart_studio.evaluation.measurement import MEASURED_SETTINGS, measure_batch
 from hart_studio.models.catalog import TRAINED_MODEL

@@ -435,6 +435,7 @@ function request() {
     protocols: protocols(),
     limit: limit === "" ? null : Number(limit),
     fallback: find(".hs-ev-fallback").checked,
+    allow_dropped: find(".hs-ev-allow-dropped").checked,
     gpu: gpu === "" ? null : Number(gpu),
   };
 }

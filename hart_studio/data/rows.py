@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from hart_studio.errors import DataError, HartError
 from hart_studio.files import from_stored_path, resolve_inside, to_printable, to_stored_path
-from hart_studio.formatting import list_reasons
+from hart_studio.formatting import format_percent, list_reasons
 from hart_studio.prompts import OPTION_LETTERS
 from hart_studio.records import Box, Sample
 
@@ -26,7 +26,11 @@ MAX_ROWS: Final = 5_000_000
 """Maximum number of rows of a table: a few bytes can encode a row, and each row becomes a sample or an invalid row in
 memory. Project default."""
 
+MAX_DROPPED_SHARE: Final = 0.01
+"""Maximum share of invalid rows of a dataset that an evaluation accepts without being asked to. Project default."""
+
 _MAX_REASON_CHARS: Final = 300
+_SHOWN_REASONS: Final = 5
 _OPENING = r"[(\[（]"
 _CLOSING = r"[)\]）]"
 _MARKED_CHOICE: Final = re.compile(rf"\s*(?:{_OPENING}\s*([A-Z])\s*{_CLOSING}|([A-Z])\s*(?:{_CLOSING}|[.:．：、]))\s*")
@@ -60,9 +64,44 @@ class LoadedSamples(Generic[SampleT]):
     """The invalid rows, in file order."""
 
     @property
+    def row_count(self) -> int:
+        """Number of rows read: valid and invalid ones."""
+        return len(self.samples) + len(self.invalid_rows)
+
+    @property
+    def dropped_share(self) -> float:
+        """Share of the rows that are invalid, in [0, 1]."""
+        return len(self.invalid_rows) / self.row_count if self.invalid_rows else 0.0
+
+    @property
     def reasons(self) -> Counter[str]:
         """Number of invalid rows per reason."""
         return Counter(bad.reason for bad in self.invalid_rows)
+
+    def describe_dropped(self) -> str:
+        """Return text such as ``9 of 12 rows of TreeBench (75.0 %) are dropped: 9 x no answer``; empty if none."""
+        if not self.invalid_rows:
+            return ""
+        reasons = list_reasons(self.reasons, _SHOWN_REASONS, lambda reason, count: f"{count:,} x {reason}")
+        return (
+            f"{len(self.invalid_rows):,} of {self.row_count:,} rows of {self.source} "
+            f"({format_percent(self.dropped_share)}) are dropped: {'; '.join(reasons)}"
+        )
+
+    def check_dropped(self, remedy: str) -> None:
+        """Check that few rows are invalid.
+
+        Args:
+            remedy: Sentence that says how to continue anyway.
+
+        Raises:
+            DataError: If more than ``MAX_DROPPED_SHARE`` of the rows are invalid.
+        """
+        if self.dropped_share > MAX_DROPPED_SHARE:
+            raise DataError(
+                f"{self.describe_dropped()}. Without them, results are not comparable with published ones. "
+                f"Repair the file. {remedy}"
+            )
 
     def describe_reasons(self, most: int) -> list[str]:
         """Describe the most frequent reasons, and the number of other reasons."""

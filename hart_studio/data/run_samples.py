@@ -16,6 +16,7 @@ from hart_studio.data.hugging_face import load_hugging_face
 from hart_studio.data.rows import LoadedSamples
 from hart_studio.data.sources import load_jsonl, load_mme_realworld, load_needle
 from hart_studio.data.splits import Split, read_manifest, restore_split, split_samples, write_manifest
+from hart_studio.data.zwz_rl_vqa import load_zwz_rl_vqa
 from hart_studio.imaging import ImageOpener, SourceImage
 from hart_studio.needle.dataset import NeedleItem, item_id, iterate_items, make_item, write_image
 from hart_studio.needle.scenes import Scene, SceneSettings
@@ -146,6 +147,8 @@ def load_samples(settings: DataConfig, cache: Path, *, makes_folder: bool = True
         return SampleSource(load_jsonl(path, image_root=image_root))
     if settings.source == "mme_realworld":
         return SampleSource(load_mme_realworld(path, image_root=image_root))
+    if settings.source == "zwz_rl_vqa":
+        return SampleSource(load_zwz_rl_vqa(path, cache, image_root=image_root))
     columns = ColumnMapping(**{str(name): column for name, column in settings.columns.items()})
     return SampleSource(load_hugging_face(settings.path, cache, columns, image_root=image_root))
 
@@ -185,7 +188,7 @@ def split_run(config: RunConfig, source: SampleSource, folder: Path, *, is_write
         return restore_split(source.loaded.samples, read_manifest(path))
     split = split_config(config, source)
     if is_writer:
-        write_manifest(path, split.manifest)
+        write_manifest(path, split.manifest.model_copy(update={"dropped": source.loaded.describe_dropped()}))
     return split
 
 

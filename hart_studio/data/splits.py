@@ -43,6 +43,8 @@ class SplitManifest(Record):
     """Ids of D_RL."""
     sft_ids: tuple[str, ...]
     """Ids of D_SFT."""
+    dropped: str = ""
+    """Number and reasons of the invalid rows, which are in no part; empty if there are none."""
 
 
 @dataclass(frozen=True)

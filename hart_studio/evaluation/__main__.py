@@ -91,7 +91,8 @@ def _evaluate(arguments: Sequence[str]) -> int:
     if progress.warning_count:
         print(f"warnings: {progress.warning_count:,}; the page and {layout.events} have all of them")
     reason = f": {left}" if left else ""
-    print(f"done: {layout.run_id}" if is_done else f"stopped{reason}; continue with --resume {layout.run_id}")
+    dropped = f", without {summary.invalid_rows:,} of {summary.rows:,} rows" if summary.invalid_rows else ""
+    print(f"done: {layout.run_id}{dropped}" if is_done else f"stopped{reason}; continue with --resume {layout.run_id}")
     print(f"report: python -m hart_studio.evaluation report {layout.run_id} --runs-root {options.runs_root}")
     return FAILED if left else 0
 
@@ -246,6 +247,7 @@ def _build_parser() -> argparse.ArgumentParser:
         choices=[*PROTOCOLS, ALL],
         help="evaluation protocol; repeatable (crops_only)",
     )
+    add("--allow-dropped", action="store_true", help="evaluate although more than 1%% of the rows are invalid")
     add("--limit", type=int, metavar="N", help="evaluate only the first N questions")
     add("--processes", type=int, default=1, metavar="N", help="processes on this machine (%(default)s)")
     add("--resume", metavar="RUN", help="id of an evaluation to resume with its saved settings")

@@ -31,16 +31,15 @@ DRAWN_QUESTIONS: Final = 200
 MAX_QUESTIONS: Final = 10_000_000
 """Maximum limit of questions, far above the largest benchmark. Not from the paper."""
 
-CACHE_VARIABLE: Final = "HART_STUDIO_CACHE"
-"""Environment variable with the folder for images embedded in benchmark tables."""
-
 INPUTS_FILE: Final = "inputs.json"
 """File of the run with digests of its model, settings and images."""
 
 SAMPLED_BYTES: Final = 64 * 1024
 """Bytes at the start and end of an image that its digest covers, besides its size. Not from the paper."""
 
-_WITHOUT_INFLUENCE: Final = frozenset({"title", "device", "batch", "path", "image_root", "exclude", "limit", "subsets"})
+_WITHOUT_INFLUENCE: Final = frozenset(
+    {"title", "device", "batch", "path", "image_root", "exclude", "limit", "subsets", "allow_dropped"}
+)
 """Settings that do not change answers. Those that select questions are covered by the fingerprint."""
 _SERVED_WITHOUT_INFLUENCE: Final = frozenset({"url", "concurrency", "timeout_seconds", "retries", "api_key_variable"})
 _DIGEST_DIGITS: Final = 16
@@ -78,6 +77,8 @@ class EvaluationConfig(Record):
     """Inputs of the answer turn; protocols with crops share one grounding turn."""
     limit: int | None = Field(default=None, ge=1, le=MAX_QUESTIONS)
     """Maximum number of questions, in file order; None = all."""
+    allow_dropped: bool = False
+    """Whether to evaluate although more than 1 % of the rows are invalid and dropped. Not from the paper."""
     loop: LoopSettings = LoopSettings()
     """Image budgets, cropping, decoding and fallback; greedy by default."""
     batch: int = Field(default=16, ge=1, le=1024)
@@ -102,6 +103,12 @@ class EvaluationConfig(Record):
         return min(benchmark.expected, self.limit or benchmark.expected)
 
     @property
+    def published_count(self) -> int | None:
+        """Published number of questions of the whole selection; None for a part of it, or if it is not fixed."""
+        benchmark = BENCHMARKS.get(self.benchmark)
+        return None if benchmark is None or self.limit or self.subsets else benchmark.expected
+
+    @property
     def model_name(self) -> str:
         """Model to load."""
         return resolve_model_name(self.model)
@@ -124,12 +131,6 @@ def read_config(layout: RunLayout) -> EvaluationConfig:
         raise InputError(
             f"Cannot read the settings of the evaluation at {layout.config}. Start a new evaluation."
         ) from error
-
-
-def image_cache_folder(benchmark: str) -> Path:
-    """Folder for the images of a benchmark's tables, shared by all evaluations; files are named by content."""
-    root = os.environ.get(CACHE_VARIABLE) or str(Path("~/.cache/hart-studio").expanduser())
-    return Path(root) / "images" / benchmark
 
 
 class EvaluationInputs(Record):

@@ -16,6 +16,7 @@ from statistics import fmean
 from typing import Final
 
 from hart_studio.data.benchmarks.catalog import get_benchmark, load_benchmark
+from hart_studio.data.benchmarks.images import image_cache_folder
 from hart_studio.data.run_samples import LazySceneRenderer, SampleSource, generate_samples
 from hart_studio.data.splits import fingerprint
 from hart_studio.errors import DataError, HartError, ModelError
@@ -24,7 +25,6 @@ from hart_studio.evaluation.config import (
     DRAWN_QUESTIONS,
     EvaluationConfig,
     check_inputs,
-    image_cache_folder,
     read_config,
     read_inputs,
     write_inputs,
@@ -71,6 +71,9 @@ REPORT_SECONDS: Final = 1.0
 """Minimum time between progress reports: metrics are computed from all records so far, which would slow down a fast
 model after every batch."""
 
+ALLOW_DROPPED: Final = "To evaluate the other rows anyway, pass --allow-dropped (on the page: Allow dropped rows)."
+"""How to continue with many invalid rows."""
+
 _POLL_SECONDS: Final = 0.2
 _MAX_REASON_CHARS: Final = 500
 
@@ -91,6 +94,8 @@ class DatasetInfo(Record):
     """Number of invalid rows."""
     invalid_rows: tuple[tuple[str, str], ...] = ()
     """(location, reason) of the first invalid rows."""
+    published: int | None = None
+    """Published number of questions; None for a part of the benchmark, or if it is not fixed."""
 
 
 def prepare_run(
@@ -151,7 +156,8 @@ def run_evaluation(
         Whether all questions are done.
 
     Raises:
-        HartError: If the questions or the model are unusable. A failing question is recorded, and the run continues.
+        HartError: If the questions or the model are unusable, or more than 1 % of the rows are invalid and the settings
+            do not allow it. A failing question is recorded, and the run continues.
     """
     config, shard = read_config(layout), shard or Shard()
     writer = RunWriter(layout, 0, progress=progress) if shard.is_first else None
@@ -159,6 +165,8 @@ def run_evaluation(
         set_phase, warn = (writer.set_phase, writer.warn) if writer else (_ignore_text, _ignore_text)
         set_phase("reading the questions")
         source = load_questions(config, layout.folder / "images")
+        if not config.allow_dropped:
+            source.loaded.check_dropped(ALLOW_DROPPED)
         samples = source.loaded.samples
         is_drawn = isinstance(source.open_image, LazySceneRenderer)  # they have no files
         inputs = read_inputs(config, () if is_drawn else (sample.image for sample in samples))
@@ -369,6 +377,7 @@ def _announce(writer: RunWriter, source: SampleSource, config: EvaluationConfig,
         fingerprint=fingerprint(loaded.samples),
         invalid_count=len(loaded.invalid_rows),
         invalid_rows=tuple((bad.row, bad.reason[:_MAX_REASON_CHARS]) for bad in loaded.invalid_rows[:MAX_INVALID_ROWS]),
+        published=config.published_count,
     )
     if path.exists() and DatasetInfo.model_validate_json(read_regular_file(path)).fingerprint != asked.fingerprint:
         raise DataError(

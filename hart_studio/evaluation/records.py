@@ -126,6 +126,23 @@ class SampleResult(Record):
         return sum(values) / len(values)
 
 
+def describe_rows(questions: int, dropped: int, published: int | None) -> str:
+    """Compare the number of questions with the rows in the file and with the published number.
+
+    Args:
+        questions: Valid rows.
+        dropped: Invalid rows.
+        published: Published number of questions; None = unknown.
+
+    Returns:
+        Text such as ``n = 3 of 12 rows in the file, 405 published``; empty if there is no difference.
+    """
+    if not dropped and published in (None, questions):
+        return ""
+    text = f"n = {questions:,} of {questions + dropped:,} rows in the file"
+    return text if published is None else f"{text}, {published:,} published"
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """Records of one model on one benchmark, complete or partial."""
@@ -148,6 +165,13 @@ class Evaluation:
     """Number of questions of the evaluation."""
     left_out: int = 0
     """Number of invalid rows of the benchmark; not asked, and in no metric."""
+    published: int | None = None
+    """Published number of questions; None for a part of the benchmark, or if it is not fixed."""
+
+    @property
+    def rows_text(self) -> str:
+        """``n = 3 of 12 rows in the file, 405 published`` if the questions are not all rows, or not as published."""
+        return describe_rows(self.total, self.left_out, self.published)
 
     @property
     def is_complete(self) -> bool:

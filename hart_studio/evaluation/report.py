@@ -156,9 +156,9 @@ def describe_gaps(evaluation: Evaluation) -> Iterator[str]:
     records = evaluation.records
     if not evaluation.is_complete:
         yield f"{text} is partial: {len(records):,} of {evaluation.total:,} questions are measured."
-    if evaluation.left_out:
-        rows = "1 invalid row" if evaluation.left_out == 1 else f"{evaluation.left_out:,} invalid rows"
-        yield f"{text}: {rows} of the benchmark skipped. The warnings of the evaluation say why."
+    if rows := evaluation.rows_text:
+        why = " Invalid rows were dropped; the warnings of the evaluation say why." if evaluation.left_out else ""
+        yield f"{text}: {rows}.{why}"
     gaps: dict[str, list[str]] = {}  # protocols often share a gap: it is reported once
     for protocol in evaluation.protocols:
         missing = [record for record in records if not is_scored(record, protocol)]

@@ -13,7 +13,7 @@ from hart_studio.evaluation.accuracy import count_accuracy
 from hart_studio.evaluation.config import read_config
 from hart_studio.evaluation.grounding_metrics import measure_grounding
 from hart_studio.evaluation.job import DATASET_INFO_FILE, DatasetInfo
-from hart_studio.evaluation.records import Evaluation
+from hart_studio.evaluation.records import Evaluation, describe_rows
 from hart_studio.evaluation.shards import ShardReader
 from hart_studio.evaluation.statistics import Estimate, wilson
 from hart_studio.files import read_regular_file
@@ -86,7 +86,11 @@ class EvaluationSummary(Record):
     total: int
     """Questions that are asked."""
     invalid_rows: int
-    """Rows of the data that are no question."""
+    """Rows of the data that are no question and were dropped."""
+    rows: int
+    """Rows that were read."""
+    published: int | None
+    """Published number of questions; None for a part of the benchmark, or if it is not fixed."""
     accuracy: tuple[AccuracySummary, ...]
     """One per protocol."""
     boxes: BoxSummary | None
@@ -122,7 +126,8 @@ class EvaluationSummary(Record):
             ),
             *list_reasons(invalid, MAX_REASONS, lambda reason, count: f"{count:,} skipped: {shorten_to_line(reason)}"),
         )
-        return lines + [f"  {line}" for line in reasons]
+        data = describe_rows(self.total, self.invalid_rows, self.published)
+        return lines + ([f"data: {data}"] if data else []) + [f"  {line}" for line in reasons]
 
 
 def list_evaluations(runs_root: Path) -> list[RunSummary]:
@@ -164,6 +169,7 @@ def load_evaluation(layout: RunLayout) -> Evaluation:
         records=tuple(records),
         total=asked.samples,
         left_out=asked.invalid_count,
+        published=asked.published,
     )
 
 
@@ -205,6 +211,8 @@ def summarize_evaluation(evaluation: Evaluation, asked: DatasetInfo, *, is_done:
         measured=len(records),
         total=evaluation.total,
         invalid_rows=asked.invalid_count,
+        rows=evaluation.total + asked.invalid_count,
+        published=asked.published,
         accuracy=tuple(accuracy),
         boxes=boxes
         and BoxSummary(

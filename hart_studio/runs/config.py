@@ -117,9 +117,9 @@ class ModelConfig(Section):
 class DataConfig(Section):
     """The samples, and their number in each stage (paper, Sec. 4.3)."""
 
-    source: Literal["needle", "jsonl", "mme_realworld", "hf"] = "needle"
+    source: Literal["needle", "jsonl", "mme_realworld", "zwz_rl_vqa", "hf"] = "needle"
     """needle = synthetic scenes; jsonl = a file of samples; mme_realworld = the published folder of MME-RealWorld;
-    hf = a Hugging Face dataset, on the Hub or saved to disk."""
+    zwz_rl_vqa = the published folder of ZwZ-RL-VQA; hf = a Hugging Face dataset, on the Hub or saved to disk."""
     path: str = Field(default="", max_length=1000)
     """File, folder or Hub id of the samples. Empty for needle only: scenes are then generated for the run."""
     rl_samples: int = Field(default=480, ge=0, le=MAX_COUNT)

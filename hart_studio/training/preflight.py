@@ -20,7 +20,6 @@ from hart_studio.algorithms.methods import parse_stages
 from hart_studio.data.run_samples import SampleSource, load_samples, split_config
 from hart_studio.data.splits import Split
 from hart_studio.errors import HartError, InputError
-from hart_studio.formatting import list_reasons
 from hart_studio.models.loading import detect_family
 from hart_studio.models.machine_memory import free_memory
 from hart_studio.models.quantization import make_quantization_config
@@ -223,9 +222,8 @@ def _check_samples(config: RunConfig, folder: Path) -> Iterator[Finding]:
     except HartError as error:
         yield Finding("Samples", "bad", str(error), "Check data.source and data.path.")
         return
-    reasons = source.loaded.reasons
-    for text in list_reasons(reasons, 3, lambda reason, count: f"{count} invalid rows are skipped: {reason}"):
-        yield Finding("Samples", "check", text, "Repair them, or continue without them.")
+    if dropped := source.loaded.describe_dropped():
+        yield Finding("Samples", "check", dropped, "Repair them, or continue without them.")
     try:
         split = split_config(config, source)
     except HartError as error:

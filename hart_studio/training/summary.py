@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Final
 
+from hart_studio.data.run_samples import MANIFEST
+from hart_studio.data.splits import read_manifest
 from hart_studio.formatting import format_percent
 from hart_studio.progress import format_duration, shorten_to_line
 from hart_studio.records import Record
@@ -95,6 +97,8 @@ class TrainingSummary(Record):
     """Folder of the trained model; empty while steps are left."""
     warnings: tuple[str, ...]
     """All of them, untrusted text."""
+    dropped: str
+    """Number and reasons of the invalid rows of the data, untrusted text; empty if there are none."""
 
     def lines(self) -> list[str]:
         """Lines for a terminal."""
@@ -103,6 +107,8 @@ class TrainingSummary(Record):
         lines += [_describe_stage(stage) for stage in self.stages]
         if self.held_out is not None:
             lines.append(_describe_held_out(self.held_out))
+        if self.dropped:
+            lines.append(f"data: {shorten_to_line(self.dropped)}")
         lines.append(f"checkpoint: {self.checkpoint or 'none'}")
         lines.append(f"warnings: {len(self.warnings):,}")
         return lines + [f"  {shorten_to_line(text)}" for text in list(dict.fromkeys(self.warnings))[-MAX_WARNINGS:]]
@@ -116,7 +122,7 @@ def summarize_training(layout: RunLayout, model: str = "") -> TrainingSummary:
         model: Folder of the trained model; empty while steps are left.
 
     Raises:
-        DataError: If the status cannot be read.
+        DataError: If the status or the manifest of the samples cannot be read.
     """
     status = read_status(layout)
     every = list(read_all_events(layout))
@@ -127,6 +133,7 @@ def summarize_training(layout: RunLayout, model: str = "") -> TrainingSummary:
             stages.setdefault(event.payload.stage, []).append(event.payload.metrics)
     memory = [value for steps in stages.values() for step in steps if (value := step.get("memory_mib")) is not None]
     checkpoint = newest_checkpoint(layout)
+    manifest = layout.folder / MANIFEST
     return TrainingSummary(
         run=layout.run_id,
         state=status.state,
@@ -139,6 +146,7 @@ def summarize_training(layout: RunLayout, model: str = "") -> TrainingSummary:
         checkpoint=str(checkpoint.folder) if checkpoint else "",
         model=model,
         warnings=tuple(event.payload.message for event in events if isinstance(event.payload, Warned)),
+        dropped=read_manifest(manifest).dropped if manifest.exists() else "",
     )
 
 

@@ -357,7 +357,7 @@ def test_card_table_and_questions_name_the_same_counts(
         expect(page.locator("#hs-ev-tables tbody tr").first).to_contain_text("16 of 30, partial")
         expect(card).to_contain_text("16 of 30 answered")
         expect(gaps.nth(0)).to_contain_text("partial: 16 of 30 questions are measured")
-        expect(gaps.nth(1)).to_contain_text("2 invalid rows of the benchmark skipped")
+        expect(gaps.nth(1)).to_contain_text("n = 30 of 32 rows in the file")
         expect(gaps.nth(2)).to_contain_text("1 of 16 questions are unscored (1 x the model failed)")
         page.wait_for_timeout(3500)  # two more polls of a list that still counts none
         expect(card).to_contain_text("16 of 30 answered")

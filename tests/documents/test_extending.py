@@ -112,9 +112,8 @@ def test_a_benchmark(run: Callable[..., str], tmp_path: Path) -> None:
         "options": "5 | 4 | 1 | 3", "answer": "D", "kind": "counting",
     }  # fmt: skip
     (tmp_path / "signs.json").write_text(json.dumps([question, {**question, "number": 8, "file": "gone.jpg"}]))
-    output = run(
-        "hart_studio.evaluation", "--benchmark", "sign_bench", "--path", ".", "--device", "cpu", "--runs-root", "runs"
-    )
+    arguments = ["--benchmark", "sign_bench", "--path", ".", "--device", "cpu", "--runs-root", "runs"]
+    output = run("hart_studio.evaluation", *arguments, "--allow-dropped")
     run_id = output.split("done: ")[1].split()[0]
     asked = json.loads((tmp_path / "runs" / run_id / "dataset_info.json").read_text())
     assert (asked["benchmark"], asked["samples"], asked["invalid_count"]) == ("sign_bench", 1, 1)

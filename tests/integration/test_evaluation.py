@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from hart_studio.data.benchmarks.catalog import BENCHMARKS
-from hart_studio.evaluation.config import CACHE_VARIABLE, EvaluationConfig
+from hart_studio.data.benchmarks.images import CACHE_VARIABLE
+from hart_studio.evaluation.config import EvaluationConfig
 from hart_studio.evaluation.job import prepare_run, run_evaluation
 from hart_studio.evaluation.records import Evaluation
 from hart_studio.evaluation.report import write_report
@@ -46,7 +47,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def evaluate(model: ChatModel, root: Path, name: str, path: Path) -> Evaluation:
-    config = EvaluationConfig(benchmark=name, path=str(path), protocols=PROTOCOLS, loop=SHORT)
+    config = EvaluationConfig(benchmark=name, path=str(path), protocols=PROTOCOLS, loop=SHORT, allow_dropped=True)
     layout = prepare_run(root, config)
     assert run_evaluation(layout, lambda _: model)
     assert get_state(layout)[0] == "completed"

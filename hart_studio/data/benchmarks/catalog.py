@@ -11,9 +11,10 @@ from typing import Any, Final
 from hart_studio.data.benchmarks import hr_bench, mme_realworld, mmstar, treebench, visual_cot, vstar
 from hart_studio.data.benchmarks.images import ImageResolver
 from hart_studio.data.benchmarks.published_files import fetch, find_tables, is_hub_id
+from hart_studio.data.image_references import follow_references
 from hart_studio.data.rows import LoadedSamples, collect_samples
 from hart_studio.data.sources import read_sample_row
-from hart_studio.data.tables import LocatedRow, read_rows
+from hart_studio.data.tables import LocatedRow
 from hart_studio.errors import DataError, HartError, InputError
 from hart_studio.records import GoldSample
 
@@ -206,7 +207,7 @@ def load_benchmark(
         _check_place(benchmark, path, tables)
     cache.mkdir(parents=True, exist_ok=True)
     images = ImageResolver(image_root or folder, cache)
-    rows = _selected_rows(benchmark, tables, chosen)
+    rows = _selected_rows(benchmark, tables, chosen, images)
 
     def read(row: Any) -> GoldSample:
         if isinstance(row, ValueError):
@@ -246,9 +247,11 @@ def _locate_files(benchmark: Benchmark, path: str, cache: Path, allow_download: 
     return folder, find_tables(folder, benchmark.tables, has_parts=benchmark.has_parts)
 
 
-def _selected_rows(benchmark: Benchmark, tables: tuple[Path, ...], subsets: Collection[str]) -> Iterator[LocatedRow]:
+def _selected_rows(
+    benchmark: Benchmark, tables: tuple[Path, ...], subsets: Collection[str], images: ImageResolver
+) -> Iterator[LocatedRow]:
     for table in tables:
-        for location, row in read_rows(table):
+        for location, row in follow_references(table, images.root, images.cache or images.root):
             if benchmark.is_included is None or isinstance(row, ValueError) or benchmark.is_included(row, subsets):
                 yield (f"{table.name} {location}" if len(tables) > 1 else location), row
 

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from hart_studio.data.cells import resolve_image
 from hart_studio.data.rows import resolve_image_path
 
+CACHE_VARIABLE: Final = "HART_STUDIO_CACHE"
+"""Environment variable with the folder for images embedded in benchmark tables."""
+
 _ID_CHARS = 12
+
+
+def image_cache_folder(benchmark: str) -> Path:
+    """Folder for the images of a benchmark's tables, shared by all evaluations; files are named by content."""
+    root = os.environ.get(CACHE_VARIABLE) or str(Path("~/.cache/hart-studio").expanduser())
+    return Path(root) / "images" / benchmark
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,11 @@ def find_tables(folder: Path, patterns: Sequence[str], *, has_parts: bool) -> tu
     )
 
 
+def download_folder(hub_id: str, cache: Path) -> Path:
+    """Folder of the downloaded files of a Hub dataset."""
+    return cache / "downloads" / hub_id.replace("/", "--")
+
+
 def fetch(hub_id: str, patterns: Sequence[str], cache: Path, *, allow_download: bool) -> Path:
     """Download the needed files of a Hub dataset and return the folder.
 
@@ -61,7 +66,7 @@ def fetch(hub_id: str, patterns: Sequence[str], cache: Path, *, allow_download: 
     """
     from huggingface_hub import snapshot_download  # noqa: PLC0415 - takes a second, and only hub ids need it
 
-    folder = cache / "downloads" / hub_id.replace("/", "--")
+    folder = download_folder(hub_id, cache)
     try:
         snapshot_download(
             hub_id,

@@ -67,6 +67,8 @@ class EvaluationRequest(Request, extra="forbid"):
     """Max questions."""
     fallback: bool = False
     """Whether to answer from the full image if no valid box is predicted."""
+    allow_dropped: bool = False
+    """Whether to evaluate although more than 1 % of the rows are invalid."""
     gpu: int | None = Field(default=None, ge=0, le=1024)
     """GPU index of the driver; None = CPU."""
 
@@ -99,6 +101,7 @@ class EvaluationRequest(Request, extra="forbid"):
             title=self.title,
             protocols=self.protocols,
             limit=self.limit,
+            allow_dropped=self.allow_dropped,
             loop=LoopSettings(temperature=0.0, fallback="direct" if self.fallback else "none"),
             device="cpu" if self.gpu is None else "auto",
         )
@@ -177,6 +180,7 @@ class EvaluationApi:
         words += [f"--path={config.path}"] if config.path else []
         words += [f"--title={config.title}"] if config.title else []
         words += [f"--limit={config.limit}"] if config.limit else []
+        words += ["--allow-dropped"] if config.allow_dropped else []
         words += ["--fallback=direct"] if request.fallback else []
         words += [f"--device={config.device}", f"--runs-root={self.launch.runs_root}"]
         count, pace = config.known_count, self._find_pace(config)

@@ -66,6 +66,7 @@ SOURCE_TITLES: Final = {
     "needle": "Needle (synthetic, built in)",
     "jsonl": "JSONL file",
     "mme_realworld": "MME-RealWorld folder",
+    "zwz_rl_vqa": "ZwZ-RL-VQA folder",
     "hf": "Hugging Face dataset",
 }
 

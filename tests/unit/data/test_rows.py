@@ -172,3 +172,17 @@ def test_reasons_that_are_not_shown_are_counted() -> None:
     assert lines[0] == "2 invalid rows of here are skipped: reason 0"
     assert lines[5:] == ["and 2 other reasons"]
     assert LoadedSamples("here", (), invalid_rows[:5]).describe_reasons(5)[-1].endswith("reason 4")
+
+
+def test_dropped_rows_are_counted_by_reason_and_refused_above_one_percent() -> None:
+    samples = tuple(sample(str(number)) for number in range(99))
+    broken = InvalidRow("row 7", "no answer")
+    assert LoadedSamples("here", samples).describe_dropped() == ""
+    LoadedSamples("here", samples).check_dropped("")
+    one = LoadedSamples("here", samples, (broken,))
+    assert (one.row_count, one.dropped_share) == (100, 0.01)
+    one.check_dropped("")
+    two = LoadedSamples("here", samples[:98], (broken, InvalidRow("row 8", "duplicate id")))
+    assert two.describe_dropped() == "2 of 100 rows of here (2.0 %) are dropped: 1 x no answer; 1 x duplicate id"
+    with pytest.raises(DataError, match=r"2 of 100 rows .* Repair the file\. Use another file\."):
+        two.check_dropped("Use another file.")

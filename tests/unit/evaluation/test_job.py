@@ -248,6 +248,9 @@ def test_a_stop_is_heard_between_batches(config: EvaluationConfig, layout: RunLa
 def test_rows_that_are_no_question_are_counted_and_named(config: EvaluationConfig, layout: RunLayout) -> None:
     path = Path(config.path) / "samples.jsonl"
     path.write_text(path.read_text() + '{"id": "broken"}\n')
+    with pytest.raises(DataError, match=r"1 of \d+ rows .* are dropped: 1 x .*--allow-dropped"):
+        run_evaluation(layout, lambda _: pytest.fail("the model was loaded"))
+    layout = prepare_run(layout.folder.parent, config.model_copy(update={"allow_dropped": True}))
     run_evaluation(layout, lambda _: model())
     asked = json.loads((layout.folder / "dataset_info.json").read_text())
     assert (asked["samples"], asked["invalid_count"]) == (QUESTIONS, 1)

@@ -90,7 +90,11 @@ def test_the_command_ends_with_its_figures_and_shows_progress_beside_them(
     (needle_folder / "samples.jsonl").write_text("\n".join(["{}", "{}", *lines[2:]]) + "\n")
     capsys.readouterr()
     more = ["--protocol", "crops_only", "--protocol", "direct"]
-    assert command.main(arguments(needle_folder, tmp_path / "runs", *more)) == 0
+    assert command.main(arguments(needle_folder, tmp_path / "runs", *more)) == 2, "2 of 18 rows are more than 1 %"
+    _, err = capsys.readouterr()
+    assert "error: 2 of 18 rows of Needle (11.1 %) are dropped: 2 x missing field 'answer'. " in err
+    assert "--allow-dropped" in err and "loading the model" not in err and not list_evaluations(tmp_path / "runs")
+    assert command.main(arguments(needle_folder, tmp_path / "runs", *more, "--allow-dropped")) == 0
     out, err = capsys.readouterr()
     (run,) = list_evaluations(tmp_path / "runs")
     records = load_evaluation(run.layout).records
@@ -99,6 +103,8 @@ def test_the_command_ends_with_its_figures_and_shows_progress_beside_them(
     assert f"accuracy, crops_only: {100 * right / 16:.1f} % [" in out and "], n = 16\n" in out
     assert "accuracy, direct: " in out and "boxes: IoG > 0.3 " in out and f"n = {golds} gold boxes" in out
     assert "2 skipped: " in out.split("boxes: ")[1], "invalid rows are printed in the last lines"
+    assert "data: n = 16 of 18 rows in the file\n" in out.split("boxes: ")[1]
+    assert out.splitlines()[-2] == f"done: {run.layout.run_id}, without 2 of 18 rows"
     assert "warnings: 1" in out
     assert out.splitlines()[-2].startswith("done: ") and out.splitlines()[-1].startswith("report: ")
     reported = err.splitlines()

@@ -57,8 +57,11 @@ def test_what_is_missing_is_reported_in_sentences(tmp_path: Path) -> None:
 
 
 def test_rows_that_were_left_out_are_reported() -> None:
-    found = evaluation(left_out=1_200)
-    reported = "tiny on treebench: 1,200 invalid rows of the benchmark skipped. The warnings of the evaluation say why."
+    found = evaluation(left_out=1_200, published=405)
+    reported = (
+        f"tiny on treebench: n = {found.total} of {found.total + 1_200:,} rows in the file, 405 published. "
+        "Invalid rows were dropped; the warnings of the evaluation say why."
+    )
     assert reported in list(describe([found], make_tables([found])))
 
 

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from hart_studio.evaluation.job import DatasetInfo
-from hart_studio.evaluation.results import load_evaluation, summarize_evaluation
+from hart_studio.evaluation.job import DATASET_INFO_FILE, DatasetInfo
+from hart_studio.evaluation.records import describe_rows
+from hart_studio.evaluation.results import load_evaluation, read_dataset_info, summarize_evaluation
+from hart_studio.files import write_json
 from tests.evaluations import draw_image, make_record, make_records, write_evaluation
 
 
@@ -26,8 +28,9 @@ def test_figures_come_with_their_numbers_and_intervals(tmp_path: Path) -> None:
     assert lines[1] == "accuracy, crops_only: 63.6 % [35.4, 84.8], n = 11, 2 unscored"
     assert lines[2].startswith("accuracy, direct: 0.0 % [0.0, ") and lines[2].endswith("n = 12, 1 unscored")
     assert lines[3].startswith("boxes: IoG > 0.3 ") and "n = 12 gold boxes; mean IoU " in lines[3]
-    assert lines[4].startswith("  1 failed: the image is gone") and lines[4].endswith("...")
-    assert lines[5] == "  2 skipped: no answer"
+    assert lines[4] == "data: n = 20 of 23 rows in the file"
+    assert lines[5].startswith("  1 failed: the image is gone") and lines[5].endswith("...")
+    assert lines[6] == "  2 skipped: no answer"
 
 
 def test_an_evaluation_without_an_answer_has_no_figures(tmp_path: Path) -> None:
@@ -58,3 +61,14 @@ def test_the_object_has_the_figures_of_the_lines(tmp_path: Path) -> None:
     assert (crops_only["protocol"], crops_only["scored"], crops_only["unscored"]) == ("crops_only", 11, 1)
     assert crops_only["accuracy"]["value"] == pytest.approx(7 / 11) and direct["accuracy"]["value"] == 0
     assert found["boxes"]["gold_boxes"] == 12 and 0 <= found["boxes"]["found"]["low"] <= found["boxes"]["found"]["high"]
+
+
+def test_the_rows_of_the_file_and_the_published_number_stand_beside_n(tmp_path: Path) -> None:
+    layout = write_evaluation(tmp_path / "runs", [], total=3, benchmark="treebench")
+    asked = read_dataset_info(layout).model_copy(update={"invalid_count": 9, "published": 405})
+    write_json(layout.folder / DATASET_INFO_FILE, asked.model_dump(mode="json"))
+    summary = summarize_evaluation(load_evaluation(layout), asked)
+    assert "data: n = 3 of 12 rows in the file, 405 published" in summary.lines()
+    assert (summary.rows, summary.invalid_rows, summary.published) == (12, 9, 405)
+    assert describe_rows(405, 0, 405) == "" == describe_rows(3, 0, None)
+    assert describe_rows(404, 0, 405) == "n = 404 of 404 rows in the file, 405 published"

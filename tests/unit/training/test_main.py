@@ -91,6 +91,8 @@ def test_a_training_shows_progress_and_ends_with_its_figures(
     assert lines[-2] == f"evaluate: python -m hart_studio.evaluation --model {folder / 'model'} --runs-root {root}"
     assert lines[2].startswith("sft: loss ") and lines[3].startswith("held-out, 2 questions, step 0 -> 2: ")
     assert f"checkpoint: {folder / 'checkpoints' / 'step_000002'}" in lines
+    (data_line,) = [line for line in lines if line.startswith("data: 1 of 9 rows of ")]
+    assert "(11.1 %) are dropped: 1 x " in data_line
     assert "warnings: 1" in lines and "1 invalid rows of" in lines[-4], "an invalid row is reported in the last lines"
     shown = [line.split(" (")[0] for line in err.splitlines()]
     phases = [

@@ -93,7 +93,7 @@ def test_too_few_samples(tmp_path: Path) -> None:
 
 def test_rows_that_are_none_are_counted(tmp_path: Path) -> None:
     found = check(tmp_path, *jsonl(tmp_path, [*rows(6), *rows(1, id="x", answer="Z")], images=6))["Samples"]
-    assert found.state == "check" and "1 invalid rows are skipped" in found.text
+    assert found.state == "check" and "1 of 7 rows of " in found.text and "are dropped: 1 x " in found.text
 
 
 def test_reasons_that_are_not_listed_are_counted(tmp_path: Path) -> None:

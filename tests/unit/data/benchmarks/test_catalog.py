@@ -22,6 +22,7 @@ from hart_studio.data.benchmarks import catalog
 from hart_studio.data.benchmarks.catalog import BENCHMARKS, get_benchmark, load_benchmark
 from hart_studio.data.benchmarks.images import ImageResolver
 from hart_studio.data.sources import load_needle
+from hart_studio.data.tables import read_rows
 from hart_studio.errors import DataError, HartError, InputError
 from hart_studio.evaluation.extractors import EXTRACTORS
 from tests import benchmark_files
@@ -152,14 +153,14 @@ def test_no_row_behind_the_limit_is_read(tmp_path: Path, monkeypatch: pytest.Mon
     path = benchmark_files.write_hr_bench_4k(tmp_path)
     whole = load_benchmark("hr_bench_4k", str(path), cache=tmp_path / "cache")
     places = []
-    read_rows = catalog.read_rows
+    follow_references = catalog.follow_references
 
-    def watched(table: Path) -> Any:
-        for place, row in read_rows(table):
+    def watched(table: Path, *folders: Path) -> Any:
+        for place, row in follow_references(table, *folders):
             places.append(place)
             yield place, row
 
-    monkeypatch.setattr(catalog, "read_rows", watched)
+    monkeypatch.setattr(catalog, "follow_references", watched)
     loaded = load_benchmark("hr_bench_4k", str(path), cache=tmp_path / "other", limit=5)
     assert [sample.id for sample in loaded.samples] == [sample.id for sample in whole.samples[:5]]
     assert len(places) == 5
@@ -197,14 +198,14 @@ def test_the_limit_counts_what_is_not_left_out(tmp_path: Path, monkeypatch: pyte
     file = tmp_path / "lite" / "MME_RealWorld.json"
     rows = json.loads(file.read_text())
     places = []
-    read_rows = catalog.read_rows
+    follow_references = catalog.follow_references
 
-    def watched(table: Path) -> Any:
-        for place, row in read_rows(table):
+    def watched(table: Path, *folders: Path) -> Any:
+        for place, row in follow_references(table, *folders):
             places.extend([place] if "full" in table.parts else [])
             yield place, row
 
-    monkeypatch.setattr(catalog, "read_rows", watched)
+    monkeypatch.setattr(catalog, "follow_references", watched)
 
     def load(lite: list[Any], limit: int) -> list[str]:
         file.write_text(json.dumps(lite))
@@ -352,7 +353,7 @@ def good_rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[s
         folder = tmp_path_factory.mktemp(name)
         write(folder)
         tables = catalog.find_tables(folder, BENCHMARKS[name].tables, has_parts=BENCHMARKS[name].has_parts)
-        rows[name] = [row for table in tables for _, row in catalog.read_rows(table)]
+        rows[name] = [row for table in tables for _, row in read_rows(table)]
     return rows
 
 
