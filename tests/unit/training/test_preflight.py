@@ -100,7 +100,8 @@ def test_reasons_that_are_not_listed_are_counted(tmp_path: Path) -> None:
     bad = [rows(1, id=f"x{number}", answer=letter)[0] for number, letter in enumerate("ZYXWV")]
     changes = jsonl(tmp_path, [*rows(6), *bad], images=6)
     texts = [found.text for found in check_run(config(*changes), tmp_path / "runs", CPU, 1) if found.topic == "Samples"]
-    assert sum("invalid rows are skipped" in text for text in texts) == 3 and "and 2 other reasons" in texts
+    (text,) = [text for text in texts if "5 of 11 rows" in text]
+    assert text.count("1 x ") == 3 and text.endswith("and 2 other reasons")
 
 
 @pytest.mark.parametrize(("images", "state"), [(0, "bad"), (3, "check"), (6, "good")])
