@@ -75,7 +75,12 @@ def _parse_flags(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--labels-root", type=Path, default=Path("labels"), help="folder of the labeling projects (default: labels)"
     )
-    parser.add_argument("--model", default="built-in", help="preselected model: built-in, a folder, or a Hub id")
+    parser.add_argument(
+        "--model",
+        default=os.environ.get("HART_STUDIO_MODEL") or "built-in",
+        help="preselected model: built-in, a folder, or a Hub id (default: environment variable HART_STUDIO_MODEL, or "
+        "built-in)",
+    )
     parser.add_argument(
         "--allow-host", action="append", default=[], metavar="NAME",
         help="accepted host name, repeatable (default: any in a network)",
@@ -131,6 +136,7 @@ def _serve(flags: argparse.Namespace, cache: Path, closing: ExitStack) -> int:
     from hart_studio.ui.security.access import load_auth_config, load_permissions  # noqa: PLC0415
     from hart_studio.ui.security.model_allowlist import (  # noqa: PLC0415
         build_allowlist,
+        check_start_model,
         offered_models,
         operator_models,
         parse_added_models,
@@ -148,6 +154,7 @@ def _serve(flags: argparse.Namespace, cache: Path, closing: ExitStack) -> int:
             serves_mcp=flags.mcp,
         )
         mcp_server = find_server() if flags.mcp else None
+        start_model = check_start_model(flags.model)
         # The tunnel of --share runs on this machine and sets X-Forwarded-Proto.
         proxies = flags.proxy or (["127.0.0.1"] if flags.share else [])
         proxying = load_proxy_config(proxies, os.environ, sets_client=flags.trust_forwarded_for)
@@ -156,8 +163,8 @@ def _serve(flags: argparse.Namespace, cache: Path, closing: ExitStack) -> int:
         return 2
     permissions = load_permissions(access.profile)
     added = parse_added_models(access.profile, flags.allow_model, os.environ)
-    models = offered_models(flags.model, access.profile, added)
-    allowed = build_allowlist(access.profile, models, flags.runs_root, operator_models(flags.model, added))
+    models = offered_models(start_model, access.profile, added)
+    allowed = build_allowlist(access.profile, models, flags.runs_root, operator_models(start_model, added))
     service = AskService(cache / "work", allowed=allowed, limits=permissions.image_limits)
     examples = load_examples(PROJECT_ROOT / "assets" / "examples", service.folder)
     launcher = RunLauncher(flags.runs_root, is_open=permissions.can_write, allowed=allowed)
@@ -171,7 +178,7 @@ def _serve(flags: argparse.Namespace, cache: Path, closing: ExitStack) -> int:
     app = build_app(service, examples, models, launcher, labels, permissions, space)
     cleaner = CacheCleaner(cache, flags.cache_mb * 2**20)
     cleaner.start()
-    tools = Toolbox(service, operator_models(flags.model, added))
+    tools = Toolbox(service, operator_models(start_model, added))
     mcp = (mcp_server(tools), access.mcp_token) if mcp_server else None
     try:
         app.launch(

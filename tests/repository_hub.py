@@ -8,7 +8,7 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -144,7 +144,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
         if path in hub.pauses:
             hub.pauses[path].wait(30)
-        self.wfile.write(body[half:end])
+        with suppress(ConnectionError):  # the client canceled
+            self.wfile.write(body[half:end])
         if end < len(body):
             self.close_connection = True
 

@@ -132,8 +132,9 @@ def _describe_devices(devices: Sequence[DeviceMemory]) -> str:
 
 def _describe_working_set() -> str:
     return (
-        f"FITS: the weights and the working set of one question: its largest images (up to {CROPS} crops), {TEXT_TOKENS}"
-        f" prompt tokens and {ANSWER_TOKENS} answer tokens. 8 and 4 bits need bitsandbytes (--quantization)."
+        f"FITS: the weights and the working set of one question: its largest images (up to {CROPS} crops), "
+        f"{TEXT_TOKENS} prompt tokens and {ANSWER_TOKENS} answer tokens. 8 and 4 bits need "
+        "bitsandbytes (--quantization)."
     )
 
 
@@ -156,17 +157,22 @@ def _build_parser() -> argparse.ArgumentParser:
         description="List, check and download vision-language models. Nothing is loaded.",
         example="python -m hart_studio.models check qwen2.5-vl-3b",
     )
-    commands = parser.add_subparsers(
-        dest="command",
-        required=True,
-        parser_class=lambda **options: _Parser(example=f"{options['prog']} --help", **options),
+    commands = parser.add_subparsers(dest="command", required=True)
+    example = "python -m hart_studio.models"
+    listing = commands.add_parser(
+        "list", example=f"{example} list --json", help="models of the catalog, and which of them fit this machine"
     )
-    listing = commands.add_parser("list", help="models of the catalog, and which of them fit this machine")
-    check = commands.add_parser("check", help="family, memory by precision and image domain of one model")
+    check = commands.add_parser(
+        "check",
+        example=f"{example} check qwen2.5-vl-3b",
+        help="family, memory by precision and image domain of one model",
+    )
     check.add_argument("name", metavar="NAME", help="name of the catalog, Hub id, or folder")
     for each in (listing, check):
         each.add_argument("--json", action="store_true", help="print one JSON object")
-    download = commands.add_parser("download", help="download a model into the local cache")
+    download = commands.add_parser(
+        "download", example=f"{example} download qwen2.5-vl-3b", help="download a model into the local cache"
+    )
     download.add_argument("name", metavar="NAME", help="name of the catalog, or Hub id")
     download.add_argument("--revision", metavar="REVISION", help="branch, tag or commit (default: the newest)")
     return parser

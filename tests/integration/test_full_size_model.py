@@ -10,6 +10,9 @@ import pytest
 import torch
 
 from hart_studio.models.devices import has_cpu_bfloat16
+from hart_studio.models.memory import estimate_inference_memory
+from hart_studio.models.meta_model import read_architecture
+from hart_studio.models.published_models import find_published
 from hart_studio.runs.config import RunConfig
 from hart_studio.training.dry_run import estimate_memory
 
@@ -43,3 +46,9 @@ def test_the_full_size_model_loads_and_answers_within_its_estimate(tmp_path: Pat
     assert plan is not None and plan.weight_count == WEIGHTS
     taken, expected = found["peak"] - found["before"], 2 * plan.weight_count
     assert taken == pytest.approx(expected, rel=0.15), f"{taken / 1e9:.2f} GB, estimated {expected / 1e9:.2f}"
+    architecture = read_architecture(tmp_path)
+    published = find_published("qwen2.5-vl-3b")
+    assert published is not None and published.architecture == architecture
+    checked = estimate_inference_memory(architecture, "bfloat16").total  # what "models check" states
+    assert taken == pytest.approx(checked, rel=0.15), f"{taken / 1e9:.2f} GB, estimated {checked / 1e9:.2f}"
+    print(f"peak {taken / 1e9:.2f} GB, models check {checked / 1e9:.2f} GB")  # noqa: T201

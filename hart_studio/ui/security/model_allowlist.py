@@ -12,10 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hart_studio.errors import InputError
+from hart_studio.errors import InputError, ModelError
 from hart_studio.files import read_regular_file
-from hart_studio.models.catalog import BUILT_IN, BUILT_IN_FOLDERS
-from hart_studio.models.families import FAMILIES
+from hart_studio.hub.repository import REPO_ID
+from hart_studio.models.catalog import BUILT_IN, BUILT_IN_FOLDERS, GENERAL_MODEL
+from hart_studio.models.config_files import read_config
+from hart_studio.models.families import FAMILIES, supported_families
+from hart_studio.models.published_models import find_published
 from hart_studio.runs.checkpoints import list_checkpoints
 from hart_studio.runs.layout import find_run
 from hart_studio.ui.security.access import Profile
@@ -23,11 +26,49 @@ from hart_studio.ui.security.access import Profile
 MODELS_VARIABLE: Final = "HART_STUDIO_MODELS"
 """Environment variable of a Space: additional allowed models, comma-separated."""
 
+MODEL_VARIABLE: Final = "HART_STUDIO_MODEL"
+"""Environment variable with the preselected model, as ``--model`` of ``app.py``."""
+
 MODEL_FLAG: Final = "--allow-model"
 """Flag of ``app.py`` for the same, repeatable."""
 
 _TITLES: Final = {"built-in": "Built-in (hart-tiny-base)", "built-in-hart": "Built-in, trained with HART (hart-tiny)"}
 _SHOWN_NAMES: Final = 12
+
+
+def check_start_model(name: str) -> str:
+    """Check the preselected model when the server starts; the network is not used and no weights are loaded.
+
+    Args:
+        name: Value of ``--model`` or ``HART_STUDIO_MODEL``: a built-in name, a folder, a name of the model catalog, or
+            a Hub id.
+
+    Returns:
+        The model to load; for a name of the catalog, its Hub id.
+
+    Raises:
+        InputError: If it is none of these, or the folder has no model of a supported family.
+    """
+    name = name.strip()
+    source = f"The model {name[:200]!r} (--model or {MODEL_VARIABLE})"
+    if name in BUILT_IN_FOLDERS:
+        return name
+    folder = Path(name).expanduser()
+    if name and folder.is_dir():
+        if (folder / "adapter_config.json").is_file():
+            return name
+        try:
+            kind = read_config(folder / "config.json").get("model_type")
+        except ModelError as error:
+            raise InputError(f"{source} cannot be used: {error}") from error
+        if not isinstance(kind, str) or kind not in FAMILIES:
+            raise InputError(f"{source} has the unsupported model_type {kind!r}. Use one of {supported_families()}.")
+        return name
+    if (published := find_published(name)) is not None:
+        return published.hub_id
+    if REPO_ID.fullmatch(name) is None:
+        raise InputError(f"{source} is neither built-in nor a folder nor a Hub id such as {GENERAL_MODEL}. Change it.")
+    return name
 
 
 @dataclass(frozen=True)

@@ -97,11 +97,11 @@ def test_rows_that_are_none_are_counted(tmp_path: Path) -> None:
 
 
 def test_reasons_that_are_not_listed_are_counted(tmp_path: Path) -> None:
-    bad = [rows(1, id=f"x{number}", answer=letter)[0] for number, letter in enumerate("ZYXWV")]
+    bad = [rows(1, id=f"x{number}", answer=letter)[0] for number, letter in enumerate("ZYXWVUT")]
     changes = jsonl(tmp_path, [*rows(6), *bad], images=6)
     texts = [found.text for found in check_run(config(*changes), tmp_path / "runs", CPU, 1) if found.topic == "Samples"]
-    (text,) = [text for text in texts if "5 of 11 rows" in text]
-    assert text.count("1 x ") == 3 and text.endswith("and 2 other reasons")
+    (text,) = [text for text in texts if "7 of 13 rows" in text]
+    assert text.count("1 x ") == 5 and text.endswith("and 2 other reasons")
 
 
 @pytest.mark.parametrize(("images", "state"), [(0, "bad"), (3, "check"), (6, "good")])

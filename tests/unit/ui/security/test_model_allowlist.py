@@ -29,6 +29,7 @@ from hart_studio.ui.api.runs import RunMonitor
 from hart_studio.ui.security.model_allowlist import (
     ModelAllowlist,
     build_allowlist,
+    check_start_model,
     offered_models,
     operator_models,
     parse_added_models,
@@ -173,3 +174,21 @@ def test_it_holds_at_every_place_that_a_name_enters(act: Act, tmp_path: Path) ->
     Image.new("RGB", (64, 48)).save(tmp_path / "p.png")
     with pytest.raises(InputError, match="not allowed on this server"):
         act(ModelAllowlist(("built-in",), None, "--allow-model"), tmp_path, "owner/other")
+
+
+def test_the_start_model_is_checked_without_loading_it(tmp_path: Path) -> None:
+    assert check_start_model("built-in") == "built-in"
+    assert check_start_model(" Qwen/Qwen2.5-VL-3B-Instruct ") == "Qwen/Qwen2.5-VL-3B-Instruct"
+    assert check_start_model("qwen2.5-vl-3b") == "Qwen/Qwen2.5-VL-3B-Instruct"
+    folder = BUILT_IN_FOLDERS["built-in"]
+    assert check_start_model(folder) == folder
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    for name, reason in (
+        ("", "neither built-in nor a folder"),
+        ("no such/model/name", "neither built-in nor a folder"),
+        (str(tmp_path), "unsupported model_type 'bert'"),
+        (str(tmp_path.parent), "cannot be used"),
+    ):
+        with pytest.raises(InputError, match=reason) as caught:
+            check_start_model(name)
+        assert "HART_STUDIO_MODEL" in str(caught.value) and "\n" not in str(caught.value)
