@@ -1,7 +1,10 @@
 """Rules of the code base: allowed imports between layers, and lengths of files and lines."""
 
 import ast
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -136,3 +139,18 @@ def test_no_remote_code_pickle_or_shell() -> None:
         if text in path.read_text()
     ]
     assert found == []
+
+
+def test_bitsandbytes_fetches_no_kernel(tmp_path: Path) -> None:
+    """With a package ``kernels`` installed, it would fetch code from the Hub when imported, and run it."""
+    (tmp_path / "kernels.py").write_text("raise SystemExit('kernels was imported')\n")
+    program = (
+        "import hart_studio, importlib.util; assert importlib.util.find_spec('kernels') is None; import bitsandbytes"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])},
+        capture_output=True,
+        text=True,
+    )
+    assert (found.returncode, found.stderr) == (0, ""), found.stderr
