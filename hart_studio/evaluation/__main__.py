@@ -91,7 +91,7 @@ def _evaluate(arguments: Sequence[str]) -> int:
     if progress.warning_count:
         print(f"warnings: {progress.warning_count:,}; the page and {layout.events} have all of them")
     reason = f": {left}" if left else ""
-    dropped = f", without {summary.invalid_rows:,} of {summary.rows:,} rows" if summary.invalid_rows else ""
+    dropped = f" (without {summary.invalid_rows:,} of {summary.rows:,} rows)" if summary.invalid_rows else ""
     print(f"done: {layout.run_id}{dropped}" if is_done else f"stopped{reason}; continue with --resume {layout.run_id}")
     print(f"report: python -m hart_studio.evaluation report {layout.run_id} --runs-root {options.runs_root}")
     return FAILED if left else 0

@@ -104,7 +104,7 @@ def test_the_command_ends_with_its_figures_and_shows_progress_beside_them(
     assert "accuracy, direct: " in out and "boxes: IoG > 0.3 " in out and f"n = {golds} gold boxes" in out
     assert "2 skipped: " in out.split("boxes: ")[1], "invalid rows are printed in the last lines"
     assert "data: n = 16 of 18 rows in the file\n" in out.split("boxes: ")[1]
-    assert out.splitlines()[-2] == f"done: {run.layout.run_id}, without 2 of 18 rows"
+    assert out.splitlines()[-2] == f"done: {run.layout.run_id} (without 2 of 18 rows)"
     assert "warnings: 1" in out
     assert out.splitlines()[-2].startswith("done: ") and out.splitlines()[-1].startswith("report: ")
     reported = err.splitlines()

@@ -50,7 +50,8 @@ def test_tables_name_what_they_are_made_from_and_what_they_leave_out(
     half = answer["gaps"][0].partition(" on ")[0]
     assert answer["gaps"][:2] == [
         f"{half} on needle is partial: 2 of 9 questions are measured.",
-        f"{half} on needle: 1 invalid row of the benchmark skipped. The warnings of the evaluation say why.",
+        f"{half} on needle: n = 9 of 10 rows in the file. Invalid rows were dropped; the warnings of the evaluation "
+        "say why.",
     ]
     assert "1 of 2 questions are unscored (1 x the model failed)" in answer["gaps"][2]
 
