@@ -25,7 +25,9 @@ async function measure() {
   host.replaceChildren(
     build("p", {
       class: "hs-muted",
-      text: "Known-answer and agreement evidence are reported separately. Intervals are 95 % Wilson intervals.",
+      text:
+        "Known-answer and agreement evidence are reported separately; with agreement, the answer of most rollouts " +
+        "counts as correct. Intervals are 95 % Wilson intervals.",
     }),
     table(
       [
@@ -79,7 +81,7 @@ async function measure() {
       ? [
           build("p", {
             text:
-              `Inter-annotator agreement on ${response.agreement.items} items: mean IoU ` +
+              `Inter-annotator agreement on ${response.agreement.items} items: mean IoU where both kept boxes ` +
               `${response.agreement.iou?.toFixed(2) ?? "–"}, Cohen's ` +
               `kappa ${response.agreement.kappa?.toFixed(2) ?? "–"}.`,
           }),

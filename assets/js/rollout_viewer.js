@@ -418,7 +418,7 @@ function createRolloutViewer(host, describeNone) {
         class: "hs-gold-note",
         text: boxes.length
           ? "Dashed: gold box (evaluation only, never used in training). Dotted: boxes of wrong answers."
-          : "No gold boxes in this dataset.",
+          : "No gold boxes: the dataset has none, or is not read here.",
       }),
     );
   }
@@ -493,7 +493,10 @@ function createRolloutViewer(host, describeNone) {
               ],
         ),
         build("p", { class: "hs-answer-text" }, [
-          build("span", { class: "hs-muted", text: "answer: " }),
+          build("span", {
+            class: "hs-muted",
+            text: group.protocol === "direct" && rollout.images.length ? "answer from the full image: " : "answer: ",
+          }),
           build("span", { text: rollout.answer ?? "no answer" }),
         ]),
         rollout.grounding === null ? null : pointing(rollout.grounding),

@@ -72,8 +72,8 @@ class ModelConfig(Section):
     lora_alpha: float = Field(default=32.0, gt=0, le=4096)
     """LoRA alpha: scale before division by the rank. Not from the paper."""
     lora_target_modules: tuple[LoraTarget, ...] = LORA_TARGETS
-    """Linear layers of the language model that get adapters, as PEFT's target_modules. Without the vision tower frozen,
-    all linear layers do. Not from the paper."""
+    """Linear layers of the language model that get adapters, as PEFT's target_modules. If the vision tower is not
+    frozen, all linear layers of the whole model get them, and a selection is refused. Not from the paper."""
     freeze_vision_tower: bool = True
     """Train the language model only, by adapters or in full. Off = also the vision tower and its
     projector. Not from the paper."""

@@ -109,6 +109,11 @@ def api() -> Iterator[str]:
                 yield from _entry(entry)
 
 
+def _quoted(signature: str) -> str:
+    """Choices of a ``Literal`` in double quotes, as the formatter of code blocks wants them."""
+    return re.sub(r"Literal\[[^\]]*\]", lambda found: found[0].replace("'", '"'), signature)
+
+
 def _write(lines: Iterator[str]) -> str:
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip() + "\n"
 
@@ -117,7 +122,7 @@ def _entry(entry: sources.Entry) -> Iterator[str]:
     if not entry.signature:
         yield from (*sources.wrap(f"**`{entry.title}`**: {entry.doc}"), "")
         return
-    yield from (f"#### {entry.title}", "", "```py", entry.signature, "```", "")
+    yield from (f"#### {entry.title}", "", "```py", _quoted(entry.signature), "```", "")
     yield from sources.to_markdown(entry.doc)
     if entry.fields:
         yield from ("| field | type | default | meaning |", "| --- | --- | --- | --- |")
@@ -125,7 +130,7 @@ def _entry(entry: sources.Entry) -> Iterator[str]:
             yield _row(f"`{name}`", _code(kind), _code(_brief(default)), text.replace("``", "`"))
         yield ""
     for method in entry.methods:
-        yield from ("```py", method.signature, "```", "", *sources.to_markdown(method.doc))
+        yield from ("```py", _quoted(method.signature), "```", "", *sources.to_markdown(method.doc))
 
 
 def _sections(kind: type[BaseModel], prefix: str, shown: set[type]) -> Iterator[str]:

@@ -54,7 +54,7 @@ CHARTS: Final = (
         (("accuracy", "accuracy"),),
         "share",
         "Uses the protocol of the training stage: crops for AP-GRPO, crops and full image for MGPO, full image for "
-        "GRPO and SFT.",
+        "GRPO and SFT. Values of stages with different protocols are not comparable.",
         is_held_out=True,
     ),
     Chart(
@@ -78,7 +78,12 @@ CHARTS: Final = (
         "share",
         "All advantages in such a group are 0: no gradient from the reward, only from the KL term.",
     ),
-    Chart("KL to reference", (("kl_correct", "correct"), ("kl_wrong", "wrong"), ("kl", "all"))),
+    Chart(
+        "KL to reference",
+        (("kl_correct", "correct"), ("kl_wrong", "wrong"), ("kl", "all")),
+        "nats",
+        "Per token, to the model at the start of the stage.",
+    ),
     Chart(
         "Mean policy weight mu1",
         (("mu1_correct", "correct"), ("mu1_wrong", "wrong")),
@@ -114,7 +119,9 @@ CHARTS: Final = (
     ),
     Chart("Gradient norm", (("grad_norm", "norm before clipping"),)),
     Chart("Learning rate", (("learning_rate", "rate"),)),
-    Chart("Memory", (("memory_mib", "peak"),), "MiB"),
+    Chart(
+        "Memory", (("memory_mib", "peak"),), "MiB", "Peak of the GPU's allocated memory, or of the process on the CPU."
+    ),
 )
 """Charts of a run, most important first."""
 

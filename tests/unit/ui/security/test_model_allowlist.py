@@ -183,11 +183,12 @@ def test_the_start_model_is_checked_without_loading_it(tmp_path: Path) -> None:
     folder = BUILT_IN_FOLDERS["built-in"]
     assert check_start_model(folder) == folder
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    (tmp_path / "empty").mkdir()
     for name, reason in (
         ("", "neither built-in nor a folder"),
         ("no such/model/name", "neither built-in nor a folder"),
         (str(tmp_path), "unsupported model_type 'bert'"),
-        (str(tmp_path.parent), "cannot be used"),
+        (str(tmp_path / "empty"), "cannot be used"),
     ):
         with pytest.raises(InputError, match=reason) as caught:
             check_start_model(name)
