@@ -32,7 +32,8 @@ class BoxFrame(StrEnum):
     NORMALIZED_1 = "unit"
     """0 to 1 along each side of the original (LLaVA-OneVision)."""
     UNIT_PADDED_SQUARE = "unit_padded_square"
-    """0 to 1 of the square that holds the original in its middle (LLaVA-1.5: short side padded on both ends)."""
+    """0 to 1 of the square that holds the original in its middle (LLaVA-1.5: short side padded on both ends). No
+    supported family; only for exports."""
 
 
 def to_original(xyxy: XYXY, frame: BoxFrame, original_wh: WH, model_wh: WH) -> XYXY:

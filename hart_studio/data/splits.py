@@ -64,7 +64,8 @@ class Split:
 def fingerprint(samples: Iterable[GoldSample]) -> str:
     """SHA-256 of the samples, hexadecimal, independent of their order and of the location of the images.
 
-    It covers every field except the name of the dataset, and the file name of an image, not its pixels.
+    It covers every field except the name of the dataset. Of an image it covers the file name, not the folder or the
+    pixels.
     """
     rows = [
         {**sample.model_dump(mode="json", exclude={"source"}), "image": Path(sample.image).name} for sample in samples

@@ -72,10 +72,11 @@ class DownloadPlan:
         """
         if self.missing and self.missing_bytes + DISK_RESERVE_BYTES > self.free_bytes:
             target = self.folder or cache_folder()
+            variable = "HF_HOME" if self.folder is None else "HART_STUDIO_CACHE"
             raise HubError(
                 f"Not enough disk space in {target}: {self.repository.id} needs {format_bytes(self.missing_bytes)} "
                 f"more and {format_bytes(DISK_RESERVE_BYTES)} in reserve, {format_bytes(self.free_bytes)} are free. "
-                "Free some space, or set HF_HOME to a folder on another disk. Nothing was downloaded."
+                f"Free some space, or set {variable} to a folder on another disk. Nothing was downloaded."
             )
 
 

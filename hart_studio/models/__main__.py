@@ -133,8 +133,8 @@ def _describe_devices(devices: Sequence[DeviceMemory]) -> str:
 def _describe_working_set() -> str:
     return (
         f"FITS: the weights and the working set of one question: its largest images (up to {CROPS} crops), "
-        f"{TEXT_TOKENS} prompt tokens and {ANSWER_TOKENS} answer tokens. 8 and 4 bits need "
-        "bitsandbytes (--quantization)."
+        f"{TEXT_TOKENS} prompt tokens and {ANSWER_TOKENS} answer tokens. On at least one of these devices. "
+        "8 and 4 bits need bitsandbytes, and --quantization of the command that loads the model."
     )
 
 

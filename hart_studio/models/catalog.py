@@ -45,7 +45,8 @@ def read_intended_domain(name: str) -> str:
     """Read the image domain that a model was made for; no weights are loaded.
 
     Args:
-        name: A name of the catalog, a local folder (a model or a LoRA adapter, whose base model counts), or a hub id.
+        name: A built-in name (``BUILT_IN_FOLDERS``), a local folder (a model or a LoRA adapter, whose base model
+            counts), or a hub id.
 
     Returns:
         A key of ``image_domains.DOMAIN_TITLES``; empty for a model without such a limit, and for one that is not local.
@@ -62,7 +63,7 @@ def describe_domain_mismatch(name: str, image_domain: str, subject: str = "this 
     """Return a warning if a model was not made for an image.
 
     Args:
-        name: A name of the catalog, a local folder, or a hub id.
+        name: A built-in name (``BUILT_IN_FOLDERS``), a local folder, or a hub id.
         image_domain: From ``image_domains.read_image_domain``.
         subject: Subject of the answers, for the warning.
 
@@ -83,7 +84,7 @@ def get_domain_warnings(name: str, image: Path | str) -> tuple[str, ...]:
     """List warnings about using a model on an image file.
 
     Args:
-        name: A name of the catalog, a local folder, or a hub id.
+        name: A built-in name (``BUILT_IN_FOLDERS``), a local folder, or a hub id.
         image: Path of the image; read only if the model has a limit.
     """
     if not read_intended_domain(name):

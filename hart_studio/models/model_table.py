@@ -58,7 +58,8 @@ class ModelRow:
         family: Display name of the family.
         parameters: Number of weights.
         license: License identifier; empty if it is not known for sure.
-        download_bytes: Size of the files to download; 0 for a local folder.
+        download_bytes: Size of the model's files, cached or not (those in the cache, if the Hub was not asked); 0 for a
+            local folder.
         location: ``folder``, ``cache`` (complete), ``partial`` (some files are in the cache), or ``hub``.
         image_domain: Images that the model was made for; empty if it has no such limit.
         precisions: Memory by precision.

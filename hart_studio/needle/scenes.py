@@ -60,7 +60,7 @@ SHAPES: Final[dict[str, tuple[tuple[float, float], ...]]] = {
         (_A, 1.0), (-_A, 1.0), (-_A, _A), (-1.0, _A), (-1.0, -_A), (-_A, -_A),
     ),
 }  # fmt: skip
-"""Name -> outline in units of the object's radius, y down, centered on the detail."""
+"""Name -> outline in units of the object's radius, y down, around the object's center (x, y)."""
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ class FailedSample:
 
 @dataclass(frozen=True, eq=False)
 class AnsweredSample:
-    """A finished rollout with its model calls, whose sampled tokens a trainer scores.
+    """A finished rollout with its model calls, whose sampled tokens a trainer computes log-probabilities of.
 
     Attributes:
         rollout: The record of the rollout.

@@ -80,7 +80,7 @@ class GroundingResult:
 
     Attributes:
         request: The conversation of turn 1, which ``full_and_crops`` continues.
-        completion: Output of the model; a trainer scores its token ids.
+        completion: Output of the model; a trainer computes the log-probabilities of its tokens.
         boxes: Valid regions in original pixels, clipped to the image, in the order of the output.
         outcome: ``ok`` if there is at least one valid box, whether or not the text was cut off. Otherwise
             ``truncated`` if the token limit cut the text off, ``bad_box`` if it contains coordinates,
@@ -156,7 +156,7 @@ class AnswerResult:
 
     Attributes:
         request: The conversation up to the answer.
-        completion: Output of the model; a trainer scores its token ids.
+        completion: Output of the model; a trainer computes the log-probabilities of its tokens.
         score: r in {0, 1}, or None when the answer is unknown.
         outcome: ``truncated`` if the token limit cut the text off before an answer could be extracted, ``error`` if the
             server returned no text, otherwise ``ok``: text without an extractable answer is an ``ok`` turn with a wrong

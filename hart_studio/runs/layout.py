@@ -76,7 +76,10 @@ class RunLayout:
 
     @property
     def stop(self) -> Path:
-        """Present = stop at the next step and save; contains the signals that were sent to end the job earlier."""
+        """Present = stop at the next step and save.
+
+        It contains the signals that the stop request has sent to end the job without waiting for the step.
+        """
         return self.folder / "stop"
 
     @property

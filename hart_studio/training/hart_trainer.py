@@ -36,8 +36,8 @@ from hart_studio.training.micro_batches import (
     count_tokens,
     filler_row,
     make_micro_batches,
-    mean_kl,
     rows_loss,
+    sum_row_kl,
 )
 from hart_studio.training.parallelism import gather_full_weights, order_samples, step_seed
 from hart_studio.training.rollouts import TrainingGroup, check_reward_range, has_reward_differences, roll_out
@@ -206,7 +206,7 @@ class HartTrainer(StageTrainer, GRPOTrainer):
     def _chunk_loss(self, chunk: MicroBatch, scores: SequenceLogps) -> torch.Tensor:
         with torch.no_grad():
             for is_right, name in ((True, "kl_correct"), (False, "kl_wrong")):
-                value, count = mean_kl(chunk, scores, is_right)
+                value, count = sum_row_kl(chunk, scores, is_right)
                 self._accumulator.add(name, value, count)
                 self._accumulator.add("kl", value, count)
         loss = rows_loss(chunk, scores, self._run_config.method)

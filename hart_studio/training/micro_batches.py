@@ -42,7 +42,7 @@ class WeightedSequence:
 
 @dataclass(eq=False)
 class MicroBatch:
-    """The rows of one forward and backward pass.
+    """The rows of one gradient accumulation step, or a chunk of them: one forward and backward pass.
 
     Attributes:
         rows: At least one.
@@ -172,8 +172,8 @@ def rows_loss(batch: MicroBatch, scores: SequenceLogps, settings: MethodConfig) 
     )
 
 
-def mean_kl(batch: MicroBatch, scores: SequenceLogps, is_right: bool) -> tuple[float, int]:
-    """KL to reference per token, summed over the rows of right or of wrong rollouts, and the number of rows."""
+def sum_row_kl(batch: MicroBatch, scores: SequenceLogps, is_right: bool) -> tuple[float, int]:
+    """Sum over the rows of right or of wrong rollouts of their mean KL per token, and the number of rows."""
     chosen = [index for index, row in enumerate(batch.rows) if row.is_right == is_right and row.sequence.trained_count]
     if batch.ref_logps is None or not chosen:
         return 0.0, 0

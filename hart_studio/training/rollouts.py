@@ -86,7 +86,7 @@ def check_reward_range(method: Method, settings: MethodConfig, group_size: int) 
 
 @dataclass(frozen=True, eq=False)
 class TrainingGroup:
-    """G rollouts of one sample, ready for scoring.
+    """G rollouts of one sample with their rewards, ready for training.
 
     Attributes:
         sample: The question, without gold boxes.
@@ -113,7 +113,10 @@ def has_reward_differences(group: TrainingGroup) -> bool:
 
 
 def loop_settings(config: RunConfig, max_new_tokens: int, seed: int | None) -> LoopSettings:
-    """Pipeline settings for training: sampling with temperature, no fallback to the full image."""
+    """Pipeline settings for training: sampling with temperature, no fallback to the full image.
+
+    MGPO without a valid box shows the full image as its crop (``_fallback_to_full_image``).
+    """
     rollout = config.rollout
     return LoopSettings(
         overview_max_pixels=rollout.overview_max_pixels,

@@ -48,7 +48,8 @@ class StageTrainer(RunCheckpoints):
     Attributes:
         policy: The model, for the pipeline.
         last_groups: The first groups of the latest step on this process, for recording; empty without rollouts.
-        prefix_sharing_blocker: Reason why prefix sharing is disabled; None if it is enabled, or before the first step.
+        prefix_sharing_blocker: Reason why prefix sharing is impossible although requested; None otherwise, and before
+            the first step.
     """
 
     policy: TrainableModel

@@ -1,1 +1,1 @@
-"""Label formats of other tools. Each module has a ``load`` and a ``save`` function."""
+"""Label formats, listed in ``table``. A format has ``load_NAME`` and, unless it is read-only, ``save_NAME``."""

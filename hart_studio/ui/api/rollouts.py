@@ -20,10 +20,10 @@ from hart_studio.ui.api.changes import StampedCache, file_stamp
 from hart_studio.ui.api.runs import RunIdRequest, RunMonitor
 
 MAX_TRACKED_RECORDS: Final = 400
-"""Number of newest records searched for a tracked question."""
+"""Number of newest rollout files searched for a tracked question, per kind."""
 
 MAX_TRACKED_BYTES: Final = 512 * 2**20
-"""Largest record file that is searched. Project default."""
+"""Largest rollout file that is searched. Project default."""
 
 MAX_GOLD_DATASETS: Final = 4
 """Datasets whose gold boxes are cached."""
@@ -71,7 +71,7 @@ class RolloutApi:
         return [self._show_group(layout, group) for group in groups]
 
     def track_question(self, request: QuestionRequest) -> list[list[Any]]:
-        """Records of a question as (step, is held out), in order."""
+        """Steps whose recorded rollouts contain the question, as (step, is held out), in order."""
         layout = find_run(self.watch.runs_root, request.run)
         wanted = f'"id":{json.dumps(request.sample, ensure_ascii=False)}'.encode()
         found = []

@@ -75,7 +75,7 @@ def load_auth_config(
     Args:
         host: Address to listen on.
         environment: Variables of this process; changed.
-        names: Host names of the page in the network; empty = any.
+        names: Additional accepted host names; empty = loopback names only on a local page, any in a network.
         is_tunneled: Whether the page has a public tunnel (``--share``).
         allow_anonymous: Whether the login is disabled explicitly.
         serves_mcp: Whether MCP is enabled.
@@ -185,7 +185,7 @@ class Permissions:
         return PUBLIC_IMAGE_LIMITS if self.is_public else DEFAULT_LIMITS
 
     def is_owner(self, user: gr.OAuthProfile | None) -> bool:
-        """Whether the user may see the runs."""
+        """Whether the user may see the runs: an owner on a Space, everyone elsewhere."""
         return not self.is_public or (user is not None and user.username in self.owners)
 
     def require_owner(self, user: gr.OAuthProfile | None) -> None:
