@@ -105,6 +105,7 @@ class HartTrainer(StageTrainer, GRPOTrainer):
         self._open_image = open_image
         self._accumulator = MetricAccumulator()
         self._slices = args.gradient_accumulation_steps
+        self._keeps_old_logps = config.schedule.num_iterations > 1
         self._micro_batches: list[MicroBatch] = []
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:

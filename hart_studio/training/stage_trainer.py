@@ -57,6 +57,8 @@ class StageTrainer(RunCheckpoints):
     prefix_sharing_blocker: str | None = None
     _accumulator: MetricAccumulator
     temperature: float = 1.0
+    _keeps_old_logps = False
+    """Whether a micro-batch serves several optimizer steps."""
 
     def _set_stage(self, stage: Stage, config: RunConfig, policy: TrainableModel) -> None:
         """Call it once the base class has been initialized."""
@@ -102,7 +104,7 @@ class StageTrainer(RunCheckpoints):
         for part in scores.entropies or ():
             self._accumulator.add("entropy", float(part.detach().sum()), len(part))
         loss = self._chunk_loss(chunk, scores) * int(self.accelerator.num_processes)
-        if self._run_config.schedule.num_iterations > 1:
+        if self._keeps_old_logps:
             batch.keep_old_logps(indices, scores.logps)
         return loss
 
